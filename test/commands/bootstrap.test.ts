@@ -24,6 +24,7 @@ import { parseCrl } from '../../src/x509/crl.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
+import { openSql } from '../helpers/sql.ts'
 import { csrFor } from '../http/people.ts'
 
 const nextSubject = [{ type: 'commonName', value: 'next' }]
@@ -87,9 +88,7 @@ t.test('of those who start at once on one empty database, one makes what is miss
 t.test('whoever comes while another one bootstraps waits as long as that takes, whatever the timeouts', async (t) => {
   const first = await openReplica(t)
   const { database } = first
-  const other = new pg.Client({ connectionString: database.ownerUrl })
-  await other.connect()
-  t.teardown(() => other.end())
+  const other = await openSql(t, database.ownerUrl)
   const { rows } = await other.query<{ name: string }>('select current_database() as name')
   for (const timeout of ['lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout'])
     await other.query(`alter database ${rows[0]?.name} set ${timeout} = '1s'`)

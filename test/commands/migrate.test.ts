@@ -17,17 +17,11 @@ import { withDatabase, withRecords } from '../../src/commands/with-records.ts'
 import { loadConfig, placeOf } from '../../src/config.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
+import { openSql } from '../helpers/sql.ts'
 
 const run = async ({ servingUrl, ownerUrl }: TestDatabase, env: Readonly<Record<string, string>> = {}) => {
   const urls = { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: ownerUrl }
   return runMigrate(await loadConfig({ ...urls, ...env }, 'migrate'), quiet)
-}
-
-const openOwner = async (t: Test, { ownerUrl }: TestDatabase): Promise<pg.Client> => {
-  const client = new pg.Client({ connectionString: ownerUrl })
-  await client.connect()
-  t.teardown(() => client.end())
-  return client
 }
 
 const urlWith = (url: string, change: (url: URL) => void): string => {
@@ -38,7 +32,7 @@ const urlWith = (url: string, change: (url: URL) => void): string => {
 
 t.test('what is held by others is for later, and a database that only reads is named as that', async (t) => {
   const database = await openTestDatabase(t)
-  const owner = await openOwner(t, database)
+  const owner = await openSql(t, database.ownerUrl)
   await owner.query('begin')
   await owner.query('lock table refusals in access exclusive mode')
   await t.rejects(run(database), {
@@ -72,7 +66,7 @@ t.test(
         'role "ghost" does not exist; create it, or name another as the one that serves in CHANCERY_DATABASE_URL.',
     })
     const lost = await openTestDatabase(t, { empty: true })
-    const owner = await openOwner(t, lost)
+    const owner = await openSql(t, lost.ownerUrl)
     const { rows } = await owner.query('select current_database() as name')
     await owner.query(`alter database ${rows[0].name} set search_path = nowhere`)
     await t.rejects(run(lost), {
@@ -84,7 +78,7 @@ t.test(
 
 t.test('rights that a restore has left out are named, and given back', async (t) => {
   const database = await openTestDatabase(t)
-  const owner = await openOwner(t, database)
+  const owner = await openSql(t, database.ownerUrl)
   await owner.query('revoke all on schema_migrations from chancery')
   const config = await loadConfig({ CHANCERY_DATABASE_URL: database.servingUrl })
   await t.rejects(
@@ -101,7 +95,7 @@ t.test('rights that a restore has left out are named, and given back', async (t)
 
 t.test('a database that is kept by somebody else is for later, to a start and to the commands beside it', async (t) => {
   const database = await openTestDatabase(t)
-  const owner = await openOwner(t, database)
+  const owner = await openSql(t, database.ownerUrl)
   const data = { CHANCERY_DATA: await mkdtemp(join(tmpdir(), 'chancery-kept-')) }
   t.teardown(() => rm(data.CHANCERY_DATA, { recursive: true }))
   const config = await loadConfig({ ...data, CHANCERY_DATABASE_URL: database.servingUrl })
@@ -138,7 +132,7 @@ t.test('a start on a standby is told which server to name', async (t) => {
 
 t.test('one that is ended while it waits for its turn, or stood still in it, is for later', async (t) => {
   const database = await openTestDatabase(t)
-  const owner = await openOwner(t, database)
+  const owner = await openSql(t, database.ownerUrl)
   await owner.query('select pg_advisory_lock($1)', [0x6d696772])
   for (const [end, reason] of [
     ['pg_cancel_backend', 'canceling statement due to user request'],
@@ -149,7 +143,7 @@ t.test('one that is ended while it waits for its turn, or stood still in it, is 
     while ((await owner.query(waiting)).rows.length === 0) await sleep(20)
     t.match(await ended, { kind: 'later', message: `${reason}; the server has ended it: nothing of this step remains` })
   }
-  const still = await openOwner(t, database)
+  const still = await openSql(t, database.ownerUrl)
   const gone = new Promise((resolve) => still.once('end', resolve))
   still.on('error', () => {})
   await still.query('begin')
@@ -237,7 +231,7 @@ t.test(
   'a database whose clock is far ahead of ours drops nothing, for what is old there may be of today',
   async (t) => {
     const database = await openTestDatabase(t)
-    const owner = await openOwner(t, database)
+    const owner = await openSql(t, database.ownerUrl)
     await owner.query(`insert into refusals (id, at, principal, code, digest, detail, violations)
     select gen_random_uuid(), now() - interval '9 months', 'ci', 'csr.pem', '', '', '[]'`)
     await owner.query(`insert into accesses (id, at, principal, act, records, filter, continues, format, size, rows)

@@ -18,6 +18,7 @@ import { bare } from '../helpers/environment.ts'
 import { startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
+import { openSql } from '../helpers/sql.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-start-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
@@ -167,9 +168,7 @@ t.test('what else keeps it from starting names the file or the setting, and is n
 
 t.test('a schema that does not fit is no defect', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
-  const owner = new pg.Client({ connectionString: ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
+  const owner = await openSql(t, ownerUrl)
   const { rows } = await owner.query('delete from schema_migrations where version > 20 returning *')
   const production = {
     CHANCERY_MODE: 'production',
@@ -259,9 +258,7 @@ t.test('a signal that comes as soon as it says that it serves is an orderly stop
 /** In the middle of its start: it waits for a table, with its database open. */
 const startHeld = async (t: Test) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
-  const owner = new pg.Client({ connectionString: ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
+  const owner = await openSql(t, ownerUrl)
   await owner.query('begin')
   await owner.query('lock table issuers in access exclusive mode')
   const instance = startInstance({

@@ -1,7 +1,6 @@
 /** Records that are not those of before: what `chancery serve` says through the very command, and how it ends. */
 import { readFile, rm, writeFile } from 'node:fs/promises'
 
-import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { openAnchorFile } from '../../src/anchor.ts'
@@ -16,6 +15,7 @@ import { quiet } from '../helpers/log.ts'
 import { freePort } from '../helpers/port.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { runChancery } from '../helpers/run.ts'
+import { openSql } from '../helpers/sql.ts'
 import { setBackTo, tamper } from '../helpers/tamper.ts'
 
 const origin = 'localhost/roll'
@@ -76,9 +76,7 @@ t.test('development does not put a hierarchy of its own into the records of a pr
   await keep()
   const before = (await db.query({ text: 'select * from roll' })).rows
   // One that is missing is not applied either: who runs the production decides when.
-  const owner = new pg.Client({ connectionString: records.database.ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
+  const owner = await openSql(t, records.database.ownerUrl)
   const newest =
     'delete from schema_migrations where version = (select max(version) from schema_migrations) returning *'
   const { version, name, sha256 } = (await owner.query(newest)).rows[0]

@@ -9,6 +9,7 @@ import t, { type Test } from 'tap'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
 import { type Instance, startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
+import { askSql } from '../helpers/sql.ts'
 import { faultsInChain } from './chain.ts'
 import { faultsInRecords } from './checker.ts'
 import { type Load, openLoad, type Target } from './load.ts'
@@ -85,16 +86,8 @@ const assertSound = async (
 const countAbandoned = (database: TestDatabase): Promise<number> =>
   count(database, `select count(*)::int as n from outcomes where kind = 'abandoned'`)
 
-const count = async ({ ownerUrl }: TestDatabase, text: string): Promise<number> => {
-  const { default: pg } = await import('pg')
-  const client = new pg.Client({ connectionString: ownerUrl })
-  await client.connect()
-  try {
-    return (await client.query<{ n: number }>(text)).rows[0]?.n ?? -1
-  } finally {
-    await client.end()
-  }
-}
+const count = async ({ ownerUrl }: TestDatabase, text: string): Promise<number> =>
+  (await askSql<{ n: number }>(ownerUrl, text))[0]?.n ?? -1
 
 const filesIn = async (folder: string): Promise<number> => (await readdir(folder, { recursive: true })).length
 

@@ -1,5 +1,5 @@
 /** What an order to revoke many has left in the records, looked at by SQL alone, as the owner. */
-import pg from 'pg'
+import { askSql } from './sql.ts'
 
 export interface MassFacts {
   /** Of the set that was written down. */
@@ -22,15 +22,8 @@ export interface MassFacts {
   readonly done: number
 }
 
-export const massFacts = async (ownerUrl: string, digest: string): Promise<MassFacts> => {
-  const client = new pg.Client({ connectionString: ownerUrl })
-  await client.connect()
-  try {
-    return (await client.query<MassFacts>(facts, [digest])).rows[0] as MassFacts
-  } finally {
-    await client.end()
-  }
-}
+export const massFacts = async (ownerUrl: string, digest: string): Promise<MassFacts> =>
+  (await askSql<MassFacts>(ownerUrl, facts, [digest]))[0] as MassFacts
 
 const facts = `
   with planned as (

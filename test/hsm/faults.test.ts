@@ -5,10 +5,10 @@
 import { X509Certificate } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import pg from 'pg'
 import t from 'tap'
 
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { openSql } from '../helpers/sql.ts'
 import { csrFor } from '../http/people.ts'
 import { openShim, type Shim } from './softhsm.ts'
 
@@ -143,9 +143,7 @@ for (const [what, { begin, end, reason }] of Object.entries(faults))
   })
 
 t.test('a token that signs wrongly leaves no more intents open than were under way', async (t) => {
-  const client = new pg.Client({ connectionString: service.database.servingUrl })
-  await client.connect()
-  t.teardown(() => client.end())
+  const client = await openSql(t, service.database.servingUrl)
   const open = async (): Promise<number> =>
     (
       await client.query(
@@ -172,9 +170,7 @@ t.test('a token that signs wrongly leaves no more intents open than were under w
 })
 
 t.test('a refused PIN is on record, once', async (t) => {
-  const client = new pg.Client({ connectionString: service.database.servingUrl })
-  await client.connect()
-  t.teardown(() => client.end())
+  const client = await openSql(t, service.database.servingUrl)
   const { rows } = await client.query('select token, octet_length(digest) as octets from refused_pins')
   t.strictSame(rows, [{ token: 'ca', octets: 32 }])
   await t.rejects(client.query('delete from refused_pins'), /permission denied/)

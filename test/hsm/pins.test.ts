@@ -2,7 +2,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { codec } from '../../src/codec.ts'
@@ -14,6 +13,7 @@ import { openRollWriter } from '../../src/store/roll.ts'
 import { openTestServer } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
+import { openSql } from '../helpers/sql.ts'
 import { csrFor } from '../http/people.ts'
 import { openShim } from './softhsm.ts'
 
@@ -63,9 +63,7 @@ const openPlace = async (t: Test) => {
 
 t.test('while the records are read-only nobody logs in; and then a wrong PIN is tried once', async (t) => {
   const { hsm, service, says, isWell } = await openPlace(t)
-  const superuser = new pg.Client({ connectionString: (await openTestServer()).superuserUrl })
-  await superuser.connect()
-  t.teardown(() => superuser.end())
+  const superuser = await openSql(t, (await openTestServer()).superuserUrl)
   const name = new URL(service.database.ownerUrl.replace('@/', '@h/')).pathname.slice(1)
   const readOnly = async (on: boolean): Promise<void> => {
     await superuser.query(`alter database ${name} set default_transaction_read_only = ${on}`)

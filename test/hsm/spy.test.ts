@@ -9,7 +9,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 
-import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { faultsInRecords } from '../crash/checker.ts'
@@ -17,6 +16,7 @@ import { openLoad } from '../crash/load.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { type Instance, startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
+import { askSql } from '../helpers/sql.ts'
 import { openSoftHsm } from './softhsm.ts'
 import { parseSpyLog, timesIn } from './spy-log.ts'
 
@@ -81,11 +81,7 @@ const sha256 = (octets: Buffer): string => createHash('sha256').update(octets).d
 /** Written out, and not imported: this is what checks. */
 const trial = sha256(Buffer.from('Chancery trial signature: this is not a certificate.\n'))
 
-const queried = async (url: string, text: string): Promise<readonly Record<string, Buffer>[]> => {
-  const client = new pg.Client({ connectionString: url })
-  await client.connect()
-  return (await client.query(text).finally(() => client.end())).rows
-}
+const queried = (url: string, text: string): Promise<readonly Record<string, Buffer>[]> => askSql(url, text)
 
 t.setTimeout(240_000)
 

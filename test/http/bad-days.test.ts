@@ -1,5 +1,4 @@
 /** The roll of a service that runs: its records are set back under it, and its disk is full. */
-import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { parseCheckpoint } from '../../src/roll/checkpoint.ts'
@@ -8,6 +7,7 @@ import { openStores } from '../../src/service.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
+import { openSql } from '../helpers/sql.ts'
 import { setBackTo, tamper } from '../helpers/tamper.ts'
 import { csrFor, employ } from './people.ts'
 
@@ -94,9 +94,7 @@ t.test(
 
 t.test('while the records do not say who asks, nobody waits for that as long as they might', async (t) => {
   const token = await employ(service, 'waiting', 'requester', { profiles: ['server'] })
-  const owner = new pg.Client({ connectionString: service.database.ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
+  const owner = await openSql(t, service.database.ownerUrl)
   await owner.query('begin')
   await owner.query('lock table tokens, principals, grants in access exclusive mode')
   const answer = await service.request('POST', '/v1/certificates', { token, body: { csr, profile: 'server' } })

@@ -7,6 +7,7 @@ import t from 'tap'
 import { openTestServer } from '../helpers/database.ts'
 import { audience, openTestIssuer } from '../helpers/issuer.ts'
 import { type Answer, openTestService } from '../helpers/service.ts'
+import { openSql } from '../helpers/sql.ts'
 import { employApprovers, openDesk, wantApprovals } from './approvals.ts'
 import { csrFor, employ } from './people.ts'
 
@@ -144,9 +145,7 @@ t.test('and whoever has asked for what people approve', async (t) => {
 t.test(
   'where nobody can say who asks, nothing is signed: the intent ends as unsigned, and the same call goes on',
   async (t) => {
-    const superuser = new pg.Client({ connectionString: (await openTestServer()).superuserUrl })
-    await superuser.connect()
-    t.teardown(() => superuser.end())
+    const superuser = await openSql(t, (await openTestServer()).superuserUrl)
     const { database } = (await owner.query('select current_database() as database')).rows[0]
     const accept = (on: boolean) => superuser.query(`alter database ${database} allow_connections ${on}`)
     const token = await employ(service, 'unknown', 'requester', { profiles: ['server'] })

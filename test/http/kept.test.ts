@@ -5,7 +5,6 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
-import pg from 'pg'
 import t from 'tap'
 
 import { canonicalJson } from '../../src/canonical.ts'
@@ -13,11 +12,10 @@ import { sha256 } from '../../src/sha256.ts'
 import { bare } from '../helpers/environment.ts'
 import { openTestIssuer } from '../helpers/issuer.ts'
 import { openTestService } from '../helpers/service.ts'
+import { openSql } from '../helpers/sql.ts'
 
 const service = await openTestService(t)
-const owner = new pg.Client({ connectionString: service.database.ownerUrl })
-await owner.connect()
-t.teardown(() => owner.end())
+const owner = await openSql(t, service.database.ownerUrl)
 
 const idle = { uri: { allow: ['https://a.test/**'], deny: ['https://A.test/**'] } }
 const reason = /^matches no name that can be asked for: a URI has a host/

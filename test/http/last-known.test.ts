@@ -1,7 +1,6 @@
 /** Who is let in while the database, which alone says who asks, is away; and what everyone is given meanwhile. */
 import { X509Certificate } from 'node:crypto'
 
-import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { Problem } from '../../src/errors.ts'
@@ -9,6 +8,7 @@ import { openLastKnown } from '../../src/http/last-known.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
 import { openTestServer } from '../helpers/database.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { openSql } from '../helpers/sql.ts'
 import { employ } from './people.ts'
 import { openStandIn, reached } from './stand-in.ts'
 
@@ -21,9 +21,7 @@ const refused = async (): Promise<string> => {
 
 /** Of the service's database, for everyone: shut, it is away. */
 const openDoor = async (t: Test, { database }: TestService) => {
-  const superuser = new pg.Client({ connectionString: (await openTestServer()).superuserUrl })
-  await superuser.connect()
-  t.teardown(() => superuser.end())
+  const superuser = await openSql(t, (await openTestServer()).superuserUrl)
   const name = new URL(database.ownerUrl.replace('@/', '@h/')).pathname.slice(1)
   return async (isOpen: boolean): Promise<void> => {
     await superuser.query(`alter database ${name} allow_connections ${isOpen}`)

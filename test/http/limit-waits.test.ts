@@ -1,19 +1,13 @@
 /** Whoever has a ledger of limits keeps nobody waiting but those who count in it. */
-import pg from 'pg'
 import t from 'tap'
 
 import { openTestService } from '../helpers/service.ts'
+import { openSql } from '../helpers/sql.ts'
 import { csrFor, employ } from './people.ts'
 
 const service = await openTestService(t)
 
-const connect = async (): Promise<pg.Client> => {
-  const client = new pg.Client({ connectionString: service.database.ownerUrl })
-  await client.connect()
-  t.teardown(() => client.end())
-  return client
-}
-const db = await connect()
+const db = await openSql(t, service.database.ownerUrl)
 
 const requester = (name: string, limits?: object) =>
   employ(service, name, 'requester', { profiles: ['server'], ...(limits && { limits }) })
@@ -48,7 +42,7 @@ t.test('a ledger that somebody has stops neither other principals, nor a move of
   const late = ask(held)
   const neighbour = ask(other)
   await waitsFor('advisory')
-  const mover = await connect()
+  const mover = await openSql(t, service.database.ownerUrl)
   await mover.query('begin')
   await mover.query(`set local lock_timeout = '1s'`)
   await mover.query('select pg_advisory_xact_lock(4711000004)')

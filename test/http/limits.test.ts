@@ -1,9 +1,9 @@
 /** Limits that are counted in the records: exact, whichever replica is asked, and however many ask at once. */
-import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import type { Limits } from '../../src/policy/limits.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
+import { openSql } from '../helpers/sql.ts'
 import { csrOn, newKey, openHoldersOf } from './holders.ts'
 import { csrFor, employ } from './people.ts'
 
@@ -11,9 +11,7 @@ const one = await openTestService(t)
 const two = await openTestService(t, {}, one)
 const replicas = [one, two]
 
-const db = new pg.Client({ connectionString: one.database.ownerUrl })
-await db.connect()
-t.teardown(() => db.end())
+const db = await openSql(t, one.database.ownerUrl)
 
 const requester = (name: string, limits: Limits, more: { profiles?: string[]; revoke?: boolean } = {}) =>
   employ(one, name, 'requester', { profiles: ['server'], revoke: true, limits, ...more })

@@ -2,20 +2,18 @@
 import { once } from 'node:events'
 import { Agent, request as httpsRequest } from 'node:https'
 
-import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import type { Limits } from '../../src/policy/limits.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
+import { openSql } from '../helpers/sql.ts'
 import { openHoldersOf } from './holders.ts'
 import { csrFor, employ } from './people.ts'
 
 const one = await openTestService(t)
 const two = await openTestService(t, {}, one)
 const replicas: readonly TestService[] = [one, two]
-const db = new pg.Client({ connectionString: one.database.ownerUrl })
-await db.connect()
-t.teardown(() => db.end())
+const db = await openSql(t, one.database.ownerUrl)
 
 const requester = (name: string, limits: Limits) => employ(one, name, 'requester', { profiles: ['server'], limits })
 

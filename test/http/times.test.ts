@@ -1,17 +1,15 @@
 import { generateKeyPairSync } from 'node:crypto'
 
-import pg from 'pg'
 import t from 'tap'
 
 import { signKeyProof } from '../../src/keys/key-proof.ts'
 import { openTestService } from '../helpers/service.ts'
+import { openSql } from '../helpers/sql.ts'
 import { pem, requestBy } from '../x509/build.ts'
 import { csrFor } from './people.ts'
 
 const service = await openTestService(t)
-const owner = new pg.Client({ connectionString: service.database.ownerUrl })
-await owner.connect()
-t.teardown(() => owner.end())
+const owner = await openSql(t, service.database.ownerUrl)
 
 const ask = async (path: string) => (await service.request('GET', path)).json
 const issue = async (name: string): Promise<string> =>

@@ -4,12 +4,12 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-import pg from 'pg'
 import t from 'tap'
 
 import { type Crl, parseCrl } from '../../src/x509/crl.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { askSql } from '../helpers/sql.ts'
 import { csrFor } from '../http/people.ts'
 import { assertTools, output, run } from '../interop/tools.ts'
 
@@ -46,15 +46,8 @@ const fetchCrl = async (path: string, headers: Record<string, string> = {}, meth
 const readCrl = async (path: string): Promise<Crl> => parseCrl(Buffer.from(await (await fetchCrl(path)).arrayBuffer()))
 const listOf = (serial: string, issuer = 'default'): Promise<Crl> => readCrl(`/crl/${issuer}/${shardOf(serial)}.crl`)
 const serials = (list: Crl): string[] => list.revoked.map(({ serial }) => serial.toString('hex'))
-const sql = async <Row extends object>(text: string, values: readonly unknown[] = []): Promise<Row[]> => {
-  const client = new pg.Client({ connectionString: service.database.ownerUrl })
-  await client.connect()
-  try {
-    return (await client.query<Row>(text, [...values])).rows
-  } finally {
-    await client.end()
-  }
-}
+const sql = <Row extends object>(text: string, values?: readonly unknown[]): Promise<readonly Row[]> =>
+  askSql(service.database.ownerUrl, text, values)
 
 t.test('every shard of every issuer has a list from the beginning, with what caches need', async (t) => {
   const answer = await fetchCrl('/crl/kubernetes/127.crl')

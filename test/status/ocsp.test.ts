@@ -4,7 +4,6 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-import pg from 'pg'
 import t from 'tap'
 
 import type { Caller } from '../../src/ca/access.ts'
@@ -21,6 +20,7 @@ import { encodeCertId, ocspErrors } from '../../src/x509/ocsp.ts'
 import { parseOcspResponse } from '../../src/x509/ocsp-reading.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { askSql } from '../helpers/sql.ts'
 import { csrFor } from '../http/people.ts'
 import { assertTools, output, run } from '../interop/tools.ts'
 import { octets as octetString, oid, seq, tlv } from '../x509/build.ts'
@@ -74,15 +74,7 @@ const statusOf = async (serial: string): Promise<string> => {
   const read = parseOcspResponse(octets)
   return read.status === 'successful' ? (read.basic.responses[0]?.status.kind ?? '') : read.status
 }
-const sql = async <Row extends object>(text: string): Promise<Row[]> => {
-  const client = new pg.Client({ connectionString: service.database.ownerUrl })
-  await client.connect()
-  try {
-    return (await client.query<Row>(text)).rows
-  } finally {
-    await client.end()
-  }
-}
+const sql = <Row extends object>(text: string): Promise<readonly Row[]> => askSql(service.database.ownerUrl, text)
 
 t.test('openssl and GnuTLS agree, by POST and by GET, with nonce and without, before and after', async (t) => {
   const { serial, certificate } = await issue()

@@ -1,7 +1,6 @@
 /** Publishing on bad days: several at once, a clock that is wrong, a key that does not sign; and what leaves a list. */
 import { randomUUID } from 'node:crypto'
 
-import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { type CrlPublisherDeps, openCrlPublisher } from '../../src/ca/crl.ts'
@@ -19,6 +18,7 @@ import { parseCrl } from '../../src/x509/crl.ts'
 import { sha256 } from '../helpers/hash.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { askSql, openSql } from '../helpers/sql.ts'
 import { csrFor } from '../http/people.ts'
 import { openStandIn, reached } from '../http/stand-in.ts'
 
@@ -41,15 +41,7 @@ t.before(async () => {
   t.teardown(() => clearInterval(holding))
 })
 
-const sql = async <Row extends object>(text: string): Promise<Row[]> => {
-  const client = new pg.Client({ connectionString: service.database.ownerUrl })
-  await client.connect()
-  try {
-    return (await client.query<Row>(text)).rows
-  } finally {
-    await client.end()
-  }
-}
+const sql = <Row extends object>(text: string): Promise<readonly Row[]> => askSql(service.database.ownerUrl, text)
 
 let elapsed = 0
 
@@ -383,9 +375,7 @@ t.test('the records tell what is on no list', async (t) => {
 t.test(
   'what is on no list is found as fast, whatever was counted of what was revoked, and whoever revoked before',
   async (t) => {
-    const owner = new pg.Client({ connectionString: service.database.ownerUrl })
-    await owner.connect()
-    t.teardown(() => owner.end())
+    const owner = await openSql(t, service.database.ownerUrl)
     const looked: string[] = []
     const { unlisted } = openShelfStore({
       query: async ({ text }: { text: string }, values: readonly unknown[]) => {

@@ -1,17 +1,16 @@
 /** A list on record that is none any more, as after a disk has failed. */
-import pg from 'pg'
+import type pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { openCrlShelf } from '../../src/ca/crl-shelf.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { openSql } from '../helpers/sql.ts'
 
 /** The owner of the tables of a service that has published its lists, of which one is none any more. */
 const spoilList = async (t: Test, service: TestService): Promise<pg.Client> => {
   await service.service.publishCrls()
-  const owner = new pg.Client({ connectionString: service.database.ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
+  const owner = await openSql(t, service.database.ownerUrl)
   await owner.query('alter table crl_files disable trigger only_newer')
   const spoil = `update crl_files set der = '\\x3000', changed_at = now() where issuer = 'default' and shard = 3`
   t.equal((await owner.query(spoil)).rowCount, 1)

@@ -25,6 +25,7 @@ import { parseInstant } from '../../src/store/types.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet as log } from '../helpers/log.ts'
+import { openSql } from '../helpers/sql.ts'
 
 const { ownerUrl } = await openTestDatabase(t, { empty: true })
 
@@ -304,9 +305,7 @@ t.test('times are read whatever DateStyle the role has, and never as none', asyn
 
 t.test('the tables are found whatever search_path the role has, or it is told that they are not', async (t) => {
   const { ownerUrl: url, servingUrl } = await openTestDatabase(t)
-  const owner = new pg.Client({ connectionString: url })
-  await owner.connect()
-  t.teardown(() => owner.end())
+  const owner = await openSql(t, url)
   const name = (await owner.query('select current_database() as name')).rows[0].name
   await owner.query(`alter database ${name} set search_path = '$user', pg_catalog`)
   const text = 'select count(*) from roll'

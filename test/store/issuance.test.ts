@@ -3,7 +3,6 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import { mock } from 'node:test'
 import { setTimeout } from 'node:timers/promises'
 
-import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { type Meter, silentMeter } from '../../src/ca/meter.ts'
@@ -11,6 +10,7 @@ import type { Enrolment, Intent } from '../../src/ca/recorder.ts'
 import type { OwnPool } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openReplica, type Replica } from '../helpers/replica.ts'
+import { openSql } from '../helpers/sql.ts'
 
 const open = async (t: Test, beside?: Replica) => {
   const replica = await openReplica(t, beside && { beside })
@@ -205,9 +205,7 @@ t.test(
 t.test('plans that were made while statistics said that there was little do not read all that comes', async (t) => {
   const first = await open(t)
   await issue(first, 4)
-  const owner = new pg.Client({ connectionString: first.replica.database.ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
+  const owner = await openSql(t, first.replica.database.ownerUrl)
   await owner.query('analyze')
   const second = await open(t, first.replica)
   await first.tellReads()
@@ -221,9 +219,7 @@ t.test('plans that were made while statistics said that there was little do not 
 
 t.test('of many principals, issuers and compromised keys those are read that a batch is of', async (t) => {
   const first = await open(t)
-  const owner = new pg.Client({ connectionString: first.replica.database.ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
+  const owner = await openSql(t, first.replica.database.ownerUrl)
   const readOfOthers = async (): Promise<number> => {
     const { rows } = await owner.query<{ readonly read: string }>(
       `

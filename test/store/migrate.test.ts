@@ -13,6 +13,7 @@ import { assertMigrated, migrate } from '../../src/store/migrate.ts'
 import { readHashes } from '../../src/store/tree.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { quiet as log } from '../helpers/log.ts'
+import { openSql } from '../helpers/sql.ts'
 
 const folderOf = async (test: Test, files: Readonly<Record<string, string>>): Promise<string> => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-migrations-'))
@@ -384,9 +385,7 @@ t.test(
 
 t.test('a search_path that leads to another schema is turned down before anything is there', async (t) => {
   const { ownerUrl } = await openTestDatabase(t, { empty: true })
-  const owner = new pg.Client({ connectionString: ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
+  const owner = await openSql(t, ownerUrl)
   await owner.query('create schema chancery_owner')
   const name = (await owner.query('select current_database() as name')).rows[0].name
   await t.rejects(migrate({ ownerUrl, servingRole: 'chancery', log }), {

@@ -1,7 +1,6 @@
 /** The records of tries to log in, on the real PostgreSQL, by the role that serves. */
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import pg from 'pg'
 import t from 'tap'
 
 import { codec } from '../../src/codec.ts'
@@ -11,6 +10,7 @@ import { openPinGuard, unlatchTokens } from '../../src/store/pins.ts'
 import { openRollWriter } from '../../src/store/roll.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
+import { openSql } from '../helpers/sql.ts'
 
 const { servingUrl, ownerUrl } = await openTestDatabase(t)
 const open = (max = 2): Database => {
@@ -154,9 +154,7 @@ t.test('a turn ends with the process that had it', async (t) => {
   const place = newPlace()
   const dies = openPinGuard({ ...deps, db: open() }).inTurn(place, async ({ begin }) => {
     await begin()
-    const client = new pg.Client({ connectionString: ownerUrl })
-    await client.connect()
-    t.teardown(() => client.end())
+    const client = await openSql(t, ownerUrl)
     await client.query(
       `select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())`,
     )

@@ -15,6 +15,7 @@ import { candidates } from '../../src/store/walks.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { readNames } from '../../src/x509/names-kept.ts'
 import { openExplaining } from '../helpers/explain.ts'
+import { openSql } from '../helpers/sql.ts'
 import { growTree } from '../helpers/tree.ts'
 import { openTestStores } from './stores.ts'
 
@@ -244,9 +245,7 @@ t.test('what a search shows is looked up in the intent for rows of before, and f
     },
   }
   const searches = openRecords({ db: watched, codec, namesOf: readNames, sentAlong })
-  const client = new pg.Client({ connectionString: service.database.ownerUrl })
-  await client.connect()
-  t.teardown(() => client.end())
+  const client = await openSql(t, service.database.ownerUrl)
   const shown = async () => {
     const { items } = await searches.certificates({ profile: 'all' }, { limit: 3 })
     const { rows } = await client.query<{ 'QUERY PLAN': string }>(`explain (analyze) ${last?.text}`, [

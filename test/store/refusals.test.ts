@@ -1,6 +1,6 @@
 import { mock } from 'node:test'
 
-import pg from 'pg'
+import type pg from 'pg'
 import t, { type Test } from 'tap'
 
 import type { Refusal } from '../../src/ca/recorder.ts'
@@ -14,6 +14,7 @@ import { databaseFaults } from '../../src/store/safety.ts'
 import { readNames } from '../../src/x509/names-kept.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
+import { openSql } from '../helpers/sql.ts'
 
 const refusal: Refusal = {
   principal: 'noisy',
@@ -35,13 +36,6 @@ const check = (value: string): CheckResult => ({
   value,
   reason: 'matches no pattern of the profile',
 })
-
-const openOwner = async (t: Test, url: string): Promise<pg.Client> => {
-  const owner = new pg.Client({ connectionString: url })
-  await owner.connect()
-  t.teardown(() => owner.end())
-  return owner
-}
 
 /** Refusals with a bound of two a minute, a clock that is moved by hand, and a database that can fail. */
 const openNoisy = async (t: Test) => {
@@ -148,7 +142,7 @@ t.test('one that the database does not take costs no other its place', async (t)
 
 t.test('rows of months without a partition are moved into one, and old ones go', async (t) => {
   const { ownerUrl } = await openTestDatabase(t)
-  const owner = await openOwner(t, ownerUrl)
+  const owner = await openSql(t, ownerUrl)
   const insert = (months: number) =>
     owner.query(
       `insert into refusals (id, at, principal, code, digest, detail, violations)
@@ -183,8 +177,8 @@ t.test(
   'months that were made too late become one partition as they lie, and it goes when all of it is old',
   async (t) => {
     const { ownerUrl, servingUrl } = await openTestDatabase(t)
-    const owner = await openOwner(t, ownerUrl)
-    const serving = await openOwner(t, servingUrl)
+    const owner = await openSql(t, ownerUrl)
+    const serving = await openSql(t, servingUrl)
     const insert = (client: pg.Client, months: number) =>
       client.query(
         `insert into refusals (id, at, principal, code, digest, detail, violations)
@@ -273,7 +267,7 @@ t.test(
 
 t.test('several may maintain at once, in any time zone', async (t) => {
   const { ownerUrl } = await openTestDatabase(t)
-  const owners = await Promise.all([1, 2, 3].map(() => openOwner(t, ownerUrl)))
+  const owners = await Promise.all([1, 2, 3].map(() => openSql(t, ownerUrl)))
   await owners[0]?.query(`insert into refusals (id, at, principal, code, digest, detail, violations)
     select gen_random_uuid(), date_trunc('month', now(), 'UTC') + interval '5 months', 'noisy', 'csr.pem', '', '', '[]'`)
   await Promise.all(

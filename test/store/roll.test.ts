@@ -8,6 +8,7 @@ import { openSource } from '../../src/commands/roll/source.ts'
 import type { RollEvent } from '../../src/roll/entries.ts'
 import type { Stores } from '../../src/service.ts'
 import { databaseClock } from '../../src/store/clock.ts'
+import { openSql } from '../helpers/sql.ts'
 import { openTestStores } from './stores.ts'
 
 const { service, stores, open, issue } = await openTestStores(t, { CHANCERY_ROLL_PUBLIC: 'yes' })
@@ -245,9 +246,7 @@ t.test('the database refuses a tree that is behind its roll, ahead of it, or has
 
 t.test('an entry whose records were tampered with is not told as if it were the one on the roll', async (t) => {
   const { serial, index } = await issue(['dns:tampered.example.com'])
-  const owner = new pg.Client({ connectionString: service.database.ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
+  const owner = await openSql(t, service.database.ownerUrl)
   const tamper = async (sql: string): Promise<void> => {
     await owner.query('alter table intents disable trigger append_only')
     await owner.query(sql, [Buffer.from(serial, 'hex')])

@@ -18,6 +18,7 @@ import { databaseFaults } from '../../src/store/safety.ts'
 import type { Log } from '../../src/telemetry.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
+import { openSql } from '../helpers/sql.ts'
 import { openTestStores } from './stores.ts'
 
 const production = {
@@ -52,9 +53,7 @@ t.test('a role that owns the tables is told of each of them', async (t) => {
 
 t.test('a right too many is told', async (t) => {
   const { ownerUrl, servingUrl } = await openTestDatabase(t)
-  const owner = new pg.Client({ connectionString: ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
+  const owner = await openSql(t, ownerUrl)
   await owner.query(`
     grant update on reconciled to chancery; grant truncate on entries to chancery; grant update (id, size) on roll to chancery;
     grant update (tbs) on intents to chancery; grant trigger on outcomes to chancery; grant update (serial) on certificates to chancery`)
@@ -96,9 +95,7 @@ t.test('whoever may create objects anywhere is told, and so is whoever migrates'
 
 t.test('whoever may make temporary tables is told, and migrating takes that right back', async (t) => {
   const { ownerUrl, servingUrl } = await openTestDatabase(t)
-  const owner = new pg.Client({ connectionString: ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
+  const owner = await openSql(t, ownerUrl)
   const name = new URL(servingUrl.replace('@/', '@h/')).pathname.slice(1)
   await owner.query(`grant temporary on database ${name} to public, chancery`)
   t.same(await faultsAs(t, servingUrl), [
@@ -110,9 +107,7 @@ t.test('whoever may make temporary tables is told, and migrating takes that righ
 
 t.test('production refuses a data folder that others may enter, and a root with a key here', async (t) => {
   const { service } = await openTestStores(t)
-  const owner = new pg.Client({ connectionString: service.database.ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
+  const owner = await openSql(t, service.database.ownerUrl)
   await owner.query(`insert into issuers (name, authority, certificate, chain, key_uri, public_url, shards)
     select 'rogue', authority, chain[array_upper(chain, 1)], '{}', 'file:rogue.pem', public_url, 1 from issuers where name = 'default'`)
   await owner.query(`insert into issuer_states (issuer, state) values ('rogue', 'staged')`)
@@ -161,9 +156,7 @@ t.test('production refuses keys in files without an explicit yes, whatever modul
 
 t.test('development keeps up the partitions of refusals when it starts', async (t) => {
   const { ownerUrl, servingUrl } = await openTestDatabase(t)
-  const owner = new pg.Client({ connectionString: ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
+  const owner = await openSql(t, ownerUrl)
   await owner.query(`insert into refusals (id, at, principal, code, digest, detail, violations)
     select gen_random_uuid(), now() - interval '2 years', 'noisy', 'csr.pem', '', '', '[]'`)
   const data = await mkdtemp(join(tmpdir(), 'chancery-daily-'))

@@ -9,6 +9,7 @@ import { openTurnedDown } from '../../src/store/turned-down.ts'
 import { nameOf } from '../helpers/backup.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
+import { openSql } from '../helpers/sql.ts'
 
 const failing = (code: string): Problem =>
   new Problem('db.unavailable', 'a test', {
@@ -116,9 +117,7 @@ t.test('who may not look for room is not said to lack a right of ours', async (t
 
 t.test('each right that the schema gives is missed when it is gone', async (t) => {
   const { ownerUrl, servingUrl } = await openTestDatabase(t)
-  const owner = new pg.Client({ connectionString: ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
+  const owner = await openSql(t, ownerUrl)
   const db = openDatabase({ url: servingUrl, max: 1, log: quiet, applicationName: 'test' })
   t.teardown(db.close)
   t.equal(await lacksRights(db), false)
