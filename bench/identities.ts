@@ -5,11 +5,11 @@
  */
 import { identitiesText } from './identities/report.ts'
 import { openIdentities } from './identities/targets.ts'
-import type { Outcome } from './keep.ts'
+import { encodeKept, type Outcome } from './keep.ts'
 import { describeMachine } from './machine.ts'
 import type { Options } from './options.ts'
 import type { Place } from './place.ts'
-import { hasFaults, machineLines, plainRound } from './report.ts'
+import { hasFaults, machineLines, plainRows } from './report.ts'
 import { makeSample } from './sample.ts'
 import { takeTurns } from './turns.ts'
 
@@ -21,11 +21,10 @@ export const benchIdentities = async (options: Options, place: Place): Promise<O
   try {
     const wanted = targets.filter(({ name }) => options.only === undefined || options.only.includes(name))
     const rows = await takeTurns(wanted, { options, place, generator })
-    const plain = rows.map((row) => ({ ...row, rounds: row.rounds.map(plainRound) }))
     return {
       at,
       suffix: '-identities',
-      json: `${JSON.stringify({ at, machine, options, rows: plain }, rounded, 1)}\n`,
+      json: encodeKept({ at, machine, options, rows: plainRows(rows) }),
       report: [
         `# Benchmark of identities of ${at.slice(0, 16).replace('T', ' ')} UTC`,
         `${machineLines({ machine, rows: [] })}\nLoad by the generator in Node on the same ${machine.cores} cores; ${options.rounds} rounds of ${options.seconds} s in turn, medians. Load of the machine before: ${machine.loadBefore.toFixed(2)}.`,
@@ -37,6 +36,3 @@ export const benchIdentities = async (options: Options, place: Place): Promise<O
     await close()
   }
 }
-
-const rounded = (_key: string, value: unknown): unknown =>
-  typeof value === 'number' ? Math.round(value * 1e6) / 1e6 : value

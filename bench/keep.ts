@@ -15,6 +15,10 @@ export interface Outcome {
   readonly isFaulty: boolean
 }
 
+/** With numbers of no more digits than anybody reads. */
+export const encodeKept = (results: object): string =>
+  `${JSON.stringify(results, (_key, value) => (typeof value === 'number' ? Math.round(value * 1e6) / 1e6 : value), 1)}\n`
+
 export const keepResults = async ({ at, suffix = '', json, report }: Outcome): Promise<void> => {
   const folder = join(import.meta.dirname, 'results')
   const name = `${at.slice(0, 16).replace('T', '-').replace(':', '')}${suffix}`

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { type Cluster, openCluster } from '../test/kubernetes/cluster.ts'
 import { manifests, rights } from '../test/kubernetes/running.ts'
 import { type Tree, textAt, treeAt } from '../test/kubernetes/values.ts'
-import type { Outcome } from './keep.ts'
+import { encodeKept, type Outcome } from './keep.ts'
 import { describeMachine } from './machine.ts'
 import { readMemory } from './memory.ts'
 import type { Options } from './options.ts'
@@ -52,7 +52,7 @@ export const benchKubernetes = async (options: Options, place: Place): Promise<O
     return {
       at,
       suffix: '-kubernetes',
-      json: `${JSON.stringify({ at, machine, options, count, rounds }, rounded, 1)}\n`,
+      json: encodeKept({ at, machine, options, count, rounds }),
       report: [
         `# Benchmark of the controller of ${at.slice(0, 16).replace('T', ' ')} UTC`,
         `${machineLines({ machine, rows: [] })}\nLoad of the machine before: ${machine.loadBefore.toFixed(2)}.`,
@@ -158,5 +158,3 @@ const startController = async (place: Place, cluster: Cluster, chancery: Target)
 }
 
 const definitions = manifests('crds/chanceryissuers', 'crds/chanceryclusterissuers')
-const rounded = (_key: string, value: unknown): unknown =>
-  typeof value === 'number' ? Math.round(value * 1e6) / 1e6 : value

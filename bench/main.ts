@@ -9,7 +9,7 @@ import { benchKeys } from './keys.ts'
 import { benchKubernetes } from './kubernetes.ts'
 import { pickGenerator } from './load/load.ts'
 import { describeMachine, storedOctets } from './machine.ts'
-import { type Options, parseOptions, usage } from './options.ts'
+import { flagsOf, type Options, parseOptions, usage } from './options.ts'
 import { openPlace, type Place } from './place.ts'
 import { encodeResults, hasFaults, type Results, type Row, renderReport } from './report.ts'
 import { benchRevocation } from './revocation.ts'
@@ -78,7 +78,7 @@ const openTargets = async (
   const wanted = (name: string): boolean => isWanted(options, name)
   const own = options.only?.filter((name) => name.startsWith('chancery') && name !== 'chancery-inline')
   if (own === undefined || own.length > 0) {
-    const nodeFlags = [...options.nodeFlags, ...(options.profile ? profileFlags : [])]
+    const nodeFlags = flagsOf(options)
     const chancery = await openChancery({ place, sample, nodeFlags })
     targets.push(chancery)
     if (wanted('chancery-keys')) targets.push(withKeys(chancery))
@@ -162,6 +162,5 @@ const benches: Readonly<Record<string, typeof benchAll>> = {
 }
 /** Only when named. */
 const parts = ['chancery-livez', 'chancery-explain']
-const profileFlags = ['--cpu-prof', '--cpu-prof-dir=/tmp/chancery-profile']
 
 process.exitCode = await main(process.argv.slice(2))

@@ -37,6 +37,12 @@ export const parseOptions = (argv: readonly string[]): Options => {
   }
 }
 
+/** Flags of Node for the service, with those that write its profile where one is wanted. */
+export const flagsOf = ({ nodeFlags, profile }: Options): readonly string[] => [
+  ...nodeFlags,
+  ...(profile ? ['--cpu-prof', '--cpu-prof-dir=/tmp/chancery-profile'] : []),
+]
+
 export const usage = `npm run bench -- [identities|keys|kubernetes|revocation|roll] [options]
   --rounds N          times that the targets take turns (5)
   --seconds N         of measuring, each time (8)

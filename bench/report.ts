@@ -1,5 +1,6 @@
 /** From what was measured to the table that people read and the JSON that is kept. Medians over the rounds. */
 import type { Floor } from './floor.ts'
+import { encodeKept } from './keep.ts'
 import type { Machine } from './machine.ts'
 import type { Measured } from './measure.ts'
 import type { Options } from './options.ts'
@@ -39,13 +40,11 @@ export const renderReport = (results: Results): string =>
     ...(results.rows.length > 0 ? costs(results) : []),
   ].join('\n\n')
 
-/** What is kept: everything, with histograms as means. */
-export const encodeResults = (results: Results): string =>
-  `${JSON.stringify(
-    { ...results, rows: results.rows.map((row) => ({ ...row, rounds: row.rounds.map(plainRound) })) },
-    (_key, value) => (typeof value === 'number' ? Math.round(value * 1e6) / 1e6 : value),
-    1,
-  )}\n`
+export const encodeResults = (results: Results): string => encodeKept({ ...results, rows: plainRows(results.rows) })
+
+/** As they are kept: everything, with histograms as means. */
+export const plainRows = (rows: readonly Row[]): readonly object[] =>
+  rows.map((row) => ({ ...row, rounds: row.rounds.map(plainRound) }))
 
 export const median = (values: readonly number[]): number => {
   const sorted = values.toSorted((a, b) => a - b)
@@ -57,7 +56,7 @@ export const median = (values: readonly number[]): number => {
 
 export const hasFaults = ({ rows }: Pick<Results, 'rows'>): boolean => rows.some(({ rounds }) => rounds.some(isFaulty))
 
-export const plainRound = ({ totals, ...rest }: Measured): object => ({
+const plainRound = ({ totals, ...rest }: Measured): object => ({
   ...rest,
   means: Object.fromEntries(
     [...totals]

@@ -2,7 +2,7 @@
  * `npm run bench -- revocation`: how fast relying parties are answered, what publishing lists costs at sizes that nobody
  * wishes for, how long a revocation takes to arrive, and how many go at once; all in one run, with the bounds beside them.
  */
-import type { Outcome } from './keep.ts'
+import { encodeKept, type Outcome } from './keep.ts'
 import { pickGenerator } from './load/load.ts'
 import { describeMachine } from './machine.ts'
 import type { Options } from './options.ts'
@@ -11,7 +11,7 @@ import { measureAnswers } from './revocation/answers.ts'
 import { measureArrival } from './revocation/arrival.ts'
 import { measureLists } from './revocation/lists.ts'
 import { measureMany } from './revocation/many.ts'
-import { encodeRevocationResults, type RevocationResults, renderRevocationReport } from './revocation/report.ts'
+import { type RevocationResults, renderRevocationReport } from './revocation/report.ts'
 import { makeSample } from './sample.ts'
 import { tell } from './tell.ts'
 
@@ -34,7 +34,7 @@ export const benchRevocation = async (options: Options, place: Place): Promise<O
   return {
     at,
     suffix: '-revocation',
-    json: encodeRevocationResults(results),
+    json: encodeKept(results),
     report: renderRevocationReport(results),
     isFaulty: results.answers.some(({ faults }) => faults > 0) || results.many?.isSound === false,
   }

@@ -1,10 +1,10 @@
 /** `npm run bench -- roll`: what the roll costs and gives, part by part. */
-import type { Outcome } from './keep.ts'
+import { encodeKept, type Outcome } from './keep.ts'
 import { pickGenerator } from './load/load.ts'
 import { describeMachine } from './machine.ts'
-import type { Options } from './options.ts'
+import { flagsOf, type Options } from './options.ts'
 import type { Place } from './place.ts'
-import { hasFaults, machineLines, plainRound } from './report.ts'
+import { hasFaults, machineLines, plainRows } from './report.ts'
 import { treeText, verifyText } from './roll/report.ts'
 import { measureTree } from './roll/tree.ts'
 import { measureVerify } from './roll/verify.ts'
@@ -18,20 +18,18 @@ export const benchRoll = async (options: Options, place: Place): Promise<Outcome
   const generator = pickGenerator(options.generator)
   const machine = await describeMachine(place.folder, await place.createDatabase('machine'), generator)
   const isWanted = (part: string): boolean => options.only === undefined || options.only.includes(part)
-  const { nodeFlags, profile, certificates } = options
-  const flags = [...nodeFlags, ...(profile ? profileFlags : [])]
+  const { certificates } = options
   const search = isWanted('search')
-    ? await measureSearch(place, { certificates: certificates || 1_000_000, nodeFlags: flags }, tell)
+    ? await measureSearch(place, { certificates: certificates || 1_000_000, nodeFlags: flagsOf(options) }, tell)
     : undefined
   const sample = await makeSample(place.folder)
   const audited = { place, sample, generator, certificates: certificates || 100_000, tell }
   const verify = isWanted('verify') ? await measureVerify(audited) : []
   const tree = isWanted('tree') ? await measureTree({ options, place, sample, generator }) : []
-  const plain = tree.map((row) => ({ ...row, rounds: row.rounds.map(plainRound) }))
   return {
     at,
     suffix: '-roll',
-    json: `${JSON.stringify({ at, machine, options, rows: [], search, verify, tree: plain }, rounded, 1)}\n`,
+    json: encodeKept({ at, machine, options, rows: [], search, verify, tree: plainRows(tree) }),
     report: [
       `# Benchmark of the roll of ${at.slice(0, 16).replace('T', ' ')} UTC`,
       `${machineLines({ machine, rows: [] })}\nLoad of the machine before: ${machine.loadBefore.toFixed(2)}.`,
@@ -42,8 +40,3 @@ export const benchRoll = async (options: Options, place: Place): Promise<Outcome
     isFaulty: hasFaults({ rows: tree }),
   }
 }
-
-const rounded = (_key: string, value: unknown): unknown =>
-  typeof value === 'number' ? Math.round(value * 1e6) / 1e6 : value
-
-const profileFlags = ['--cpu-prof', '--cpu-prof-dir=/tmp/chancery-profile']

@@ -1,7 +1,9 @@
 /** From what was measured of keys to the table that people read, and the JSON that is kept. */
+
+import { encodeKept } from '../keep.ts'
 import type { Machine } from '../machine.ts'
 import type { Options } from '../options.ts'
-import { faultText, issuanceTable, machineText, median, plainRound, whole } from '../report.ts'
+import { faultText, issuanceTable, machineText, median, plainRows, whole } from '../report.ts'
 import { toMarkdown } from '../table.ts'
 import type { IssuanceRow } from './issuance.ts'
 import type { LatencyRow, LoopDelay } from './latency.ts'
@@ -34,11 +36,7 @@ export const renderKeyReport = (results: KeyResults): string =>
   ].join('\n\n')
 
 export const encodeKeyResults = (results: KeyResults): string =>
-  `${JSON.stringify(
-    { ...results, rows: results.rows.map((row) => ({ ...row, rounds: row.rounds.map(plainRound) })) },
-    (_key, value) => (typeof value === 'number' ? Math.round(value * 1e6) / 1e6 : value),
-    1,
-  )}\n`
+  encodeKept({ ...results, rows: plainRows(results.rows) })
 
 /** Each found figure beside what it must be. */
 const boundsTable = (results: KeyResults): string => {

@@ -41,9 +41,6 @@ export const renderRevocationReport = (results: RevocationResults): string => {
   ].join('\n\n')
 }
 
-export const encodeRevocationResults = (results: RevocationResults): string =>
-  `${JSON.stringify(results, (_key, value) => (typeof value === 'number' ? Math.round(value * 1e6) / 1e6 : value), 1)}\n`
-
 const answersTable = ({ answers }: RevocationResults): string =>
   toMarkdown(
     ['', 'clients', 'answers/s', 'p50 ms', 'p99 ms', 'faults'],
