@@ -41,10 +41,14 @@ const selectSettings = {
     order by name`,
 }
 
+/** The columns that may and must be updated, by table: of the head, leases and caches. */
+const updated = `('roll', 'size'), ('roll', 'time'), ('roll', 'root'), ('token_uses', 'used_at'), ('reconciled', 'until'),
+  ('leases', 'holder'), ('leases', 'until'), ('crl_files', 'number'), ('crl_files', 'revoked'), ('crl_files', 'der'),
+  ('crl_files', 'changed_at')`
+
 /**
- * The tables that may be updated are the head, leases and caches, and those only by column. A view counts as a table:
- * what it may, it may with its owner's rights. Whoever may create anything anywhere may have operators and functions of
- * his own found before those of the guards.
+ * A view counts as a table: what it may, it may with its owner's rights. Whoever may create anything anywhere may have
+ * operators and functions of his own found before those of the guards.
  */
 const selectRights = {
   text: `
@@ -63,9 +67,7 @@ const selectRights = {
     select format('the serving role %s may update %s (%s)', role, relname, string_agg(attname, ', ' order by attnum))
       from who, relation r join pg_attribute a on attrelid = r.oid and attnum > 0 and not attisdropped
       where not owned and has_any_column_privilege(role, r.oid, 'UPDATE') and has_column_privilege(role, r.oid, attnum, 'UPDATE')
-        and (relname, attname) not in (('roll', 'size'), ('roll', 'time'), ('roll', 'root'), ('token_uses', 'used_at'), ('reconciled', 'until'),
-          ('leases', 'holder'), ('leases', 'until'), ('crl_files', 'number'), ('crl_files', 'revoked'), ('crl_files', 'der'),
-          ('crl_files', 'changed_at'))
+        and (relname, attname) not in (${updated})
       group by role, relname
     union all
     select format('the serving role %s may create objects in the schema %I', role, nspname)
@@ -91,9 +93,7 @@ const selectLacks = {
       or exists (select from relation
         where not has_table_privilege(oid, 'insert') and relname not in ('roll', 'reconciled', 'schema_migrations', 'certificates'))
       or exists (select from relation
-        join (values ('roll', 'size'), ('roll', 'time'), ('roll', 'root'), ('token_uses', 'used_at'), ('reconciled', 'until'),
-          ('leases', 'holder'), ('leases', 'until'), ('crl_files', 'number'), ('crl_files', 'revoked'), ('crl_files', 'der'),
-          ('crl_files', 'changed_at')) needed (relname, attname) using (relname)
+        join (values ${updated}) needed (relname, attname) using (relname)
         where not has_column_privilege(oid, attname::text, 'update'))
       or exists (select from pg_proc
         where pronamespace = 'public'::regnamespace and not has_function_privilege(oid, 'execute')
