@@ -1,6 +1,6 @@
 /** `chancery audit`: what auditors search, as a table that fits the terminal, or as an export that says whether it is whole. */
-import { createWriteStream } from 'node:fs'
-import { type FileHandle, open, realpath, rename, rm, stat } from 'node:fs/promises'
+import { type FileHandle, open, readlink, realpath, rename, rm, stat } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
 import { finished } from 'node:stream/promises'
 
 import type { Command } from 'commander'
@@ -218,18 +218,20 @@ export interface ExportAsked extends Destination {
 
 const openDestination = async (form: Form, { out }: AuditOptions): Promise<Destination> => {
   if (out === undefined || out === '-') return { sink: process.stdout, progress: undefined }
+  if (out === '') throw new Failure('usage', 'Name a file by --out.')
   const progress = openStderrProgress()
   // What cannot be looked at cannot be written either, which is told then.
   const found = await stat(out).catch(() => undefined)
   if (found?.isDirectory()) throw new Failure('usage', `${out} is a folder; name a file in it by --out.`)
-  // Of a pipe or a device it would be the name that is replaced: as root, /dev/stdout and /dev/null themselves.
-  if (found !== undefined && !found.isFile()) return { sink: createWriteStream(out), progress }
+  // Of a pipe or a device it would be the name that is replaced: as root, /dev/stdout and /dev/null themselves. It is opened before
+  // anything is asked, as by a shell: whoever reads the pipe learns the end of what is refused as well.
+  if (found !== undefined && !found.isFile())
+    return { sink: (await open(out, 'w').catch(unwritable(out))).createWriteStream(), progress }
   await assertReplaceable(out, replacements[form])
-  const place = await realpath(out).catch(() => out)
+  // Of a file that has no name any more, none is made up.
+  const place = await (found === undefined ? placeOf(out) : realpath(out)).catch(unwritable(out))
   const partial = `${place}.partial`
-  const handle = await openNew(partial).catch(({ code }: NodeJS.ErrnoException) => {
-    throw new Failure('usage', `${partial} cannot be written (${code}).`)
-  })
+  const handle = await openNew(partial).catch(unwritable(partial))
   const { ino } = await handle.stat()
   const isOurs = (): Promise<boolean> =>
     stat(partial).then(
@@ -238,6 +240,23 @@ const openDestination = async (form: Form, { out }: AuditOptions): Promise<Desti
     )
   return { sink: handle.createWriteStream({ flush: true }), partial, isOurs, file: out, place, progress }
 }
+
+/** Where a link leads, also one that leads to what is not there yet. */
+const placeOf = async (path: string): Promise<string> => {
+  try {
+    return await realpath(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    const link = await readlink(path).catch(() => undefined)
+    return link === undefined ? path : placeOf(resolve(await realpath(dirname(path)), link))
+  }
+}
+
+const unwritable =
+  (path: string) =>
+  ({ code }: NodeJS.ErrnoException): never => {
+    throw new Failure('usage', `${path} cannot be written (${code}).`)
+  }
 
 /** Another command may still write what is there, which would be in the midst of ours. */
 const openNew = async (path: string): Promise<FileHandle> => {

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
-import { lstat, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { lstat, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:https'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, createServer as createSocket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -263,6 +263,37 @@ t.test('an export goes into a pipe, and where a link leads: neither name is give
   t.ok((await lstat(latest)).isSymbolicLink())
   t.match(await readFile(file, 'utf8'), /"end","\{""complete"":true/)
   t.notOk((await readdir(folder)).some((name) => /^(pipe|latest|of-today).*partial/.test(name)))
+})
+
+t.test('a link to what is not there yet leads to it; where nothing can be, the name stays what it is', async (t) => {
+  const place = await mkdtemp(join(tmpdir(), 'chancery-audit-'))
+  t.teardown(() => rm(place, { recursive: true, force: true }))
+  const at = (name: string): string => join(place, name)
+  const exportTo = (out: string): Promise<Run> => audit(['refusals', '--principal', 'nobody', '--ndjson', '--out', out])
+  await mkdir(at('days'))
+  await Promise.all([
+    symlink('days', at('beside')),
+    symlink('../later', at('days/newest')),
+    symlink('beside/newest', at('latest')),
+    symlink('nowhere/today', at('astray')),
+    symlink('around', at('around')),
+  ])
+  t.match(await exportTo(at('latest')), { code: 0, err: /latest holds 0 refusals/ })
+  t.match(await readFile(at('later'), 'utf8'), /^\{"end":.*\}\n$/)
+  t.ok((await lstat(at('latest'))).isSymbolicLink() && (await lstat(at('days/newest'))).isSymbolicLink())
+
+  const listener = createSocket().listen(at('socket'))
+  t.teardown(() => listener.close())
+  for (const [out, sentence] of [
+    [at('astray'), /nowhere\/today\.partial cannot be written \(ENOENT\)/],
+    [at('around'), /around cannot be written \(ELOOP\)/],
+    [at('socket'), /socket cannot be written \(ENXIO\)/],
+    ['/dev/full', /The export cannot be written: ENOSPC/],
+    ['', /Name a file by --out/],
+  ] as const)
+    t.match(await exportTo(out), { code: exitCodes.usage, err: sentence }, out)
+  t.ok((await lstat(at('astray'))).isSymbolicLink() && (await lstat(at('around'))).isSymbolicLink())
+  t.same((await readdir(place)).sort(), ['around', 'astray', 'beside', 'days', 'later', 'latest', 'socket'])
 })
 
 t.test('a table fits its room: the widest columns give way, and say so', (t) => {
