@@ -291,7 +291,9 @@ const exportRecords = async (asked: ExportAsked): Promise<void> => {
   const statement = statements[form](tail.text())
   if (sink !== process.stdout) {
     sink.end()
-    await finished(sink)
+    await finished(sink).catch((error: Error) => {
+      throw unwritten(error)
+    })
   }
   if (statement?.complete !== true)
     throw new Failure(
@@ -301,7 +303,9 @@ const exportRecords = async (asked: ExportAsked): Promise<void> => {
   if (partial === undefined || place === undefined) return tellBeside(statement, query['after'])
   if (!(await isOurs?.()))
     throw new Failure('conflict', `Another command exports to ${file} as well; this export was not put there.`)
-  await rename(partial, place)
+  await rename(partial, place).catch(({ code }: NodeJS.ErrnoException) => {
+    throw new Failure('usage', `${file} cannot be replaced (${code}); ${partial} holds the export, which is whole.`)
+  })
   const { size, root } = statement.boundTo
   process.stderr.write(
     `${file} holds ${countText(statement.rows)} ${name}, as of a roll of ${countText(size)} entries${root === undefined ? '' : ` with the root ${root}`}.\n`,
@@ -313,10 +317,12 @@ const exportRecords = async (asked: ExportAsked): Promise<void> => {
 const written = (sink: NodeJS.WritableStream, chunk: Buffer): Promise<void> =>
   new Promise((resolve, reject) => {
     sink.write(chunk, (error) => {
-      if (error) reject(new Failure('usage', `The export cannot be written: ${error.message}.`))
+      if (error) reject(unwritten(error))
       else resolve()
     })
   })
+
+const unwritten = ({ message }: Error): Failure => new Failure('usage', `The export cannot be written: ${message}.`)
 
 interface Statement extends Beside {
   readonly complete: boolean

@@ -209,10 +209,12 @@ t.test('of two exports to one file, neither gets into the other', async (t) => {
   const textOf = (by: string, rows: number): string =>
     `${`${JSON.stringify({ index: 1, entry: by })}\n`.repeat(rows)}${JSON.stringify({ end: { complete: true, rows, boundTo: { size: 7 } } })}\n`
   const [began, mayEnd] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const taken = join(folder, 'taken')
   const server = createServer({ key, cert }, async (request, response) => {
     const isCount = request.url?.includes('count=true') === true
     response.setHeader('content-type', isCount ? 'application/json' : 'application/x-ndjson')
     if (isCount) return response.end(JSON.stringify({ items: [], count: { rows: 1, exact: true } }))
+    if (request.url?.includes('by=third')) await mkdir(taken)
     if (!request.url?.includes('by=first')) return response.end(textOf('second', 3))
     const text = textOf('first', 9)
     response.write(text.slice(0, 40))
@@ -240,6 +242,13 @@ t.test('of two exports to one file, neither gets into the other', async (t) => {
     (await readdir(folder)).filter((name) => name.startsWith('both')),
     ['both'],
   )
+
+  // As of somebody else's file in a folder that is everybody's.
+  t.match(await audit(['events', '--by', 'third', '--ndjson', '--out', taken], env), {
+    code: exitCodes.usage,
+    err: /taken cannot be replaced \(EISDIR\); .*taken\.partial holds the export, which is whole\.\n/,
+  })
+  t.equal(await readFile(`${taken}.partial`, 'utf8'), textOf('second', 3))
 })
 
 t.test('an export goes into a pipe, and where a link leads: neither name is given to a file of its own', async (t) => {
