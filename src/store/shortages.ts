@@ -48,7 +48,7 @@ const shortages: Readonly<Record<string, string>> = {
   [diskFull]: 'The database has no room left on its disk: its operator has to make some.',
   '53200': 'The database has no memory left: its operator has to see to that.',
   [tooManyConnections]:
-    'The database has no connection left: its operator has to raise max_connections there, or lower CHANCERY_DATABASE_POOL_SIZE.',
+    'The database has no connection left: its operator has to raise max_connections there, or the connection limit of the role or the database, or lower CHANCERY_DATABASE_POOL_SIZE.',
   '53400': 'The database has reached a bound of its settings, which its log names: its operator has to raise that.',
   '57P02': `The database has crashed, and recovers: ${lasting}`,
   '57P03': `The database takes no connections, as while it starts or recovers from a crash: ${lasting}`,

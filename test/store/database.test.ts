@@ -121,6 +121,12 @@ t.test('where the server has no connection left for issuing, that goes by those 
   for (const pool of ownPools) t.strictSame((await db.query({ ...asked, pool })).rows, first.rows, pool)
   t.match(told, [{ event: 'database.short', err: { message: /too many connections/ } }])
   t.equal(told.length, 1, 'once a minute, for it is so with every statement')
+  const turnedDown = await db.transaction(() => failure(db.query(asked)))
+  t.match(
+    turnedDown,
+    { code: 'db.unavailable', detail: /^The database has no connection left: .* the connection limit of the role/ },
+    'which is not that of the server',
+  )
 })
 
 t.test('closing closes the connections of all', async (t) => {
@@ -456,7 +462,7 @@ t.test('what the database is short of is told to whoever asked, and stays known 
     '53100': full,
     '53200': 'The database has no memory left: its operator has to see to that.',
     '53300':
-      'The database has no connection left: its operator has to raise max_connections there, or lower CHANCERY_DATABASE_POOL_SIZE.',
+      'The database has no connection left: its operator has to raise max_connections there, or the connection limit of the role or the database, or lower CHANCERY_DATABASE_POOL_SIZE.',
     '53400': 'The database has reached a bound of its settings, which its log names: its operator has to raise that.',
     '57P02':
       'The database has crashed, and recovers: where that lasts, its log says why, as for want of room on its disk.',
