@@ -1,6 +1,6 @@
 /** Signer processes as the service has them, with keys in files: when they are started, are not, and are ended. */
 import { execFileSync } from 'node:child_process'
-import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { closeSync, constants, openSync, readdirSync, readFileSync, writeSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -134,6 +134,39 @@ t.test('a key that is a pipe, which nobody comes to the end of, costs the others
     message: `${pipe} is a pipe, and whoever has it open does not come to an end: name a file.`,
   })
   t.ok(await signs(key))
+  t.same(lines, [])
+})
+
+t.test('of many keys that take their time a few are opened at once, in order, and what is open signs meanwhile', async (t) => {
+  const { keys, lines } = open(t)
+  const key = await keys.open(uri)
+  const pem = readFileSync(join(data, 'keys', 'one.pem'))
+  const names = ['a', 'b', 'c', 'd', 'e', 'f'].map((name) => `slow-${name}.pem`)
+  for (const name of names) execFileSync('mkfifo', ['-m', '600', join(data, 'keys', name)])
+  const opening = names.map((name) => keys.open(`file:keys/${name}`))
+  /** Writers of those that the signer reads. */
+  const writers = new Map<string, number>()
+  const look = (): number => {
+    for (const name of names.filter((one) => !writers.has(one)))
+      try {
+        writers.set(name, openSync(join(data, 'keys', name), constants.O_WRONLY | constants.O_NONBLOCK))
+      } catch (error) {
+        t.match(error, { code: 'ENXIO' })
+      }
+    return writers.size
+  }
+  for (const many of [2, 4, 6]) {
+    t.ok(await until(() => look() >= many))
+    await pause(100)
+    t.equal(look(), many)
+    t.ok(await signs(key))
+    for (const name of names.slice(many - 2, many)) {
+      const writer = writers.get(name) as number
+      writeSync(writer, pem)
+      closeSync(writer)
+    }
+  }
+  for (const opened of await Promise.all(opening)) t.ok(await signs(opened))
   t.same(lines, [])
 })
 

@@ -4,6 +4,7 @@ import type { KeyKind } from '../../x509/algorithms.ts'
 import { NoVerdict, openEntrance, type PinGuard } from '../pkcs11/pins.ts'
 import { type KeyAttributes, SigningFault } from '../signing-key.ts'
 import { decodeFault } from './faults.ts'
+import { openLanes } from './lanes.ts'
 import { openSignerProcess, type SignerProcess, type SignerProcessDeps } from './process.ts'
 import { answers, decodeJson, encodeJson, maxBodyOctets, type SignerRecord, signHeadOctets, verbs } from './stream.ts'
 
@@ -61,8 +62,11 @@ export const openLife = ({ pins, ended, ...deps }: LifeDeps): Life => {
     },
     pins,
   )
+  /** What many passphrases are stretched for at once would take longer than one is waited for, and hold up what signs. */
+  const inLane = openLanes(Math.floor(deps.threads / 2))
   const askKey = async (verb: number, question: Question, patienceMs: number): Promise<OpenedKey> => {
-    const found = await enter(question.uri, () => askFor(verb, question, patienceMs))
+    const asking = () => askFor(verb, question, patienceMs)
+    const found = await enter(question.uri, () => (verb === verbs.open ? inLane(asking) : asking()))
     didWell = true
     const { spki, ...key } = found as Omit<OpenedKey, 'spki'> & { readonly spki: string }
     return { ...key, spki: Buffer.from(spki, 'base64') }
