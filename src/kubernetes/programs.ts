@@ -15,6 +15,11 @@ export const boundedTo =
   (patienceMs: number): RunProgram =>
   (command, args = [], options = {}) => {
     const program = spawn(command, args, { ...options, detached: true })
+    if (program.stdout === undefined) {
+      // Told once more, later, where nobody listens: that would be the end of us.
+      program.on('error', () => {})
+      throw new Error(`no file descriptor is left for ${command}, which says who we are`)
+    }
     const kill = (): void => {
       if (program.pid === undefined) return
       try {

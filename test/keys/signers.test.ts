@@ -12,6 +12,7 @@ import { makePassphrase } from '../../src/keys/passphrase.ts'
 import { unguarded } from '../../src/keys/pkcs11/pins.ts'
 import { openSigners } from '../../src/keys/signer/client.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
+import { takeDescriptors } from '../helpers/descriptors.ts'
 import { bare } from '../helpers/environment.ts'
 
 t.setTimeout(120_000)
@@ -60,20 +61,8 @@ const until = async (isSo: () => boolean | Promise<boolean>): Promise<boolean> =
 const signs = async (key: SigningKey): Promise<boolean> => Buffer.isBuffer((await key.sign([message]))[0])
 
 t.test('a signer that the system cannot start is told of, and started as soon as it can be', async (t) => {
-  const bound = (files: string): void =>
-    void execFileSync('prlimit', ['--pid', String(process.pid), `--nofile=${files}:`])
   const lacks: Readonly<Record<string, (env: Record<string, string>) => () => void>> = {
-    'no file descriptor is left for a signer process': () => {
-      const held: number[] = []
-      bound(String(readdirSync('/proc/self/fd').length + 100))
-      t.throws(
-        () => {
-          for (;;) held.push(openSync('/dev/null', 'r'))
-        },
-        { code: 'EMFILE' },
-      )
-      return () => held.forEach(closeSync)
-    },
+    'no file descriptor is left for a signer process': takeDescriptors,
     'spawn E2BIG': (env) => {
       env['CHANCERY_LARGE'] = 'x'.repeat(1_000_000)
       return () => void delete env['CHANCERY_LARGE']
@@ -137,38 +126,41 @@ t.test('a key that is a pipe, which nobody comes to the end of, costs the others
   t.same(lines, [])
 })
 
-t.test('of many keys that take their time a few are opened at once, in order, and what is open signs meanwhile', async (t) => {
-  const { keys, lines } = open(t)
-  const key = await keys.open(uri)
-  const pem = readFileSync(join(data, 'keys', 'one.pem'))
-  const names = ['a', 'b', 'c', 'd', 'e', 'f'].map((name) => `slow-${name}.pem`)
-  for (const name of names) execFileSync('mkfifo', ['-m', '600', join(data, 'keys', name)])
-  const opening = names.map((name) => keys.open(`file:keys/${name}`))
-  /** Writers of those that the signer reads. */
-  const writers = new Map<string, number>()
-  const look = (): number => {
-    for (const name of names.filter((one) => !writers.has(one)))
-      try {
-        writers.set(name, openSync(join(data, 'keys', name), constants.O_WRONLY | constants.O_NONBLOCK))
-      } catch (error) {
-        t.match(error, { code: 'ENXIO' })
-      }
-    return writers.size
-  }
-  for (const many of [2, 4, 6]) {
-    t.ok(await until(() => look() >= many))
-    await pause(100)
-    t.equal(look(), many)
-    t.ok(await signs(key))
-    for (const name of names.slice(many - 2, many)) {
-      const writer = writers.get(name) as number
-      writeSync(writer, pem)
-      closeSync(writer)
+t.test(
+  'of many keys that take their time a few are opened at once, in order, and what is open signs meanwhile',
+  async (t) => {
+    const { keys, lines } = open(t)
+    const key = await keys.open(uri)
+    const pem = readFileSync(join(data, 'keys', 'one.pem'))
+    const names = ['a', 'b', 'c', 'd', 'e', 'f'].map((name) => `slow-${name}.pem`)
+    for (const name of names) execFileSync('mkfifo', ['-m', '600', join(data, 'keys', name)])
+    const opening = names.map((name) => keys.open(`file:keys/${name}`))
+    /** Writers of those that the signer reads. */
+    const writers = new Map<string, number>()
+    const look = (): number => {
+      for (const name of names.filter((one) => !writers.has(one)))
+        try {
+          writers.set(name, openSync(join(data, 'keys', name), constants.O_WRONLY | constants.O_NONBLOCK))
+        } catch (error) {
+          t.match(error, { code: 'ENXIO' })
+        }
+      return writers.size
     }
-  }
-  for (const opened of await Promise.all(opening)) t.ok(await signs(opened))
-  t.same(lines, [])
-})
+    for (const many of [2, 4, 6]) {
+      t.ok(await until(() => look() >= many))
+      await pause(100)
+      t.equal(look(), many)
+      t.ok(await signs(key))
+      for (const name of names.slice(many - 2, many)) {
+        const writer = writers.get(name) as number
+        writeSync(writer, pem)
+        closeSync(writer)
+      }
+    }
+    for (const opened of await Promise.all(opening)) t.ok(await signs(opened))
+    t.same(lines, [])
+  },
+)
 
 t.test('a signer that nobody has a key of is ended after a while, and started for whoever asks', async (t) => {
   const { keys, lines } = open(t, 200)

@@ -14,6 +14,7 @@ import { type ApiFault, type KubernetesApi, openApi } from '../../src/kubernetes
 import { loadCluster } from '../../src/kubernetes/cluster.ts'
 import { boundedTo } from '../../src/kubernetes/programs.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
+import { takeDescriptors } from '../helpers/descriptors.ts'
 import { ip } from '../x509/build.ts'
 
 type Teardown = { teardown(close: () => void): unknown }
@@ -160,6 +161,23 @@ t.test(
     t.match(await once(none, 'error'), [{ code: 'ENOENT' }])
     await sleep(50)
     t.equal(process.listenerCount('exit'), listeners)
+  },
+)
+
+t.test(
+  'a program that the system has no file descriptor for is told of, and begun as soon as there is one',
+  async (t) => {
+    const giveBack = takeDescriptors()
+    const listeners = process.listenerCount('exit')
+    const begun = new Promise((resolve) => resolve(boundedTo(400)('echo', ['who'])))
+    await t.rejects(begun, { message: 'no file descriptor is left for echo, which says who we are' })
+    // Longer than it might have taken: nothing more comes of it.
+    await sleep(600)
+    giveBack()
+    t.equal(process.listenerCount('exit'), listeners)
+    const program = boundedTo(4_000)('echo', ['who'])
+    t.same(String(...(await once(program.stdout, 'data'))), 'who\n')
+    await once(program, 'close')
   },
 )
 
