@@ -66,10 +66,10 @@ export class TooMuchWork extends Error {}
  */
 export const unsealPrivateKey = async (pem: Buffer, passphrase: string): Promise<KeyObject> => {
   const sealed = readSealed(pem)
-  if (sealed === undefined) return createPrivateKey({ key: pem, passphrase })
-  const { stretching, cipher, iv, data } = sealed
-  if (stretching.work > mostWork) throw new TooMuchWork('its passphrase would have to be stretched for too long')
-  const secret = await stretching.derive(passphrase, cipher.octets)
+  if (sealed && sealed.work > mostWork) throw new TooMuchWork('its passphrase would have to be stretched for too long')
+  if (sealed?.parts === undefined) return createPrivateKey({ key: pem, passphrase })
+  const { derive, cipher, iv, data } = sealed.parts
+  const secret = await derive(passphrase, cipher.octets)
   const decipher = createDecipheriv(cipher.name, secret, iv)
   const plain = Buffer.concat([decipher.update(data), decipher.final()])
   secret.fill(0)
@@ -80,8 +80,13 @@ export const unsealPrivateKey = async (pem: Buffer, passphrase: string): Promise
   }
 }
 
-interface Sealed {
-  readonly stretching: Stretching
+interface Sealed extends Pick<Stretching, 'work'> {
+  /** Where we can open it ourselves. */
+  readonly parts?: Parts
+}
+
+interface Parts {
+  readonly derive: Derive
   readonly cipher: Cipher
   readonly iv: Buffer
   readonly data: Buffer
@@ -90,11 +95,14 @@ interface Sealed {
 interface Stretching {
   /** As rounds of PBKDF2 by SHA-256. */
   readonly work: number
-  /** On the thread pool. */
-  readonly derive: (passphrase: string, octets: number) => Promise<Buffer>
+  /** Undefined by a hash that we do not know. */
+  readonly derive?: Derive
 }
 
-/** The parts, where the text is of PBES2. */
+/** On the thread pool. */
+type Derive = (passphrase: string, octets: number) => Promise<Buffer>
+
+/** Where the text is of PBES2. */
 const readSealed = (pem: Buffer): Sealed | undefined => {
   const [, body] = form.exec(pem.toString('latin1')) ?? []
   if (body === undefined) return undefined
@@ -105,25 +113,29 @@ const readSealed = (pem: Buffer): Sealed | undefined => {
     const scheme = identifier.read(tags.sequence, 'parameters')
     const kdf = scheme.read(tags.sequence, 'keyDerivationFunc')
     const stretching = kdfs.get(kdf.oid('algorithm'))?.(kdf.read(tags.sequence, 'parameters'))
+    if (stretching === undefined) return undefined
+    const { work, derive } = stretching
     const encryption = scheme.read(tags.sequence, 'encryptionScheme')
     const cipher = ciphers.get(encryption.oid('algorithm'))
+    if (!derive || !cipher) return { work }
     const iv = encryption.read(tags.octetString, 'iv').octets
     const data = info.read(tags.octetString, 'encryptedData').octets
-    return stretching && cipher && { stretching, cipher, iv, data }
+    return { work, parts: { derive, cipher, iv, data } }
   } catch {
     return undefined
   }
 }
 
 /** RFC 8018 A.2. A keyLength only repeats what the cipher takes. */
-const readPbkdf2 = (kdf: DerReader): Stretching | undefined => {
+const readPbkdf2 = (kdf: DerReader): Stretching => {
   const salt = kdf.read(tags.octetString, 'salt').octets
   const rounds = countIn(kdf, 'iterationCount')
   if (kdf.tag === tags.integer) kdf.smallInteger('keyLength')
   const prf = kdf.done ? hmacWithSha1 : kdf.read(tags.sequence, 'prf').oid('algorithm')
-  const { hash, cost } = prfs.get(prf) ?? {}
-  if (hash === undefined || cost === undefined) return undefined
-  return { work: rounds * cost, derive: (passphrase, octets) => derive(passphrase, salt, rounds, octets, hash) }
+  const { hash, cost } = prfs.get(prf) ?? unknownPrf
+  const work = rounds * cost
+  if (hash === undefined) return { work }
+  return { work, derive: (passphrase, octets) => derive(passphrase, salt, rounds, octets, hash) }
 }
 
 /** RFC 7914 7. How much memory it may take, Node bounds as OpenSSL does. */
@@ -154,7 +166,9 @@ const deriveByScrypt = promisify(scrypt) as (
   options: ScryptOptions,
 ) => Promise<Buffer>
 const label = 'ENCRYPTED PRIVATE KEY'
-const form = /^-----BEGIN ENCRYPTED PRIVATE KEY-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END ENCRYPTED PRIVATE KEY-----\s*$/
+/** Text may stand before it, as `openssl pkcs12` writes it (RFC 7468 5.2). */
+const form =
+  /(?:^|\n)-----BEGIN ENCRYPTED PRIVATE KEY-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END ENCRYPTED PRIVATE KEY-----/
 const oids = {
   pbes2: '1.2.840.113549.1.5.13',
   pbkdf2: '1.2.840.113549.1.5.12',
@@ -164,18 +178,23 @@ const oids = {
 const hmacWithSha256 = encodeSequence(encodeOid('1.2.840.113549.2.9'), encodeDer(tags.null))
 const hmacWithSha1 = oidKey('1.2.840.113549.2.7')
 
-const kdfs: ReadonlyMap<string, (parameters: DerReader) => Stretching | undefined> = new Map([
+const kdfs: ReadonlyMap<string, (parameters: DerReader) => Stretching> = new Map([
   [oidKey(oids.pbkdf2), readPbkdf2],
   [oidKey(oids.scrypt), readScrypt],
 ])
+interface Prf {
+  readonly hash?: string
+  readonly cost: number
+}
 /** By HMAC with which hash, and how many times as long as with SHA-256 (measured, where that is done by the processor). */
-const prfs: ReadonlyMap<string, { readonly hash: string; readonly cost: number }> = new Map([
+const prfs: ReadonlyMap<string, Prf> = new Map([
   [hmacWithSha1, { hash: 'sha1', cost: 2 }],
   [oidKey('1.2.840.113549.2.8'), { hash: 'sha224', cost: 2 }],
   [oidKey('1.2.840.113549.2.9'), { hash: 'sha256', cost: 1 }],
   [oidKey('1.2.840.113549.2.10'), { hash: 'sha384', cost: 5 }],
   [oidKey('1.2.840.113549.2.11'), { hash: 'sha512', cost: 5 }],
 ])
+const unknownPrf: Prf = { cost: 5 }
 interface Cipher {
   readonly name: string
   /** Of its key. */

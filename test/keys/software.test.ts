@@ -195,7 +195,7 @@ t.test('a key whose passphrase would have to be stretched for too long is told a
   const { privateKey } = generateKeyPairSync('ed25519')
   const plain = Buffer.from(privateKey.export({ type: 'pkcs8', format: 'pem' }))
   const path = join(folder, 'slow.pem')
-  const place = async (form: readonly string[], from: string, to: string): Promise<void> => {
+  const place = async (form: readonly string[], from: string, to: string, before = ''): Promise<void> => {
     const args = ['pkcs8', '-topk8', '-outform', 'DER', ...form, '-passout', `pass:${passphrase}`]
     const sealed = await openssl(args, plain)
     const at = sealed.indexOf(Buffer.from(from, 'hex'))
@@ -203,19 +203,27 @@ t.test('a key whose passphrase would have to be stretched for too long is told a
     Buffer.from(to, 'hex').copy(sealed, at)
     const lines = sealed.toString('base64').replace(/.{1,64}/g, '$&\n')
     await rm(path, { force: true })
-    await writeFile(path, `-----BEGIN ENCRYPTED PRIVATE KEY-----\n${lines}-----END ENCRYPTED PRIVATE KEY-----\n`, {
-      mode: 0o600,
-    })
+    const block = `-----BEGIN ENCRYPTED PRIVATE KEY-----\n${lines}-----END ENCRYPTED PRIVATE KEY-----\n`
+    await writeFile(path, before + block, { mode: 0o600 })
   }
-  for (const [form, from, to] of [
+  for (const [form, from, to, before] of [
     // 100,000 rounds, of which eight million are made.
     [['-v2prf', 'hmacWithSHA512', '-iter', '100000'], '02030186a0', '02037fffff'],
     // p is 1, and then 127.
     [['-scrypt', '-scrypt_N', '16384', '-scrypt_r', '8', '-scrypt_p', '1'], '020108020101', '02010802017f'],
+    // By what OpenSSL alone opens, and as it writes what was in a PKCS#12.
+    [['-v2', 'camellia-256-cbc', '-v2prf', 'hmacWithSHA512', '-iter', '100000'], '02030186a0', '02037fffff'],
+    [['-v2prf', 'hmacWithSHA512-256', '-iter', '100000'], '02030186a0', '02037fffff'],
+    [
+      ['-v2prf', 'hmacWithSHA512', '-iter', '100000'],
+      '02030186a0',
+      '02037fffff',
+      'Bag Attributes\nKey Attributes: <No Attributes>\n',
+    ],
   ] as const) {
-    await place(form, from, from)
+    await place(form, from, from, before)
     t.ok(await openSoftwareKey({ path, passphrase }))
-    await place(form, from, to)
+    await place(form, from, to, before)
     await t.rejects(openSoftwareKey({ path, passphrase }), {
       message: `${path} is not opened: its passphrase would have to be stretched for too long.`,
     })
