@@ -76,7 +76,7 @@ import {
 import { assertDecodable, assertSingle } from './query.ts'
 import { auditedRollRoutes } from './roll.ts'
 import { answerUnknown, hostFault, originForm, secureHeaders } from './routes.ts'
-import { endConnectionsIn, shareSockets } from './sockets.ts'
+import { endConnectionsIn, lookAfter, shareSockets } from './sockets.ts'
 import { inTurn } from './turn.ts'
 import { askForBody, assertBodyComes, sayBehind } from './unread.ts'
 
@@ -282,6 +282,7 @@ export const newApp = (
   // RFC 9110 10.1.1 leaves it open to ignore expectations that we do not know; Node would answer 417 without a word.
   app.server.on('checkExpectation', begin).on('checkContinue', begin)
   app.server.on('connect', (_request, socket) => {
+    lookAfter(app.server, socket as Socket)
     answerBehind(socket as Socket, (id) => answerConnect(socket as Socket, id))
   })
   app.addHook('preParsing', assertBodyComes).addHook('preParsing', askForBody)

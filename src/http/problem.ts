@@ -147,11 +147,8 @@ export const answerClientError = (
 }
 
 /** CONNECT, which is for proxies, and of which Node closes the connection without a word. Returns what was answered, as above. */
-export const answerConnect = (socket: Socket, requestId: string): Problem | undefined => {
-  // Node has let go of it.
-  socket.on('error', () => {})
-  return answerRaw(socket, requestId, noProxy, 'Allow: \r\n')
-}
+export const answerConnect = (socket: Socket, requestId: string): Problem | undefined =>
+  answerRaw(socket, requestId, noProxy, 'Allow: \r\n')
 
 const answerRaw = (socket: Socket, requestId: string, mapped: Mapped, fields = ''): Problem | undefined => {
   if (!socket.writable || isAnswering(socket) || hasAnswer(socket)) return void socket.destroy()

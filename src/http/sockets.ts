@@ -3,10 +3,11 @@
  * address never has all of them, be it a flood or a client that forgets to close what it opened.
  */
 import type { Server as HttpServer } from 'node:http'
-import type { Server } from 'node:net'
+import type { Server, Socket } from 'node:net'
 
 import type { Metrics } from '../metrics.ts'
 import { noProxies, openPeers, type ProxySettings } from './peers.ts'
+import { dueOn } from './unread.ts'
 
 export interface SocketBounds {
   /** At once, of which one address leaves a quarter to others unless it is a listed proxy. */
@@ -42,6 +43,24 @@ export const shareSockets = (server: Server, { most, proxies = noProxies, refuse
  * else keep it, and all that is closed after it, open for as long as he likes.
  */
 export const endConnectionsIn = (server: HttpServer, milliseconds: number): void => {
-  const timer = setTimeout(() => server.closeAllConnections(), milliseconds).unref()
+  const end = (): void => {
+    server.closeAllConnections()
+    for (const socket of letGo.get(server) ?? []) socket.destroy()
+  }
+  const timer = setTimeout(end, milliseconds).unref()
   server.once('close', () => clearTimeout(timer))
 }
+
+/**
+ * Of a connection that Node has let go of for CONNECT, while answers are still due on it: else nobody would hear of its errors, of
+ * its time, of room for the rest of an answer, or that all are to end.
+ */
+export const lookAfter = (server: HttpServer, socket: Socket): void => {
+  const all = letGo.get(server) ?? new Set()
+  letGo.set(server, all.add(socket))
+  socket.once('close', () => all.delete(socket))
+  socket.on('error', () => {}).on('timeout', () => socket.destroy())
+  socket.on('drain', () => dueOn(socket)?.emit('drain'))
+}
+
+const letGo = new WeakMap<HttpServer, Set<Socket>>()

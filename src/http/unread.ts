@@ -79,8 +79,6 @@ export const sayBehind = (socket: Socket, say: () => void): void => {
   if (speechless.has(socket)) return
   if (dueOn(socket)?.req?.complete !== true) return say()
   speechless.add(socket)
-  // Of a connection that Node has let go of, as for CONNECT, nobody hears.
-  socket.on('error', drop)
   stopParsing(socket)
   socket.pause()
   afterThose(socket, say)
@@ -128,6 +126,7 @@ export interface DueAnswer {
   readonly headersSent: boolean
   readonly req?: { readonly complete: boolean }
   once(event: 'close', listener: () => void): unknown
+  emit(event: 'drain'): unknown
 }
 
 const destroyLater = (socket: Socket): void => {

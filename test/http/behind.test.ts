@@ -1,13 +1,15 @@
 /** Good requests, and behind them on the same connection what is none: each gets its answer, in order, and then the end. */
 import { once } from 'node:events'
+import { createServer } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
 import { Problem } from '../../src/errors.ts'
+import { endConnectionsIn, lookAfter } from '../../src/http/sockets.ts'
 import { csrFor } from './people.ts'
-import { openStandIn, reached } from './stand-in.ts'
+import { openStandIn, reached, recordsOf } from './stand-in.ts'
 
 const body = JSON.stringify({ csr: csrFor('a.example.com'), profile: 'server' })
 const head = 'Host: x\r\nAuthorization: Bearer requester_\r\nContent-Type: application/json\r\n'
@@ -118,3 +120,32 @@ t.test(
     t.same(await statuses(), [200, 400])
   },
 )
+
+t.test('a large answer before a CONNECT is sent to its end to whoever reads it later', async (t) => {
+  const { app } = await openStandIn({ records: recordsOf(JSON.stringify({ x: 'y'.repeat(40_000) })) })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const { port } = app.server.address() as AddressInfo
+  const { socket, statuses, said } = openConnection(t, port)
+  socket.pause()
+  const fields = 'Host: x\r\nAuthorization: Bearer auditor_\r\nAccept: application/x-ndjson\r\n'
+  socket.write(`GET /v1/certificates?limit=500 HTTP/1.1\r\n${fields}\r\nCONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n`)
+  await sleep(500)
+  socket.resume()
+  t.same(await statuses(), [200, 405])
+  t.ok(said().length > 20_000_000)
+})
+
+t.test('a server that is closing ends also those that Node has let go of', async (t) => {
+  const server = createServer((_request, response) => response.writeHead(200).flushHeaders())
+  server.on('connect', (_request, socket) => lookAfter(server, socket as Socket))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { socket, statuses } = openConnection(t, (server.address() as AddressInfo).port)
+  socket.write(`${live}CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n`)
+  await once(server, 'connect')
+  const closed = once(server, 'close')
+  server.close()
+  endConnectionsIn(server, 100)
+  t.same(await statuses(), [200])
+  await closed
+})
