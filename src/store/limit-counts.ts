@@ -6,6 +6,7 @@
 import type { CountedGrant } from '../ca/limits.ts'
 import { withDeadline } from '../deadline.ts'
 import { Problem } from '../errors.ts'
+import { openLanes } from '../lanes.ts'
 import type { Database } from './database.ts'
 
 /** Of one grant and principal. */
@@ -117,25 +118,6 @@ export const openCounts = (db: Database, { stepRows = 5_000 }: { readonly stepRo
           retryAfter: 2,
         })
     },
-  }
-}
-
-/** Runs as many at a time as there are lanes; the others wait, in order. */
-export type Lanes = <T>(work: () => Promise<T>) => Promise<T>
-
-export const openLanes = (lanes: number): Lanes => {
-  const waiting: (() => void)[] = []
-  let free = lanes
-  return async (work) => {
-    if (free > 0) free -= 1
-    else await new Promise<void>((resolve) => waiting.push(resolve))
-    try {
-      return await work()
-    } finally {
-      const next = waiting.shift()
-      if (next) next()
-      else free += 1
-    }
   }
 }
 

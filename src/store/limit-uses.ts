@@ -11,9 +11,10 @@ import type { Booking, CountedLimits } from '../ca/limits.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Intent, Recorder } from '../ca/recorder.ts'
 import { Problem } from '../errors.ts'
+import { type InLane, openLanes } from '../lanes.ts'
 import { limitReached } from '../limits.ts'
 import { type Database, sqlState } from './database.ts'
-import { type Counts, type LedgerName, openCounts, openLanes } from './limit-counts.ts'
+import { type Counts, type LedgerName, openCounts } from './limit-counts.ts'
 
 export type IntentEnd = Awaited<ReturnType<Recorder['recordIntent']>>
 export type BookedIntent = Intent & { readonly booking: Booking }
@@ -79,7 +80,7 @@ export const openLimited = (deps: LimitedDeps): Limited => {
 
 interface BookingDeps extends LimitedDeps {
   readonly counts: Counts
-  readonly inLane: ReturnType<typeof openLanes>
+  readonly inLane: InLane
 }
 
 /** As many as fit. Without having looked at first: mostly there is room for all. */

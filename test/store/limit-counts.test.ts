@@ -1,8 +1,9 @@
 /** What is counted for limits apart from issuing: only what the limit is about, not too often, and in steps. */
 import t from 'tap'
 
+import { openLanes } from '../../src/lanes.ts'
 import { openDatabase, type Queryable, type Statement } from '../../src/store/database.ts'
-import { type LedgerName, openCounts, openLanes } from '../../src/store/limit-counts.ts'
+import { type LedgerName, openCounts } from '../../src/store/limit-counts.ts'
 import { quiet } from '../helpers/log.ts'
 import { tamper } from '../helpers/tamper.ts'
 import { openTestStores } from './stores.ts'

@@ -1,10 +1,10 @@
 /** The keys of one signer process, from its start to its end. Nothing of them outlives it: handles are its own. */
+import { openLanes } from '../../lanes.ts'
 import { requestSlabs } from '../../slabs.ts'
 import type { KeyKind } from '../../x509/algorithms.ts'
 import { NoVerdict, openEntrance, type PinGuard } from '../pkcs11/pins.ts'
 import { type KeyAttributes, SigningFault } from '../signing-key.ts'
 import { decodeFault } from './faults.ts'
-import { openLanes } from './lanes.ts'
 import { openSignerProcess, type SignerProcess, type SignerProcessDeps } from './process.ts'
 import { answers, decodeJson, encodeJson, maxBodyOctets, type SignerRecord, signHeadOctets, verbs } from './stream.ts'
 

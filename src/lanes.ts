@@ -1,4 +1,4 @@
-/** Work that is begun in the order of asking, so much of it at a time. */
+/** Runs as many at a time as there are lanes; the others wait, in order. */
 export type InLane = <T>(work: () => Promise<T>) => Promise<T>
 
 export const openLanes = (lanes: number): InLane => {
