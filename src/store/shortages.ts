@@ -13,7 +13,7 @@ export const shortageOf = (state: string | undefined): string | undefined =>
 export const openLastWords = (now = (): number => performance.now()) => {
   let until = Number.NEGATIVE_INFINITY
   return {
-    /** Told of each statement that failed. */
+    /** Told of each statement: by what state it failed, if it did. */
     failed: (state: string | undefined): void => {
       if (state === diskFull) until = now() + lastingMs
     },
