@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** The `chancery` command. Each verb is a file in commands/; what serves is loaded only by those that need it. */
-import { Command, CommanderError } from 'commander'
+import { Command, CommanderError, type Option } from 'commander'
 
 import { exitCodes, Failure } from './commands/failure.ts'
 import { openOutput } from './commands/output.ts'
@@ -27,6 +27,7 @@ const main = async (argv: readonly string[]): Promise<number> => {
   for (const add of adding(argv[0])) await add(program)
   for (const command of everyCommand(program)) {
     command.exitOverride()
+    refuseTwice(command)
     const verbs = command.commands.map((verb) => verb.name())
     // Of a group, whoever has guessed wrong need not ask for them.
     if (command !== program && verbs.length > 0)
@@ -177,6 +178,20 @@ const atOnce = { fd: 2, gatherMs: 0 } as const
 const services: ReadonlySet<string> = new Set(['serve', 'migrate', 'witness', 'controller'])
 
 const everyCommand = (command: Command): readonly Command[] => [command, ...command.commands.flatMap(everyCommand)]
+
+/** Of two values the last would hold in silence, as if the first had been done too. */
+const refuseTwice = (command: Command): void => {
+  for (const option of command.options.filter(takesOneValue)) {
+    let given = 0
+    command.on(`option:${option.name()}`, () => {
+      if (++given > 1) command.error(`error: option '${option.flags}' is given more than once, and takes one value`)
+    })
+  }
+}
+
+/** What gathers several by itself begins with none of them. */
+const takesOneValue = ({ required, optional, variadic, defaultValue }: Option): boolean =>
+  (required || optional) && !variadic && !Array.isArray(defaultValue)
 
 type Add = (program: Command) => void | Promise<void>
 

@@ -560,6 +560,20 @@ t.test('every kind of failure has its exit code and a sentence', async (t) => {
   t.same(JSON.parse(wrong.err), unknown, 'also where it is the command line')
 })
 
+t.test('an option that takes one value is not given two, of which one would be done', async (t) => {
+  for (const [args, option] of [
+    [['issue', '--profile', 'server', '--profile=client'], '--profile <name>'],
+    [['audit', 'certificates', '--principal', 'a', '--principal', 'b'], '--principal <name>'],
+    [['roll', 'verify', '--database', 'a', '--database'], '--database [url]'],
+  ] as const) {
+    const err = `error: option '${option}' is given more than once, and takes one value\nRun it with --help for what it takes.\n`
+    t.same(await chancery(args), { code: exitCodes.usage, out: '', err })
+  }
+  const severalNames = ['explain', '--profile', 'server', '--dns', 'a.example.com', '--dns', 'b.example.com', '--json']
+  t.match(JSON.parse((await chancery(severalNames)).out), { allowed: true }, 'and of others each is taken')
+  t.equal((await chancery(['refusals', '--json', '--json'])).code, 0, 'what takes no value may be said again')
+})
+
 /** A root that has nothing to do with the service. */
 const otherAnchor = async (): Promise<string> => {
   const [anchor, key] = [join(folder, 'other.pem'), join(folder, 'other.key')]
