@@ -1,7 +1,7 @@
 /**
  * Bodies to values. JSON and YAML come out as plain data, or not at all: no duplicate keys, no keys that touch
- * prototypes, no aliases, tags or merge keys, and a bound on nesting and on the number of values before anything is
- * built, so that no body holds the event loop (incident 50).
+ * prototypes, no aliases, no tags but those of JSON, no merge keys, and a bound on nesting and on the number of values
+ * before anything is built, so that no body holds the event loop (incident 50).
  */
 import { isUtf8 } from 'node:buffer'
 
