@@ -1,6 +1,5 @@
 /** `chancery credential`: which client certificates are whose. */
 import { hash } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
@@ -10,6 +9,7 @@ import { parsePem } from '../x509/pem.ts'
 import { segment } from './client.ts'
 import { nameText } from './event-text.ts'
 import { Failure } from './failure.ts'
+import { readGivenText } from './given.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 interface CreateOptions extends RestOptions {
@@ -89,14 +89,14 @@ const matchOf = async ({ certificate, by, fingerprint, spiffeId }: CreateOptions
 }
 
 const readCertificate = async (file: string): Promise<Buffer> => {
+  const [block = ''] = (await readGivenText(file, 'The certificate ')).split(/(?<=-----END CERTIFICATE-----\r?\n)/)
   try {
-    const [block = ''] = (await readFile(file, 'utf8')).split(/(?<=-----END CERTIFICATE-----\r?\n)/)
     return parsePem(block, 'CERTIFICATE')
   } catch (error) {
     if (isProblem(error, 'csr.key_material'))
       throw new Failure('usage', `${file} holds a private key; nothing was sent. Give the certificate alone.`)
-    const reason = isProblem(error) ? error.detail : (error as NodeJS.ErrnoException).code
-    throw new Failure('usage', `${file} is not a certificate in PEM (${reason}).`)
+    if (!isProblem(error)) throw error
+    throw new Failure('usage', `${file} is not a certificate in PEM (${error.detail}).`)
   }
 }
 

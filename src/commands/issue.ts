@@ -1,10 +1,9 @@
 /** `chancery issue` and `explain`: ask for a certificate, or ask why (not). */
-import { readFile } from 'node:fs/promises'
-
 import type { Command } from 'commander'
 
 import type { Client } from './client.ts'
 import { Failure } from './failure.ts'
+import { readGiven } from './given.ts'
 import { type Decision, explanation } from './issue/explanation.ts'
 import { assertNoKey, issueFor, type RequestBody } from './issue/for-request.ts'
 import { type IntoOptions, issueInto, type OrderOptions, readOrder } from './issue/into.ts'
@@ -143,23 +142,12 @@ const bodyOfRequest = async (options: OrderOptions, csr: string): Promise<Reques
   const names = readNames(options)
   const byKind = Object.groupBy(names, ({ kind }) => kind)
   const told = Object.entries(byKind).map(([kind, list]) => [kind, list.map(({ value }) => value)])
-  const text = await readRequest(csr)
+  const text = (await readGiven(csr)).toString('latin1')
   assertNoKey(text, csr)
   return {
     csr: text,
     profile,
     ...(validity !== undefined && { validity }),
     ...(names.length > 0 && { names: Object.fromEntries(told) }),
-  }
-}
-
-const readRequest = async (file: string): Promise<string> => {
-  try {
-    if (file !== '-') return await readFile(file, 'latin1')
-    const chunks: Buffer[] = []
-    for await (const chunk of process.stdin) chunks.push(chunk as Buffer)
-    return Buffer.concat(chunks).toString('latin1')
-  } catch (error) {
-    throw new Failure('usage', `${file} cannot be read (${(error as NodeJS.ErrnoException).code}).`)
   }
 }

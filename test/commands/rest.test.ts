@@ -31,7 +31,7 @@ t.before(async () => {
 })
 
 /** Runs the command as a shell would, with the service's data folder in the environment. */
-const chancery: Chancery = (args, env) => chanceryFor(service)(args, env)
+const chancery: Chancery = (...given) => chanceryFor(service)(...given)
 
 const write = async (name: string, text: string): Promise<string> => {
   const path = join(folder, name)
@@ -558,6 +558,24 @@ t.test('every kind of failure has its exit code and a sentence', async (t) => {
   const wrong = await chancery(['refusals', '--bogus', '--json'])
   const unknown = { failure: 'usage', exitCode: exitCodes.usage, detail: "unknown option '--bogus'" }
   t.same(JSON.parse(wrong.err), unknown, 'also where it is the command line')
+})
+
+t.test('a file called - is standard input', async (t) => {
+  const { out: shown } = await chancery(['profile', 'show', 'server'])
+  const renamed = shown.replace(/^name: server$/m, 'name: piped')
+  const applied = await chancery(['profile', 'apply', '-'], {}, renamed)
+  t.same(applied, { code: 0, out: 'piped was created at version 1.\n', err: '' })
+  t.match((await chancery(['profile', 'show', 'piped'])).out, /^name: piped$/m)
+  t.equal((await chancery(['profile', 'diff', '-'], {}, renamed)).out, '', 'and is the same')
+  const twice = await chancery(['profile', 'apply', '-', '-'], {}, renamed)
+  t.match(twice, { code: exitCodes.usage, err: 'Standard input is one file: name - once.' })
+  const certificate = await chancery(['credential', 'create', 'nobody', '--label', 'x', '--certificate', '-'], {}, 'no')
+  t.match(certificate, { code: exitCodes.usage, err: '- is not a certificate in PEM' })
+  const csr = csrFor('piped.example.com')
+  t.match(await chancery(['issue', '--profile', 'server', '--csr', '-'], {}, csr), {
+    code: 0,
+    out: /^-----BEGIN CERTIFICATE-----\n/,
+  })
 })
 
 t.test('an option that takes one value is not given two, of which one would be done', async (t) => {

@@ -16,22 +16,25 @@ interface RunOptions {
   readonly env?: NodeJS.ProcessEnv
   readonly timeout?: number
   readonly maxBuffer?: number
+  /** All of its standard input, which else stays open. */
+  readonly input?: string
 }
 
-export const runChancery = (args: readonly string[], options: RunOptions = {}): Promise<Run> =>
+export const runChancery = (args: readonly string[], { input, ...options }: RunOptions = {}): Promise<Run> =>
   new Promise((resolve) => {
-    execFile(process.execPath, [mainFile, ...args], { env: bare, ...options }, (error, out, err) => {
+    const { stdin } = execFile(process.execPath, [mainFile, ...args], { env: bare, ...options }, (error, out, err) => {
       resolve({ code: error ? Number(error.code) : 0, out, err })
     })
+    if (input !== undefined) stdin?.end(input)
   })
 
-export type Chancery = (args: readonly string[], env?: Readonly<Record<string, string>>) => Promise<Run>
+export type Chancery = (args: readonly string[], env?: Readonly<Record<string, string>>, input?: string) => Promise<Run>
 
 /** It knows where the service is. */
 export const chanceryFor =
   (service: Pick<TestService, 'config' | 'url'>): Chancery =>
-  (args, env = {}) =>
-    runChancery(args, { env: { ...envFor(service), ...env } })
+  (args, env = {}, input = undefined) =>
+    runChancery(args, { env: { ...envFor(service), ...env }, ...(input !== undefined && { input }) })
 
 /** The same, to be ended from outside. */
 export const startChancery = (
