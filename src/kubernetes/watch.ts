@@ -62,6 +62,10 @@ export const openWatch = <T extends KubernetesObject>(deps: WatchDeps<T>): Watch
     kept.set(key, next)
     deps.changed(key, next, before)
   }
+  /** Our own write is known before the watch tells it: what led to it, and comes after it, would set the object back. */
+  const tell = (next: T): void => {
+    if (!isKnown(next, kept.get(keyOf(next.metadata)))) put(next)
+  }
   /** Told twice, or late, it may be of one whose name another one has by now. */
   const drop = ({ metadata }: T): void => {
     const key = keyOf(metadata)
@@ -80,7 +84,7 @@ export const openWatch = <T extends KubernetesObject>(deps: WatchDeps<T>): Watch
   const resync = setInterval(() => {
     for (const [key, object] of kept) deps.changed(key, object, object)
   }, deps.resyncMs ?? 600_000).unref()
-  const running = follow(deps, { put, drop, replace, currency, signal: ending.signal })
+  const running = follow(deps, { tell, drop, replace, currency, signal: ending.signal })
   return {
     get: (key) => kept.get(key),
     all: () => kept.values(),
@@ -107,8 +111,16 @@ export const openWatch = <T extends KubernetesObject>(deps: WatchDeps<T>): Watch
   }
 }
 
+/** Versions are numbers of one history (KEP-5504), longer than a double holds; where they are not, each is news. */
+const isKnown = ({ metadata: next }: KubernetesObject, before: KubernetesObject | undefined): boolean => {
+  const { uid, resourceVersion } = before?.metadata ?? {}
+  if (resourceVersion === undefined || uid !== next.uid) return false
+  const areNumbers = [resourceVersion, next.resourceVersion].every((version) => /^[1-9]\d{0,19}$/.test(version))
+  return areNumbers && BigInt(next.resourceVersion) <= BigInt(resourceVersion)
+}
+
 interface Following<T> {
-  put(object: T): void
+  tell(object: T): void
   drop(object: T): void
   replace(objects: ReadonlyMap<string, T>): void
   readonly currency: Currency
@@ -261,7 +273,7 @@ const watchFrom = async <T extends KubernetesObject>(
     to.currency.renew()
     seen.version = object.metadata.resourceVersion
     seen.events += 1
-    if (type === 'ADDED' || type === 'MODIFIED') to.put(object)
+    if (type === 'ADDED' || type === 'MODIFIED') to.tell(object)
     else if (type === 'DELETED') to.drop(object)
   }
   try {

@@ -104,6 +104,22 @@ t.test('who has taken the name meanwhile does not go with the first one, of whic
   t.equal(watch.get('team-b/other-1'), undefined)
 })
 
+t.test('what is told late, of before what is known already, sets nothing back', async (t) => {
+  const told = (resourceVersion: string, uid = 'first') => event('MODIFIED', 'ours-1', { uid, resourceVersion })
+  for (const [versions, last, count] of [
+    [['10', '9', '10', '12', '11'], '12', 2],
+    [['18446744073709551614', '18446744073709551615', '18446744073709551614'], '18446744073709551615', 2],
+    [['b', 'a'], 'a', 2],
+  ] as const) {
+    const { came, watch } = open(t, [...versions.map((version) => told(version)), event('ADDED', 'last-1')])
+    t.ok(await settled(() => came.includes('last-1')))
+    t.equal(watch.get('team-b/ours-1')?.metadata.resourceVersion, last)
+    t.equal(came.filter((name) => name === 'ours-1').length, count, versions.join(' '))
+  }
+  const { watch } = open(t, [told('10'), told('9', 'second')])
+  t.ok(await settled(() => watch.get('team-b/ours-1')?.metadata.uid === 'second'), 'another one of that name is news')
+})
+
 t.test('an event whose object cannot be read is not passed over', async (t) => {
   const keep = (object: CertificateRequest): CertificateRequest => {
     if (object.metadata.name === 'spoilt-1') throw new TypeError('it is not as it should be')
