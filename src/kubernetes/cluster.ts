@@ -2,8 +2,9 @@
 import { readFile } from 'node:fs/promises'
 import type { RequestOptions } from 'node:https'
 import { dirname, resolve } from 'node:path'
+import { createSecureContext } from 'node:tls'
 
-import { KubeConfig } from '@kubernetes/client-node'
+import { bufferFromFileOrString, type Cluster as ClusterEntry, KubeConfig, type User } from '@kubernetes/client-node'
 import { parseDocument } from 'yaml'
 
 import type { Access } from './api.ts'
@@ -31,10 +32,26 @@ export const loadCluster = async (kubeconfig: string | undefined, { programMs = 
   if (cluster.proxyUrl !== undefined) throw new Error('a cluster behind a proxy cannot be served')
   const namespace = config.getContextObject(config.getCurrentContext())?.namespace ?? (await podNamespace(kubeconfig))
   const user = config.getCurrentUser()
+  assertCertificates(cluster, user)
   // That of a pod the library keeps for a minute by the clock of the machine, which may be set back.
   const ofPod: string | undefined = user?.authProvider?.config?.tokenFile
   const tokenFile = ofPod ?? (kubeconfig === undefined ? undefined : await tokenFileOf(kubeconfig, user?.name))
   return { namespace, access: sharing(() => accessOf(config, cluster.server, tokenFile)) }
+}
+
+/** As kubectl has it: what is missing or no certificate at the start would fail each call, for ever. A token may come later. */
+const assertCertificates = ({ caFile, caData }: ClusterEntry, user: User | null): void => {
+  const ca = bufferFromFileOrString(caFile, caData)
+  // Node passes over what is none.
+  if (ca && !ca.includes('-----BEGIN CERTIFICATE-----'))
+    throw new Error(`${caFile ?? 'certificate-authority-data'} holds no certificate in PEM`)
+  const cert = bufferFromFileOrString(user?.certFile, user?.certData)
+  const key = bufferFromFileOrString(user?.keyFile, user?.keyData)
+  try {
+    createSecureContext({ ...(cert && { cert }), ...(key && { key }) })
+  } catch (error) {
+    throw new Error(`the client certificate and its key cannot be used: ${(error as Error).message}`)
+  }
 }
 
 /** The library waits for a program for ever, and has no setting for it. */

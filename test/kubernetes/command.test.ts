@@ -9,6 +9,7 @@ import t from 'tap'
 
 import { readControllerDocument, settingsOf } from '../../src/commands/controller.ts'
 import { loadCluster } from '../../src/kubernetes/cluster.ts'
+import { openClientCa } from '../helpers/clients.ts'
 import { bare } from '../helpers/environment.ts'
 import { freePort } from '../helpers/port.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
@@ -163,9 +164,14 @@ t.test('what may be a token, a passphrase or a PIN in place of settings is shown
   t.match(await refused('log: info\nlisten: [sesame'), /sesame/, 'a document is, with the line that is wrong')
 })
 
-const kubeconfig = (name: string, server: string, user: object = { token: 'none' }): Promise<string> => {
+const kubeconfig = (
+  name: string,
+  server: string,
+  user: object = { token: 'none' },
+  cluster: object = {},
+): Promise<string> => {
   const context = { name, context: { cluster: name, user: name } }
-  const clusters = [{ name, cluster: { server } }]
+  const clusters = [{ name, cluster: { server, ...cluster } }]
   const users = [{ name, user }]
   return write(name, JSON.stringify({ clusters, contexts: [context], users, 'current-context': name }))
 }
@@ -191,6 +197,37 @@ t.test('what cannot start says why, in a sentence', async (t) => {
   t.match(await chancery('controller', await write('plain.yaml', 'kubeconfig: plain\nnamespace: x\n')), {
     code: 2,
     err: /http:\/\/127\.0\.0\.1:1 is not like https:\/\/host:port\.\n$/,
+  })
+})
+
+t.test('what a kubeconfig names for TLS is there at the start, and can be used', async (t) => {
+  const told = async (cluster: object, user: object = { token: 'none' }) => {
+    await kubeconfig('tls', 'https://127.0.0.1:1', user, cluster)
+    return loadCluster(join(folder, 'tls')).then(
+      () => 'taken',
+      (error: Error) => error.message,
+    )
+  }
+  const { pem } = openClientCa('Of a cluster')
+  await write('ca.pem', pem)
+  await write('nothing.pem', 'nothing')
+  const inBase64 = (text: string): string => Buffer.from(text).toString('base64')
+  t.equal(await told({ 'certificate-authority': 'ca.pem' }), 'taken')
+  t.equal(await told({ 'certificate-authority-data': inBase64(pem) }), 'taken')
+  t.match(await told({ 'certificate-authority': 'absent.pem' }), /^ENOENT: no such file or directory, .*absent\.pem'$/)
+  t.match(await told({ 'certificate-authority': 'nothing.pem' }), /nothing\.pem holds no certificate in PEM$/)
+  const ofData = await told({ 'certificate-authority-data': inBase64('nothing') })
+  t.equal(ofData, 'certificate-authority-data holds no certificate in PEM')
+  t.match(
+    await told({}, { 'client-certificate': 'absent.pem', 'client-key': 'absent.key' }),
+    /^ENOENT: .*absent\.pem'$/,
+  )
+  const unusable = { 'client-certificate': 'nothing.pem', 'client-key': 'nothing.pem' }
+  t.match(await told({}, unusable), /^the client certificate and its key cannot be used: /)
+  await kubeconfig('tls', 'https://127.0.0.1:1', unusable, { 'certificate-authority': 'absent.pem' })
+  t.match(await chancery('controller', await write('tls.yaml', 'kubeconfig: tls\nnamespace: x\n')), {
+    code: 2,
+    err: /^The cluster cannot be reached: .*tls: ENOENT: no such file or directory, open '.*absent\.pem'\.$/m,
   })
 })
 
