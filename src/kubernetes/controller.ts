@@ -73,6 +73,7 @@ export const openController = async (deps: ControllerDeps): Promise<Controller> 
       request: (key, why) => work?.request(key, why),
       signingRequest: (key, why) => work?.signingRequest(key, why),
       podRequest: (key, why) => work?.podRequest(key, why),
+      node: (name) => work?.node(name),
     },
   )
   const health = await openHealth({

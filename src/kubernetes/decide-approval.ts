@@ -40,6 +40,10 @@ export const nodeOf = ({ spec }: SigningRequest): string | undefined => {
   return name !== undefined && (spec.groups ?? []).includes('system:nodes') ? name : undefined
 }
 
+/** Whether its Node object may have what it waits for. Of a long one groups are not at hand: the look itself judges them. */
+export const isOfNode = (request: SigningRequest, name: string): boolean =>
+  isToBeApproved(request) && request.spec.username === `system:node:${name}`
+
 export const decideApproval = (
   request: SigningRequest,
   facts: RequestFacts | { readonly fault: string },

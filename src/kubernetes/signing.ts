@@ -260,6 +260,10 @@ export const keepNode = ({ apiVersion, kind, metadata, status }: Node): Node => 
   return { apiVersion, kind, metadata: { name, uid, resourceVersion, creationTimestamp }, status: { addresses } }
 }
 
+/** What makes it worth another look at what it asks for. */
+export const stateOfNode = ({ metadata, status }: Node): string =>
+  `${metadata.uid} ${JSON.stringify(status?.addresses ?? [])}`
+
 const resource = resources.signingRequests
 /** At first, and at last. */
 const reconsiderSeconds = 60

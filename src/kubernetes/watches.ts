@@ -19,7 +19,7 @@ import type { Why } from './queue.ts'
 import { keepRequest, stateOfRequest } from './requests.ts'
 import { type IssuerKind, type Resource, resources } from './resources.ts'
 import type { ControllerSettings } from './settings.ts'
-import { type IsOurs, keepNode, keepSigningRequest, stateOfSigningRequest } from './signing.ts'
+import { type IsOurs, keepNode, keepSigningRequest, stateOfNode, stateOfSigningRequest } from './signing.ts'
 import { openWatch, type Watch } from './watch.ts'
 
 export interface Watches {
@@ -44,6 +44,8 @@ export interface Wake {
   request(key: string, why?: Why): void
   signingRequest(key: string, why?: Why): void
   podRequest(key: string, why?: Why): void
+  /** It has come, has gone, or has other addresses now. */
+  node(name: string): void
 }
 
 export interface WatchesDeps {
@@ -96,8 +98,12 @@ export const openWatches = (deps: WatchesDeps, wake: Wake): Watches => {
         ...{ keep: keepPodRequest, stateOf: stateOfPodRequest, wake: wake.podRequest },
       })
     : undefined
-  const nodes = settings.approveKubeletServing
-    ? watchOf<Node>(deps, resources.nodes, { keep: keepNode, stateOf: ({ metadata }) => metadata.uid, wake: () => {} })
+  const nodes: Watch<Node> | undefined = settings.approveKubeletServing
+    ? watchOf<Node>(deps, resources.nodes, {
+        ...{ keep: keepNode, stateOf: stateOfNode },
+        // Before all were listed nothing is left to people, and thousands would come at once.
+        wake: (name, why) => void (why === 'changed' && nodes?.synced && wake.node(name)),
+      })
     : undefined
   const named: readonly (readonly [Resource, Watch<KubernetesObject> | undefined])[] = [
     [resources.issuers, issuers.ChanceryIssuer as Watch<KubernetesObject>],

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Log } from '../telemetry.ts'
 import { isApiFault, type KubernetesApi } from './api.ts'
 import type { Asker } from './asker.ts'
+import { isOfNode } from './decide-approval.ts'
 import { openDoubts } from './doubts.ts'
 import { type IssuerName, issuerName, issuerNameOf, laneOfIssuer, openIssuers } from './issuers.ts'
 import type { Meter } from './metrics.ts'
@@ -128,6 +129,10 @@ export const openWork = (deps: WorkDeps): Work => {
     request: (key, why) => requestQueue?.add(key, why),
     signingRequest: (key, why) => signingQueue?.add(key, why),
     podRequest: (key, why) => podQueue?.add(key, why),
+    node: (name) => {
+      for (const request of signingRequests?.all() ?? [])
+        if (isOfNode(request, name)) wake.signingRequest(request.metadata.name)
+    },
     throughIssuer: (name, why) => {
       for (const request of requests?.all() ?? [])
         if (issuerNameOf(request) === name) requestQueue?.add(keyOf(request.metadata), why)

@@ -153,15 +153,12 @@ t.test('a kubelet’s request is approved by its Node object, signed, and never 
   })
   const spec = { profile: 'kubelet-serving', auth: { tokenSecretRef: { name: 'kubelets' } } }
   await running.issuer({ kind: 'ChanceryClusterIssuer', name: 'kubelets', spec })
-  await cluster.apply({
-    ...{ apiVersion: 'v1', kind: 'Node', metadata: { name: 'worker-1' } },
-    status: {
-      addresses: [
-        { type: 'InternalIP', address: '10.0.0.11' },
-        { type: 'Hostname', address: 'worker-1' },
-      ],
-    },
-  })
+  const worker = { apiVersion: 'v1', kind: 'Node', metadata: { name: 'worker-1' } }
+  const addresses = [
+    { type: 'InternalIP', address: '10.0.0.11' },
+    { type: 'Hostname', address: 'worker-1' },
+  ]
+  await cluster.apply({ ...worker, status: { addresses } })
   const node = cluster.tokenFor({ username: 'system:node:worker-1', groups: ['system:nodes', 'system:authenticated'] })
   const subject = seq(rdn('2.5.4.10', utf8('system:nodes')), rdn('2.5.4.3', utf8('system:node:worker-1')))
   const serving = (address: string): Buffer =>
@@ -180,4 +177,14 @@ t.test('a kubelet’s request is approved by its Node object, signed, and never 
   )
   t.equal(condition(cluster.get('certificatesigningrequests', '', 'strange') ?? {}, 'Approved'), undefined)
   while ((await queued(running, 'left', 'certificatesigningrequests')) !== 1) await sleep(5)
+  // A cloud writes the addresses of a node after it has asked: nobody waits for the next look, a minute later.
+  const late = cluster.until('certificatesigningrequests', { name: 'strange' }, (object) => isApproved(object))
+  await cluster.apply({
+    ...worker,
+    status: { addresses: [...addresses, { type: 'ExternalIP', address: '10.0.0.12' }] },
+  })
+  t.ok(await late)
+  t.match(leafOf(await signed(running, 'strange')).subjectAltName, /10\.0\.0\.12/)
 })
+
+const isApproved = (object: Tree | undefined): boolean => condition(object ?? {}, 'Approved') !== undefined

@@ -394,6 +394,7 @@ const asleep: Wake = {
   request: () => {},
   signingRequest: () => {},
   podRequest: () => {},
+  node: () => {},
 }
 
 const settings = { certManager: false, signers: [], approveKubeletServing: false, podCertificates: false } as const
