@@ -9,7 +9,7 @@ import { request } from 'node:https'
 import { join } from 'node:path'
 
 import { assertServer, chooseContext, type Environment, type NamedContext } from './contexts.ts'
-import { Failure } from './failure.ts'
+import { Failure, type FailureKind } from './failure.ts'
 import { notTls, tlsReasonOf } from './fetch-fault.ts'
 import { type Identity, type Proof, proofOf, readOption } from './proof.ts'
 import { failureOf, parsed } from './refused.ts'
@@ -305,17 +305,24 @@ const brokenOff = (error: Error): Failure => new Failure('later', `The answer br
 const reasonOf = ({ name, message, cause }: Error): string =>
   name === 'AbortError' && cause instanceof Error ? cause.message : message || name
 
+/** Nobody has answered, or nobody whom we trust. `fact` is the same for the same fault: without the time, and what to do here. */
+export class Unanswered extends Failure {
+  readonly fact: string
+
+  constructor(kind: FailureKind, fact: string, advice: string, cause: unknown) {
+    super(kind, `${fact}${advice}.`, undefined, cause)
+    this.fact = fact
+  }
+}
+
 const unanswered = ({ origin }: URL, error: NodeJS.ErrnoException): Failure => {
-  if (isOfServer(error))
-    return new Failure(
-      'usage',
-      `${origin} shows a certificate that is not for it, or not for now (${error.code})${ofNow(error)}.`,
-      undefined,
-      error,
-    )
+  if (isOfServer(error)) {
+    const fact = `${origin} shows a certificate that is not for it, or not for now (${error.code})`
+    return new Unanswered('usage', fact, ofNow(error), error)
+  }
   if (!isOfTrust(error)) return unreached(origin, error)
-  const refused = `${origin} does not show a certificate that the trust anchor vouches for (${error.code})`
-  return new Failure('usage', `${refused}; name another by --ca.`, undefined, error)
+  const fact = `${origin} does not show a certificate that the trust anchor vouches for (${error.code})`
+  return new Unanswered('usage', fact, '; name another by --ca', error)
 }
 
 /** The clock that is wrong is ours more often than the server's. */
@@ -325,22 +332,23 @@ const ofNow = ({ code = '' }: NodeJS.ErrnoException): string =>
     : ''
 
 const unreached = (origin: string, error: NodeJS.ErrnoException): Failure => {
-  const named = 'name that of the API by --server or CHANCERY_URL'
+  const named = '; name that of the API by --server or CHANCERY_URL'
   const tls = tlsReasonOf(error.message)
   if (tls === notTls)
-    return new Failure('usage', `${origin} speaks no TLS (${tls}): it may be a port for plain HTTP; ${named}.`)
+    return new Unanswered('usage', `${origin} speaks no TLS (${tls}): it may be a port for plain HTTP`, named, error)
   const reason = tls === undefined ? reasonOf(error) : `TLS fails (${tls})`
-  const hint = origin === usualServer ? `; where it is elsewhere, ${named}` : ''
-  return new Failure('later', `${origin} cannot be reached: ${reason}${hint}.`, undefined, error)
+  const advice = origin === usualServer ? `; where it is elsewhere, ${named.slice(2)}` : ''
+  return new Unanswered('later', `${origin} cannot be reached: ${reason}`, advice, error)
 }
 
 /** No retry mends these: OpenSSL's reasons for not trusting a certificate, and Node's for its names. */
-const isOfTrust = ({ code = '' }: NodeJS.ErrnoException): boolean =>
-  /^(UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|CERT_|ERR_TLS_CERT|INVALID_CA)/.test(code)
+export const isOfTrust = (error: unknown): boolean =>
+  /^(UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|CERT_|ERR_TLS_CERT|INVALID_CA)/.test(codeOf(error))
 
 /** Those that no other trust anchor mends: whoever runs the server has to. */
-export const isOfServer = (error: unknown): boolean =>
-  ownFaults.has((error as NodeJS.ErrnoException | undefined)?.code ?? '')
+export const isOfServer = (error: unknown): boolean => ownFaults.has(codeOf(error))
+
+const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException | undefined)?.code ?? ''
 
 const ownFaults: ReadonlySet<string> = new Set([
   'CERT_HAS_EXPIRED',

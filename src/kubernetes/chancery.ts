@@ -1,5 +1,5 @@
 /** Chancery as an issuer of the cluster sees it: over its REST API, as one principal. Every answer becomes a value. */
-import { type Answer, type Call, clientAt, isOfServer } from '../commands/client.ts'
+import { type Answer, type Call, clientAt, isOfServer, isOfTrust, Unanswered } from '../commands/client.ts'
 import { Failure } from '../commands/failure.ts'
 import type { Violation } from '../errors.ts'
 import type { Ask, OnBehalfOf } from './asking.ts'
@@ -120,9 +120,16 @@ const faultOf = (error: unknown): Fault => {
   if (!(error instanceof Failure)) throw error
   const problem = readProblem(error.problem)
   if (problem) return { kind: 'problem', problem }
-  const message = bounded(error.message.replace(/\.$/, ''), mostDetail)
-  if (error.kind === 'usage')
-    return { kind: 'misconfigured', about: isOfServer(error.cause) ? 'server' : 'trust', message }
+  const message = bounded(error instanceof Unanswered ? error.fact : error.message.replace(/\.$/, ''), mostDetail)
+  const { cause } = error
+  if (error.kind === 'usage') {
+    if (!isOfTrust(cause) || isOfServer(cause)) return { kind: 'misconfigured', about: 'server', message }
+    return {
+      kind: 'misconfigured',
+      about: 'trust',
+      message: `${message}: see spec.caBundle, or caFile in the settings`,
+    }
+  }
   return { kind: error.kind === 'later' ? 'unreachable' : 'foreign', message }
 }
 

@@ -1,4 +1,5 @@
 /** What a server answers that says it is Chancery: whatever it is, it becomes a value. */
+import { createServer as createPlainServer } from 'node:http'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 
@@ -17,10 +18,10 @@ const { signal } = new AbortController()
 /** Resolves with a client of a server that answers everything with this. */
 const openAnswering = async (
   t: { teardown(close: () => Promise<void>): void },
-  { status = 200, body, address = '7f000001', trusts }: Answering,
+  { status = 200, body, address = '7f000001', trusts, to = 3_600 }: Answering,
 ): Promise<Chancery> => {
   const ca = openClientCa('HTTPS of a server')
-  const { cert, key } = ca.certify({ usage: serverAuth, names: [ip(address)] })
+  const { cert, key } = ca.certify({ usage: serverAuth, names: [ip(address)], to })
   const server = createServer({ cert, key }, (_, response) => {
     const type = status < 300 ? 'application/json' : 'application/problem+json'
     response.writeHead(status, { 'content-type': type }).end(JSON.stringify(body))
@@ -41,6 +42,8 @@ interface Answering {
   readonly address?: string
   /** In place of the CA of its certificate. */
   readonly trusts?: string
+  /** Until when that holds, in seconds from now. */
+  readonly to?: number
 }
 
 /** Nothing can make a text of it. */
@@ -132,4 +135,26 @@ t.test('whether a server is not trusted for what we trust, or for what it shows'
   t.match(await probe({ trusts }), { kind: 'misconfigured', about: 'trust', message: /trust anchor/ })
   const message = /not for it, or not for now \(ERR_TLS_CERT_ALTNAME_INVALID\)/
   t.match(await probe({ address: '7f000002' }), { kind: 'misconfigured', about: 'server', message })
+  const plain = createPlainServer((_, response) => response.end('{}'))
+  await new Promise<void>((resolve) => plain.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => plain.close())
+  const server = `https://127.0.0.1:${(plain.address() as AddressInfo).port}`
+  t.same(await openChancery({ server, ca: trusts, token: 'token' }).probe({ profile: 'server' }, signal), {
+    ...{ kind: 'misconfigured', about: 'server' },
+    message: `${server} speaks no TLS (wrong version number): it may be a port for plain HTTP`,
+  })
+})
+
+t.test('what is told of a server is for who reads a condition, and the same at each look', async (t) => {
+  const told = async (how: Omit<Answering, 'body'>) => {
+    const fault = await (await openAnswering(t, { body: {}, ...how })).probe({ profile: 'server' }, signal)
+    return fault && 'message' in fault ? fault.message.replace(/^\S+:\d+ /, '') : ''
+  }
+  const over = 'shows a certificate that is not for it, or not for now (CERT_HAS_EXPIRED)'
+  t.equal(await told({ to: -30 }), over, 'and no time')
+  t.equal(
+    await told({ trusts: openClientCa('Another').pem }),
+    'does not show a certificate that the trust anchor vouches for (UNABLE_TO_VERIFY_LEAF_SIGNATURE): ' +
+      'see spec.caBundle, or caFile in the settings',
+  )
 })
