@@ -3,7 +3,20 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { assertOne, issuerIs, leads, openRunning, type RunningController, statusWrites } from './running.ts'
+import { openApi } from '../../src/kubernetes/api.ts'
+import { openLease } from '../../src/kubernetes/lease.ts'
+import { quiet } from '../helpers/log.ts'
+import { openCluster } from './cluster.ts'
+import {
+  assertOne,
+  issuerIs,
+  leads,
+  openRunning,
+  type RunningController,
+  rights,
+  statusWrites,
+  until,
+} from './running.ts'
 import { textAt } from './values.ts'
 
 t.test('one of two works; when it stops, the other one goes on at once', async (t) => {
@@ -87,3 +100,39 @@ t.test('where each call takes as long as a leader can bear, another one still ta
   t.ok(second.leads)
   slow.end()
 })
+
+t.test(
+  'a lease that somebody has deleted is nobody’s: who had it works no more until it is theirs again',
+  async (t) => {
+    const cluster = await openCluster(t, { rbac: rights })
+    const token = cluster.tokenOf('chancery-system/chancery-controller')
+    const api = openApi(async () => ({
+      ...{ server: cluster.url, headers: { authorization: `Bearer ${token}` }, tls: { ca: cluster.ca } },
+    }))
+    const turns: string[] = []
+    // No time ends it.
+    const times = { lasts: 600_000, renewWithin: 600_000, retryEvery: 20 }
+    const lease = openLease(
+      {
+        ...{ api, log: quiet, identity: 'one', namespace: 'chancery-system', name: 'chancery-controller', times },
+        ...{ now: () => performance.now(), wallClock: () => new Date(), random: () => 0 },
+      },
+      {
+        lead: () => {
+          turns.push('begun')
+          return { stop: async () => void turns.push('ended') }
+        },
+      },
+    )
+    t.teardown(async () => {
+      await lease.close()
+      api.close()
+    })
+    await until(() => lease.held)
+    await cluster.remove('leases', 'chancery-system', 'chancery-controller')
+    await until(() => turns.length > 2)
+    t.same(turns, ['begun', 'ended', 'begun'])
+    await until(() => lease.held)
+    t.equal(textAt(cluster.get('leases', 'chancery-system', 'chancery-controller'), 'spec', 'holderIdentity'), 'one')
+  },
+)
