@@ -45,11 +45,11 @@ t.test('a credential, a grant or a principal that is taken away ends access on a
 })
 
 t.test('a certificate that expires while its connection lives is not accepted any more', async (t) => {
-  const client = ca.certify({ from: -60, to: 1 })
+  const client = ca.certify({ from: -60, to: 3 })
   await tie('brief', { fingerprint: client.fingerprint })
   const connection = open(t, { client })
   t.equal((await connection.request('GET', '/v1/authorities')).status, 200)
-  await sleep(2_100)
+  await sleep(4_100)
   t.equal((await connection.request('GET', '/v1/authorities')).json.code, 'auth.expired')
   t.equal(connection.ports.length, 1)
 })

@@ -128,7 +128,10 @@ t.test('certificates alive: exactly so many; one that is revoked makes room, one
   t.equal(await issuedTo('living'), 5)
   const refused = answers.find(({ status }) => status === 429)
   told(t, refused, 'limit.certificates_alive', { name: 'certificatesAlive', value: 5 })
-  const [first, second] = answers.filter(({ status }) => status === 201).map(({ json }) => json)
+  const [first, second] = answers
+    .filter(({ status }) => status === 201)
+    .map(({ json }) => json)
+    .sort((a, b) => Date.parse(a.notAfter) - Date.parse(b.notAfter))
   t.equal(refused?.json.limit.freesAt, first.notAfter, 'when the first of them expires')
   const revoke = (serial: string, reason: string) =>
     one.request('POST', `/v1/certificates/${serial}/revocation`, { token, body: { reason } })
