@@ -205,8 +205,8 @@ const openPlaces = (deps: PrincipalLimitsDeps, principal: string): Places => {
     waiting += 1
     try {
       // The first question may be that of others, who knew nothing of this one; and another instance may be about to give
-      // one back.
-      for (const pause of [0, 0, pauseMs]) {
+      // one back: it does so after half a pause, and on a busy machine later than a whole one.
+      for (const pause of [0, 0, pauseMs, pauseMs]) {
         if (pause > 0) await sleep(pause)
         await ask()
         if (tryToClaim()) return true
