@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { lstat, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { lstat, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:https'
 import { type AddressInfo, createServer as createSocket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -230,7 +230,12 @@ t.test('of two exports to one file, neither gets into the other', async (t) => {
   const first = exportBy('first')
   await began.promise
   // What came is in its file.
-  await sleep(200)
+  const size = () =>
+    stat(`${file}.partial`).then(
+      (found) => found.size,
+      () => 0,
+    )
+  while ((await size()) === 0) await sleep(20)
   t.match(await exportBy('second'), { code: 0, err: /both holds 3 events/ })
   mayEnd.resolve()
   t.match(await first, {

@@ -15,7 +15,7 @@ import { exitCodes } from '../../src/commands/failure.ts'
 import { placeOf } from '../../src/config.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { bare } from '../helpers/environment.ts'
-import { startInstance } from '../helpers/instance.ts'
+import { type Instance, startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
 import { openSql } from '../helpers/sql.ts'
@@ -272,10 +272,16 @@ const startHeld = async (t: Test) => {
 
 const selectWaiting = `select from pg_locks where relation = 'issuers'::regclass and not granted`
 
+/** Resolves when it has heard of it. */
+const stop = (instance: Instance): Promise<void> =>
+  new Promise((resolve) => {
+    instance.told(/service\.stopping/, resolve)
+    instance.signal('SIGTERM')
+  })
+
 t.test('a signal in the middle of a start is an orderly stop, and it never serves', async (t) => {
   const { instance, release } = await startHeld(t)
-  instance.signal('SIGTERM')
-  await new Promise((resolve) => setTimeout(resolve, 200))
+  await stop(instance)
   await release()
   t.equal(await instance.exited, 0, instance.output())
   t.match(instance.output(), /service\.stopping.*SIGTERM.*service\.stopped/s)
@@ -284,16 +290,14 @@ t.test('a signal in the middle of a start is an orderly stop, and it never serve
 
 t.test('a second signal in the middle of a start ends it at once', async (t) => {
   const { instance } = await startHeld(t)
-  instance.signal('SIGTERM')
-  await new Promise((resolve) => setTimeout(resolve, 200))
+  await stop(instance)
   instance.signal('SIGINT')
   t.equal(await instance.exited, 1, instance.output())
 })
 
 t.test('the same signal right after is the echo of the first, and later it ends a start at once', async (t) => {
   const { instance, release } = await startHeld(t)
-  instance.signal('SIGTERM')
-  await new Promise<void>((resolve) => instance.told(/service\.stopping/, resolve))
+  await stop(instance)
   instance.signal('SIGTERM')
   await new Promise((resolve) => setTimeout(resolve, 200))
   await release()
@@ -301,7 +305,7 @@ t.test('the same signal right after is the echo of the first, and later it ends 
   t.match(instance.output(), /service\.stopped/)
 
   const { instance: impatient } = await startHeld(t)
-  impatient.signal('SIGTERM')
+  await stop(impatient)
   await new Promise((resolve) => setTimeout(resolve, 1_200))
   impatient.signal('SIGTERM')
   t.equal(await impatient.exited, 1, impatient.output())
