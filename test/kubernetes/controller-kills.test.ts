@@ -29,7 +29,7 @@ const steps: Readonly<Record<string, (running: Running) => Step>> = {
 
 for (const [name, prepare] of Object.entries(steps))
   t.test(`a controller is killed ${name}, and another one goes on`, async (t) => {
-    const running = await openRunning(t)
+    const running = await openRunning(t, { dies: true })
     await running.issuer()
     await issuerIs(running, 'True')
     const step = prepare(running)

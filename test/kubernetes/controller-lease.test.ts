@@ -39,7 +39,7 @@ t.test('one of two works; when it stops, the other one goes on at once', async (
 })
 
 t.test('who cannot reach the API server any more works no more, and writes nothing of what is under way', async (t) => {
-  const running = await openRunning(t)
+  const running = await openRunning(t, { dies: true })
   const [first] = running.controllers as readonly [RunningController]
   await running.issuer()
   await issuerIs(running, 'True')
@@ -88,7 +88,7 @@ t.test('a clock that is wrong by hours changes nothing', async (t) => {
 })
 
 t.test('where each call takes as long as a leader can bear, another one still takes over', async (t) => {
-  const running = await openRunning(t)
+  const running = await openRunning(t, { dies: true })
   const [first] = running.controllers as readonly [RunningController]
   await leads(first)
   const second = await running.start()

@@ -60,6 +60,8 @@ export interface RunningOptions {
   readonly idle?: boolean
   /** How often all objects are named again; every ten minutes if left out. */
   readonly resyncMs?: number
+  /** Whoever dies has a lease of a second; else one that a busy machine does not lose, after which all begins again. */
+  readonly dies?: boolean
 }
 
 export const openRunning = async (t: Teardown, options: RunningOptions = {}): Promise<Running> => {
@@ -83,7 +85,7 @@ export const openRunning = async (t: Teardown, options: RunningOptions = {}): Pr
     })
   const controllers: RunningController[] = []
   const start = async (change: Partial<ControllerSettings> = {}): Promise<RunningController> => {
-    const controller = await startController(cluster, { ...options.settings, ...change }, options.resyncMs)
+    const controller = await startController(cluster, { ...options.settings, ...change }, options)
     controllers.push(controller)
     t.teardown(() => controller.close())
     return controller
@@ -166,7 +168,7 @@ export const writesOf = ({ cluster }: Running, resource: string, subresource = '
 const startController = async (
   cluster: Cluster,
   change: Partial<ControllerSettings>,
-  resyncMs = 600_000,
+  { resyncMs = 600_000, dies = false }: RunningOptions,
 ): Promise<RunningController> => {
   const account = 'chancery-system/chancery-controller'
   const token = cluster.tokenOf(account)
@@ -189,8 +191,11 @@ const startController = async (
     ...{ registry, readRequest, isToken: isSecret, log: quiet, identity: crypto.randomUUID() },
     ...{ clock: () => new Date(Date.now() + skewed), now: () => performance.now() + passed, random: Math.random },
     times: {
-      ...{ lease: { lasts: 1_000, renewWithin: 600, retryEvery: 100 }, firstMs: 20, mostMs: 200, watchSeconds: 60 },
-      resyncMs,
+      lease: {
+        ...(dies ? { lasts: 1_000, renewWithin: 600 } : { lasts: 30_000, renewWithin: 20_000 }),
+        retryEvery: 100,
+      },
+      ...{ firstMs: 20, mostMs: 200, watchSeconds: 60, resyncMs },
     },
   })
   const close = controller.close
