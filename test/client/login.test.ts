@@ -74,10 +74,11 @@ const contextNow = async () => {
   return contexts[current]
 }
 const place = (): readonly string[] => ['--server', service.url, '--ca', join(service.config.dataDir, 'root.pem')]
-const login = (...more: readonly string[]): readonly string[] => [
-  ...['login', ...place(), '--oidc', issuer.url, '--client-id', 'cli', '--oidc-ca', join(home, 'oidc.pem')],
-  ...more,
+const oidcCa = (): string => join(home, 'oidc.pem')
+const loginAs = (client: string, ca: string): readonly string[] => [
+  ...['login', ...place(), '--oidc', issuer.url, '--client-id', client, '--oidc-ca', ca],
 ]
+const login = (...more: readonly string[]): readonly string[] => [...loginAs('cli', oidcCa()), ...more]
 const typeIt = (err: string): void => issuer.type(/type the code (\S+)/.exec(err)?.[1] ?? '')
 
 t.test('a code that is typed in a browser logs in, and what came of it stays in the context file', async (t) => {
@@ -258,7 +259,7 @@ t.test('a disk that is full is noticed before a refresh token is used', async (t
 })
 
 t.test('a login that has ended says what to do', async (t) => {
-  issuer.life = 2
+  issuer.life = 5
   await chancery(login('--context', 'ended'), typeIt)
   const { oidc } = await contextNow()
   await refresh({ ...oidc, ca: issuer.ca }, oidc)
@@ -312,14 +313,14 @@ t.test('what is no login leaves no trace', async (t) => {
   for (const [args, code, sentence] of [
     [['login', ...place(), '--oidc', issuer.url], exitCodes.usage, /--oidc and --client-id go together/],
     [login('--token-file', root), exitCodes.usage, /by one of them/],
-    [login('--oidc-ca', root), exitCodes.usage, /shows no certificate that is trusted .*--oidc-ca/],
+    [loginAs('cli', root), exitCodes.usage, /shows no certificate that is trusted .*--oidc-ca/],
     [['login', ...place(), '--oidc', 'http://127.0.0.1', '--client-id', 'cli'], exitCodes.usage, /by https only/],
     [
       ['login', ...place(), '--oidc', 'https://127.0.0.1:1', '--client-id', 'cli'],
       exitCodes.later,
       /cannot be reached/,
     ],
-    [login('--client-id', 'nobody'), exitCodes.denied, /says no \(invalid_client\)/],
+    [loginAs('nobody', oidcCa()), exitCodes.denied, /says no \(invalid_client\)/],
   ] as const)
     t.match(await chancery(args), { code, err: sentence, out: /^$/ }, args.join(' '))
   t.equal(await readFile(file(), 'utf8'), before)
