@@ -18,7 +18,8 @@ t.test('one that can be asked through is Ready, of the generation that was looke
       lastTransitionTime: '2026-11-24T23:20:00Z',
     },
   ])
-  t.equal(write?.event?.type, 'Normal')
+  const note = 'profile server of https://chancery.test:8443 can be asked for'
+  t.same(write?.event, { type: 'Normal', reason: 'Checked', action: 'Check', note })
 })
 
 t.test('what mends itself is Pending; what people must mend is Failed', async (t) => {
@@ -26,11 +27,13 @@ t.test('what mends itself is Pending; what people must mend is Failed', async (t
   t.equal(reasonFor(away), 'Pending')
   t.equal(reasonFor({ kind: 'misconfigured', message: 'no token' }), 'Failed')
   t.equal(reasonFor({ kind: 'foreign', message: 'a proxy' }), 'Failed')
-  const problem = { code: 'auth.expired', detail: 'It is over.', retryable: false, requestId: 'r-1' }
+  const problem = { code: 'auth.expired', detail: 'It was over at 12.30 h.', retryable: false, requestId: 'r-1' }
   t.equal(reasonFor({ kind: 'problem', problem }), 'Failed')
   t.equal(reasonFor({ kind: 'problem', problem: { ...problem, retryable: true } }), 'Pending')
-  const message = decideIssuer(fresh, { kind: 'problem', problem }, { now })?.status.conditions[0].message
-  t.equal(message, 'It is over (auth.expired)', 'the same for every try')
+  const write = decideIssuer(fresh, { kind: 'problem', problem }, { now })
+  const note = 'It was over at 12.30 h (auth.expired)'
+  t.equal(write?.status.conditions[0].message, note, 'the same for every try')
+  t.same(write?.event, { type: 'Warning', reason: 'Failed', action: 'Check', note })
 })
 
 t.test('the same is not written twice, and told once; a new generation is written without a word', async (t) => {
@@ -62,6 +65,9 @@ t.test(
     const known = issuerOf({}, condition ?? null)
     t.equal(decideIssuer(known, wordy('two'), { now, wasJustTold: true }), undefined)
     t.match(decideIssuer(known, wordy('two'), { now }), { status: {} })
+    const pending = issuerOf({}, decideIssuer(fresh, away, { now })?.status.conditions[0] ?? null)
+    const turned = decideIssuer(pending, wordy('one'), { now, wasJustTold: true })
+    t.equal(turned?.status.conditions[0].reason, 'Failed', 'that people must mend it is news')
     const foreign: Fault = { kind: 'foreign', message: 'three' }
     t.equal(decideIssuer(known, foreign, { now, wasJustTold: true }), undefined)
     t.match(decideIssuer(known, undefined, { now, wasJustTold: true }), { status: {} }, 'that it is ready is news')

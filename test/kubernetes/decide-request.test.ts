@@ -74,6 +74,9 @@ t.test('an approved request is asked for, under its uid', async (t) => {
   })
   const long = { ...web, spec: { ...spec, duration: '2562047h47m16s' } }
   t.match(decide({ request: long }), { ask: { body: { validity: '3155760000s' } } })
+  const { duration: _, ...lasting } = spec
+  const step = decide({ request: { ...web, spec: lasting } })
+  t.ok(step.kind === 'ask' && !('validity' in step.ask.body), 'the profile says how long otherwise')
 })
 
 t.test('each recorded request that waits for its certificate is asked for, but for the CA', async (t) => {
@@ -135,6 +138,7 @@ t.test('nothing is done for a request that is another’s, not decided upon, end
     ['undecided', { ...web, status: { conditions: null } }],
     ['undecided', withConditions(web, { ...approved, status: 'False' })],
     ['deleted', { ...web, metadata: { ...web.metadata, deletionTimestamp: '2026-11-24T23:19:00Z' } }],
+    ['ended', withConditions(web, approved, { type: 'InvalidRequest', status: 'True' })],
     ['ended', certificateRequest('28-get-failed')],
     ['ended', recorded<CertificateRequest>('status-writes/03-apply-issued')],
     ['ended', recorded<CertificateRequest>('status-writes/26-apply-failed')],
@@ -210,6 +214,9 @@ t.test('a certificate is handed over leaf first and without its root, together w
   const issued = issueFor(factsOf(web).spki, now)
   const write = written(answer({ kind: 'issued', issued }))
   t.same(conditionsOf(write), ['Ready=True Issued'])
+  const note = `certificate ${issued.serial} was issued`
+  t.equal(write.status.conditions[0]?.message, note)
+  t.same(write.event, { type: 'Normal', reason: 'Issued', action: 'Issue', note })
   t.notOk(write.status.ca)
   t.notOk(write.status.failureTime)
   const pem = Buffer.from(write.status.certificate ?? '', 'base64').toString()
@@ -354,6 +361,8 @@ t.test('what may succeed later is waited for, as long as Chancery says', async (
   t.notOk(limited.kind === 'wait' && limited.ofIssuer, 'others may still be issued')
   const alive = answer(problem('limit.certificates_alive', true, { retryAfter: 3_600 }))
   t.match(alive, { kind: 'wait', after: 600 }, 'somebody may revoke meanwhile')
+  t.match(answer(problem('x.y', true, { retryAfter: 30 })), { after: 30, write: {} }, 'what takes long is said at once')
+  t.same(answer(problem('x.y', true, { retryAfter: 29 })), { kind: 'wait', after: 29 })
 })
 
 t.test('faults that all requests of an issuer share are the issuer’s, and the request waits', async (t) => {
@@ -384,7 +393,7 @@ t.test('faults that all requests of an issuer share are the issuer’s, and the 
 
 t.test('people who must approve are waited for without a bound, and that is said at once', async (t) => {
   const step = answer({ kind: 'waiting', id: '0193f2b4' }, { retryFor: 1 })
-  t.equal(step.kind === 'wait' && step.after, 10)
+  t.match(step, { kind: 'wait', after: 10, isPoll: true })
   t.same(step.kind === 'wait' && step.write && conditionsOf(step.write), ['Ready=False Pending'])
   t.match(step.kind === 'wait' && step.write?.status.conditions[0]?.message, /request 0193f2b4/)
 })

@@ -6,6 +6,7 @@ import { decideApproval } from '../../src/kubernetes/decide-approval.ts'
 import {
   decideSigned,
   decideSigning,
+  isKnownSigner,
   type SigningStep,
   type SigningWrite,
 } from '../../src/kubernetes/decide-signing.ts'
@@ -44,6 +45,11 @@ const spec = (request: SigningRequest, change: Partial<SigningRequest['spec']>):
   spec: { ...request.spec, ...change },
 })
 
+const without = ({ spec, ...rest }: SigningRequest, field: keyof SigningRequest['spec']): SigningRequest => ({
+  ...rest,
+  spec: { ...spec, [field]: undefined },
+})
+
 t.test('an approved request is asked for under its uid, with its usages and its expiry', async (t) => {
   const { username, uid, groups, extra, request } = first.spec
   t.same(decide(first), {
@@ -69,6 +75,35 @@ t.test('an approved request is asked for under its uid, with its usages and its 
   const { expirationSeconds: _, ...rest } = first.spec
   const step = decide({ ...first, spec: rest })
   t.notOk(step.kind === 'ask' && step.ask.body.validity, 'the profile says how long otherwise')
+  const short = decide(spec(first, { expirationSeconds: 60 }))
+  t.equal(short.kind === 'ask' && short.ask.body.validity, '600s', 'as Kubernetes’ own signer raises it')
+  const silent = decide(first, { issuer: issuerOf({ onBehalfOf: false }) })
+  t.ok(silent.kind === 'ask' && !('onBehalfOf' in silent.ask.body))
+})
+
+t.test('a usage that no certificate has fails for good; an issuer that is not ready is waited for', async (t) => {
+  t.equal(
+    failure(decide(spec(first, { usages: ['client auth', 'cert sign'] }))),
+    'Failed=True SignerValidationFailure: spec.usages: the usage cert sign is for nobody: only a CA signs certificates',
+  )
+  for (const [ready, note] of [
+    [null, 'ChanceryClusterIssuer default has not been checked yet'],
+    [{ status: 'False', observedGeneration: 1 }, 'ChanceryClusterIssuer default is not ready'],
+  ] as const)
+    t.same(decide(first, { issuer: issuerOf({}, ready), waited: 1 }), {
+      kind: 'wait',
+      event: { type: 'Normal', reason: 'Pending', action: 'Sign', note },
+    })
+})
+
+t.test('what people must approve is asked for again and again, and said at once', async (t) => {
+  t.same(decideSigned({ ...look(first), outcome: { kind: 'waiting', id: 'r-1' } }), {
+    ...{ kind: 'wait', after: 10, isPoll: true },
+    event: {
+      ...{ type: 'Normal', reason: 'Pending', action: 'Sign' },
+      note: 'people must approve it at Chancery first: request r-1',
+    },
+  })
 })
 
 t.test('what is not approved, denied, failed or signed already is nobody’s to sign', async (t) => {
@@ -97,9 +132,11 @@ t.test('kubelets’ requests are signed by Kubernetes’ own rules', async (t) =
   for (const [told, says] of [
     [at({ ...facts, organizations: ['system:nodes', 'other'] }), /organization/],
     [at({ ...facts, organizations: [] }), /organization/],
+    [at({ ...facts, organizations: ['other'] }), /organization/],
     [at({ ...facts, organizations: ['system:masters'] }), /system:masters/],
     [at({ ...facts, commonName: 'worker-1' }), /commonName/],
     [at({ ...facts, commonName: 'system:node:' }), /commonName/],
+    [at({ ...facts, commonName: 'other:system:node:worker-1' }), /commonName/],
     [at({ ...facts, commonName: undefined }), /commonName/],
     [at({ ...facts, names: [] }), /names: there must be/],
     [at({ ...facts, names: [{ kind: 'uri', value: 'spiffe://x' }] }), /neither a DNS name nor an address/],
@@ -125,7 +162,27 @@ t.test('clients of the API server: kubelets without names, others with client au
     usages: ['digital signature', 'client auth'],
   })
   t.match(failure(decide(node)), /names: there must be none/)
-  t.equal(decide(node, { facts: { ...factsOf(kubelet), names: [] } }).kind, 'ask')
+  const facts = { ...factsOf(kubelet), names: [] }
+  t.equal(decide(node, { facts }).kind, 'ask')
+  t.match(
+    failure(decide(node, { facts: { ...facts, organizations: ['other'] } })),
+    /organization: must be system:nodes/,
+  )
+  t.match(
+    failure(decide(node, { facts: { ...facts, commonName: 'admin' } })),
+    /commonName: must begin with system:node:/,
+  )
+  t.equal(decide(spec(client, { usages: ['client auth', 'key encipherment'] })).kind, 'ask')
+})
+
+t.test('no signer of kubernetes.io is served but those whose rules are known', async (t) => {
+  for (const [name, isKnown] of [
+    ['kubernetes.io/kubelet-serving', true],
+    ['kubernetes.io/legacy-unknown', false],
+    ['example.com/kubernetes.io/', true],
+    ['example.com/kubelet-serving', true],
+  ] as const)
+    t.equal(isKnownSigner(name), isKnown, name)
 })
 
 t.test('system:masters is signed for nobody, whatever the signer', async (t) => {
@@ -142,6 +199,8 @@ t.test('the certificate is written alone, and an answer for another key is not',
   const write = decideSigned({ ...look(first), outcome: { kind: 'issued', issued } })
   t.ok(write.kind === 'write' && 'certificate' in write.status)
   t.same(write.kind === 'write' && Object.keys(write.status), ['certificate'])
+  const note = `certificate ${issued.serial} was issued`
+  t.same(write.kind === 'write' && write.event, { type: 'Normal', reason: 'Issued', action: 'Sign', note })
   const other: Outcome = { kind: 'issued', issued: issueFor(factsOf(kubelet).spki, now) }
   t.match(failure(decideSigned({ ...look(first), outcome: other })), /^Failed=True SignerAnswerFailure: .*another key/)
 })
@@ -155,6 +214,9 @@ t.test('a refusal fails for good by the name of its problem; a setback waits, an
     failure(decideSigned({ ...look(first), outcome: told('san.forbidden', false) })),
     'Failed=True SanForbidden: It is so (san.forbidden)',
   )
+  t.same(decideSigned({ ...look(first), outcome: told('san.forbidden', false) }).event, {
+    ...{ type: 'Warning', reason: 'SanForbidden', action: 'Sign', note: 'It is so (san.forbidden)' },
+  })
   t.same(decideSigned({ ...look(first), outcome: told('overload.queue', true) }), { kind: 'wait' })
   const again = decideSigned({ ...look(first, { waited: 1 }), outcome: told('overload.queue', true) })
   t.equal(again.kind === 'wait' && again.event?.reason, 'Pending')
@@ -192,7 +254,12 @@ const against = (
 
 t.test('a node that asks for its own name and addresses is approved', async (t) => {
   const step = decideApproval(asking, facts, { node: worker, nodes: [worker], behindMs: 0 })
-  t.equal(step.kind === 'approve' && step.condition.type, 'Approved')
+  const message = 'the node asks for itself, and for nothing but what its Node object has'
+  t.same(step, {
+    kind: 'approve',
+    condition: { type: 'Approved', status: 'True', reason: 'ChanceryKubeletServing', message },
+    event: { type: 'Normal', reason: 'Approved', action: 'Approve', note: message },
+  })
   const six: RequestFacts = {
     ...facts,
     names: [
@@ -220,12 +287,21 @@ t.test('whatever differs is left to people, and says why; nothing is denied', as
     [against(spec(asking, { username: 'alice' })), /alice is not a node/],
     [against(spec(asking, { username: 'system:node:worker-2' })), /commonName/],
     [against(spec(asking, { groups: ['system:authenticated'] })), /is not a node/],
+    [against(without(asking, 'groups')), /is not a node/],
+    [against(without(asking, 'username')), /nobody is not a node/],
+    [against(spec(asking, { username: 'other:system:node:worker-1' })), /other:system:node:worker-1 is not a node/],
+    [against(spec(asking, { username: 'system:node:worker-1/status' })), /system:node:worker-1\/status is not a node/],
     [against(spec(asking, { usages: ['digital signature', 'server auth', 'client auth'] })), /usages/],
     [against(asking, facts, { ...worker, metadata: { ...worker.metadata, name: 'worker-2' } }), /does not exist/],
   ] as const)
     t.match(told, says)
   const noNode = decideApproval(asking, facts, { node: undefined, nodes: [], behindMs: 0 })
-  t.match(noNode.kind === 'leave' && noNode.event.note, /worker-1 does not exist/)
+  t.match(noNode, {
+    ...{ kind: 'leave', isFinal: false },
+    event: { type: 'Warning', reason: 'NotApproved', action: 'Approve', note: /worker-1 does not exist/ },
+  })
+  const unread = decideApproval(asking, { fault: 'Not strict DER (csr.der)' }, { node: worker, nodes: [], behindMs: 0 })
+  t.match(unread, { kind: 'leave', isFinal: true, event: { note: /cannot be read: Not strict DER/ } })
 })
 
 t.test('what another node has, too, is left to people, whoever wrote it first', async (t) => {
@@ -317,6 +393,7 @@ t.test('nothing but an undecided request for a serving certificate is looked at'
     withConditions(asking, { type: 'Failed', status: 'True' }),
     spec(asking, { signerName: 'kubernetes.io/kube-apiserver-client-kubelet' }),
     spec(asking, { signerName: 'example.com/kubelet-serving' }),
+    { ...asking, metadata: { ...asking.metadata, deletionTimestamp: '2026-11-24T23:19:00Z' } },
   ])
     t.same(decideApproval(request, facts, { node: worker, nodes: [worker], behindMs: 0 }), { kind: 'ignore' })
 })
