@@ -1,0 +1,118 @@
+/** How long what is public may be kept, and when it is told again: a revocation is unknown for no longer than a minute. */
+import t, { type Test } from 'tap'
+
+import { openPublicApp } from '../../src/http/public/app.ts'
+import { ocspErrors } from '../../src/x509/ocsp.ts'
+import { openStandIn, reached } from './stand-in.ts'
+
+const now = new Date('2026-11-25T00:00:00.500Z')
+const start = new Date('2026-11-24T23:59:00Z')
+const endingIn = (milliseconds: number): Date => new Date(now.getTime() + milliseconds)
+
+const open = async (t: Test) => {
+  const world = { ends: endingIn(3_600_000), sharesDate: false, cacheable: true }
+  const { deps } = await openStandIn()
+  const der = Buffer.from('some octets')
+  const list = () => ({ der, sha256: 'x', thisUpdate: start, nextUpdate: world.ends, sharesDate: world.sharesDate })
+  const answer = () =>
+    world.cacheable
+      ? { der, kind: 'good', cacheable: { thisUpdate: start, nextUpdate: world.ends, tag: '"x"' } }
+      : { der: ocspErrors.tryLater, kind: 'tryLater' }
+  const issuers = [
+    { name: 'new', state: 'active', shards: 4, certificate: der },
+    { name: 'old', state: 'retired', shards: 4, certificate: der },
+    { name: 'ended', state: 'crl-only', shards: 4, certificate: der },
+  ]
+  const app = await openPublicApp({
+    ...deps,
+    clock: () => now,
+    crls: { find: (issuer: string) => (issuer === 'here' ? list() : undefined) },
+    crlImports: { find: (path: string) => (path === '/root.crl' ? list() : undefined) },
+    ocsp: { knows: () => true, answer },
+    records: reached({ issuers: async () => issuers } as object),
+  } as never)
+  t.teardown(() => app.close())
+  const get = async (url: string, headers: Record<string, string> = {}, method: 'GET' | 'HEAD' = 'GET') => {
+    const told = await app.inject({ url, headers, method })
+    return { status: told.statusCode, headers: told.headers, json: () => told.json() }
+  }
+  return { world, get }
+}
+
+const lists = ['/crl/here/0.crl', '/root.crl']
+const question = '/ocsp/here/MAA='
+
+t.test('no cache keeps it for longer than a minute, nor beyond its end', async (t) => {
+  const { world, get } = await open(t)
+  for (const [left, seconds] of [
+    [3_600_000, 60],
+    [61_000, 60],
+    [59_999, 59],
+    [30_500, 30],
+    [999, 0],
+    [0, 0],
+    [-5_000, 0],
+  ] as const) {
+    world.ends = endingIn(left)
+    for (const url of lists)
+      t.equal((await get(url)).headers['cache-control'], `public, max-age=${seconds}`, `${url} ${left}`)
+    const { headers } = await get(question)
+    t.equal(headers['cache-control'], `max-age=${seconds}, public, no-transform, must-revalidate`, `OCSP ${left}`)
+    t.equal(headers.expires, world.ends.toUTCString())
+  }
+})
+
+t.test('an answer that says nothing for good is kept by nobody', async (t) => {
+  const { world, get } = await open(t)
+  world.cacheable = false
+  const { headers } = await get(question)
+  t.equal(headers['cache-control'], 'no-store')
+  for (const name of ['etag', 'expires', 'last-modified']) t.equal(headers[name], undefined, name)
+})
+
+t.test(
+  'a date tells of a list that it is unchanged where nothing else has that date, of an answer never',
+  async (t) => {
+    const { world, get } = await open(t)
+    const since = { 'if-modified-since': start.toUTCString() }
+    t.equal((await get('/crl/here/0.crl', since)).status, 304)
+    t.equal((await get('/root.crl', since)).status, 200, 'people date those of roots, perhaps by the day')
+    t.equal((await get(question, since)).status, 200)
+    world.sharesDate = true
+    const { status, headers } = await get('/crl/here/0.crl', since)
+    t.equal(status, 200)
+    t.equal(headers['last-modified'], since['if-modified-since'], 'which it has all the same')
+    for (const form of ['Tue, 24 Nov 2026 23:59:00', '2026-11-25T00:00:00Z', `x ${start.toUTCString()}`]) {
+      world.sharesDate = false
+      t.equal((await get('/crl/here/0.crl', { 'if-modified-since': form })).status, 200, `${form} is no date of HTTP`)
+    }
+  },
+)
+
+t.test('of an answer its tag tells that it is unchanged, and HEAD what GET would say', async (t) => {
+  const { get } = await open(t)
+  for (const [wanted, status] of [
+    ['"x"', 304],
+    ['W/"x"', 304],
+    [' * ', 304],
+    ['"y", "x"', 304],
+    ['"y"', 200],
+    ['x', 200],
+  ] as const)
+    for (const method of ['GET', 'HEAD'] as const)
+      t.equal((await get(question, { 'if-none-match': wanted }, method)).status, status, `${method} ${wanted}`)
+  const { headers } = await get(question, { 'if-none-match': '"x"' }, 'HEAD')
+  t.equal(headers['content-length'], String('some octets'.length))
+})
+
+t.test('a list that its issuer is to have is not told to be nowhere, but asked for again', async (t) => {
+  const { get } = await open(t)
+  for (const name of ['new', 'ended']) {
+    const { status, headers, json } = await get(`/crl/${name}/3.crl`)
+    t.match([status, headers['retry-after'], json()], [503, '5', { code: 'crl.unavailable' }], name)
+  }
+  for (const path of ['/crl/new/4.crl', '/crl/old/3.crl', '/crl/nobody/3.crl']) {
+    const { status, json } = await get(path)
+    t.match([status, json()], [404, { code: 'crl.not_found' }], path)
+  }
+})
