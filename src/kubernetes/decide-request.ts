@@ -279,7 +279,7 @@ export const secondsOf = (now: Date): string => `${now.toISOString().slice(0, 19
 
 /** A problem's code in the form that reasons have: san.forbidden is SanForbidden. */
 export const reasonOf = (code: string): string => {
-  const words = code.split(/[^A-Za-z0-9]+/).filter((word) => word !== '')
+  const words = code.split(/[^A-Za-z0-9]+/)
   const reason = words.map((word) => `${word.charAt(0).toUpperCase()}${word.slice(1)}`).join('')
   return /^[A-Za-z]/.test(reason) ? reason.slice(0, 64) : 'Refused'
 }

@@ -8,13 +8,12 @@ import {
   decideAnswer,
   decideRequest,
   hasEnded,
+  reasonOf,
   type Step,
   type Write,
 } from '../../src/kubernetes/decide-request.ts'
-import { areRoots } from '../../src/kubernetes/delivery.ts'
 import type { CertificateRequest, Condition, Issuer } from '../../src/kubernetes/objects.ts'
 import type { Fault, Outcome } from '../../src/kubernetes/outcome.ts'
-import { encodePem } from '../../src/x509/pem.ts'
 import { issueFor } from './certificates.ts'
 import { approved, certificateRequest, denied, factsOf, issuerOf, recorded, withConditions } from './objects.ts'
 
@@ -152,6 +151,9 @@ t.test('a denied request is told so, with its time, whether its issuer is there 
   for (const request of [certificateRequest('09-get-denied'), withConditions(web, approved, denied)]) {
     const write = written(decide({ request, issuer: undefined }))
     t.same(conditionsOf(write), ['Ready=False Denied'])
+    const note = 'an approver has denied the request'
+    t.equal(write.status.conditions[0]?.message, note)
+    t.same(write.event, { type: 'Warning', reason: 'Denied', action: 'Deny', note })
     t.equal(write.status.failureTime, second)
     t.ok(hasEnded(withConditions(web, ...write.status.conditions)))
   }
@@ -242,29 +244,11 @@ t.test('a certificate for another key, one that has expired, and junk are never 
     const write = written(answer({ kind: 'issued', issued }, { requestKey }))
     t.same(conditionsOf(write), ['Ready=False Failed'], String(says))
     t.match(write.status.conditions[0]?.message, says)
+    t.equal(write.event.reason, 'Failed')
     t.notOk(write.status.certificate)
     t.equal(write.status.failureTime, second)
   }
 })
-
-t.test(
-  'a certificate with a key that Node cannot read is never handed over; what is no root is none to trust',
-  async (t) => {
-    const good = issueFor(factsOf(web).spki, now)
-    const der = Buffer.from(good.certificate.replace(/-----.*-----|\s/g, ''), 'base64')
-    const curve = Buffer.from('2a8648ce3d030107', 'hex')
-    const rsa = Buffer.from('2a864886f70d010101', 'hex')
-    const at = Math.max(der.lastIndexOf(curve), der.lastIndexOf(rsa))
-    t.ok(at > 0)
-    der[at + 7] = 0x77
-    const issued = { ...good, certificate: encodePem('CERTIFICATE', der) }
-    const write = written(answer({ kind: 'issued', issued }))
-    t.match(write.status.conditions[0]?.message, /key that cannot be read/)
-    t.ok(areRoots(good.root) && areRoots(good.root + good.root))
-    for (const text of ['', 'junk', good.certificate, `${good.root}junk`, `junk\n${good.root}`, good.chain[0] ?? ''])
-      t.notOk(areRoots(text), text.slice(0, 40))
-  },
-)
 
 t.test('a refusal is for good, says each violation, and names the request at Chancery', async (t) => {
   const violations = [
@@ -278,7 +262,7 @@ t.test('a refusal is for good, says each violation, and names the request at Cha
     'What was wrong (san.forbidden, request r-1); names.dns.allow at /csr/names/0 on web.team-a.svc: matches no pattern; validity.max at /validity: is more than 12h',
   )
   t.equal(write.status.failureTime, second)
-  t.equal(write.event.type, 'Warning')
+  t.match(write.event, { type: 'Warning', reason: 'SanForbidden', action: 'Issue', note: /^What was wrong/ })
 })
 
 t.test('what a message may hold is bounded, and has no lines of its own', async (t) => {
@@ -289,6 +273,19 @@ t.test('what a message may hold is bounded, and has no lines of its own', async 
   const { message = '' } = written(answer(problem('san.forbidden', false, { violations }))).status.conditions[0] ?? {}
   t.ok(message.length <= 2_048)
   t.notMatch(message, /[\p{Cc}\p{Cf}]/u)
+})
+
+t.test('the reason is one that Kubernetes takes, whatever the code', async (t) => {
+  for (const [code, reason] of [
+    ['san.forbidden', 'SanForbidden'],
+    ['key.bad_signature', 'KeyBadSignature'],
+    ['..x', 'X'],
+    ['1.x', 'Refused'],
+    ['…', 'Refused'],
+    ['', 'Refused'],
+    ['x'.repeat(65), `X${'x'.repeat(63)}`],
+  ] as const)
+    t.equal(reasonOf(code), reason, code)
 })
 
 t.test('refusals that the request is not at fault for leave InvalidRequest out', async (t) => {
