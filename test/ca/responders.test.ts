@@ -1,8 +1,11 @@
 /** Keys that answer for issuers: which are made, when again, and which are made no more. */
+import { createHash, createPublicKey, verify } from 'node:crypto'
+
 import t from 'tap'
 
 import type { Issuer } from '../../src/ca/issuer.ts'
 import { openResponders } from '../../src/ca/responders.ts'
+import { parseRequest } from '../../src/x509/csr.ts'
 import { openClientCa } from '../helpers/clients.ts'
 
 const dayMs = 86_400_000
@@ -35,6 +38,37 @@ t.test('those that were asked for are made anew when half of their time is over'
   world.now += 0.6 * dayMs
   await renew()
   t.same(world.made, ['one', 'other', 'one', 'other'])
+})
+
+t.test('one answers until it ends, and another after that, whether or not anybody has renewed it', async (t) => {
+  const { of, world } = openWorld()
+  const first = await of(world.one)
+  world.now = first.notAfter - 1
+  t.equal(await of(world.one), first)
+  world.now = first.notAfter
+  const second = await of(world.one)
+  t.not(second, first)
+  t.same(world.made, ['one', 'one'])
+})
+
+t.test('what it signs verifies by the key that its certificate and its id are of', async (t) => {
+  const certified: Buffer[] = []
+  const ca = openClientCa()
+  const responders = openResponders({
+    certify: async (_issuer, csr) => {
+      certified.push(parseRequest(csr).key.spki)
+      return ca.certify({ to: dayMs / 1000 }).der
+    },
+    isInUse: () => true,
+    clock: () => new Date(),
+  })
+  const issuer = { name: 'one', facts: { notAfter: new Date(Date.now() + dayMs) } } as unknown as Issuer
+  const { sign, algorithm, keyHash } = await responders.of(issuer)
+  const [spki = Buffer.alloc(0)] = certified
+  const key = createPublicKey({ key: spki, format: 'der', type: 'spki' })
+  t.ok(verify(algorithm.hash, Buffer.from('x'), { key, ...algorithm.signOptions }, sign(Buffer.from('x'))))
+  // RFC 6960 4.2.1: of the bits, without their tag, length and count of unused ones.
+  t.same(keyHash, createHash('sha1').update(spki.subarray(-65)).digest())
 })
 
 t.test('nobody answers any more for an issuer that has retired', async (t) => {

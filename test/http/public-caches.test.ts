@@ -105,6 +105,16 @@ t.test('of an answer its tag tells that it is unchanged, and HEAD what GET would
   t.equal(headers['content-length'], String('some octets'.length))
 })
 
+t.test('a question in a path may be as long as one that is posted', async (t) => {
+  const { get } = await open(t)
+  const asked = async (octets: number) => {
+    const url = `/ocsp/here/${encodeURIComponent(Buffer.alloc(octets).toString('base64'))}`
+    return (await get(url)).headers['content-length']
+  }
+  t.equal(await asked(4_096), String('some octets'.length))
+  t.equal(await asked(4_097), String(ocspErrors.malformedRequest.length))
+})
+
 t.test('a list that its issuer is to have is not told to be nowhere, but asked for again', async (t) => {
   const { get } = await open(t)
   for (const name of ['new', 'ended']) {

@@ -8,8 +8,9 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 
 import { readWitnessSettings, serveWitness } from '../../src/commands/witness.ts'
-import { openCheckpoint } from '../../src/roll/checkpoint.ts'
+import { openCheckpoint, signCheckpoint } from '../../src/roll/checkpoint.ts'
 import { encodeVerifierKey, parseVerifierKey } from '../../src/roll/note.ts'
+import { encodeAddCheckpoint } from '../../src/roll/witness.ts'
 import { openWitnessServer } from '../../src/witness/server.ts'
 import { openWitness } from '../../src/witness/witness.ts'
 import { bare } from '../helpers/environment.ts'
@@ -155,6 +156,16 @@ t.test('what it does not cosign, each by its status, changes nothing', async (t)
   t.equal((await add(good)).status, 200, 'and it goes on from where it was')
 })
 
+t.test('of nothing there is one root, and a checkpoint of another is no older than what is known', async (t) => {
+  const roll = openTestRoll()
+  const { add } = await open(t, await write([roll]))
+  const { root } = roll.fork(0)
+  const checkpoint = await signCheckpoint({ origin: 'roll.example/1', size: 0, root: root(1) }, roll.signer)
+  const { status, text } = await add(encodeAddCheckpoint({ old: 0, proof: [], checkpoint }))
+  t.match([status, text], [422, /consistency does not hold/], 'so nobody is told to come with a proof from nothing')
+  t.equal((await add(await roll.ask(0, 0))).status, 200)
+})
+
 t.test('of two that come at once and do not follow from each other, one is cosigned', async (t) => {
   const roll = openTestRoll()
   const { add } = await open(t, await write([roll]))
@@ -166,7 +177,7 @@ t.test('of two that come at once and do not follow from each other, one is cosig
 
 t.test('what is wrong at a glance costs no signature, and no more wait than there is room for', async (t) => {
   const roll = openTestRoll()
-  const held = Promise.withResolvers<void>()
+  let held = Promise.withResolvers<void>()
   let verifications = 0
   const witness = openWitness({
     logs: [roll.signer.key],
@@ -203,7 +214,11 @@ t.test('what is wrong at a glance costs no signature, and no more wait than ther
   t.equal((await add(short)).status, 422, 'who cannot be cosigned is told so all the same')
   held.resolve()
   t.same(new Set((await Promise.all(waiting)).map(({ status }) => status)), new Set([200]))
-  t.equal((await add(good)).status, 200, 'there is room again')
+  for (let i = 0; i < 80; i += 1) t.equal((await witness.add(Buffer.from(good))).status, 200, 'there is room again')
+  held = Promise.withResolvers<void>()
+  const again = Array.from({ length: 65 }, () => witness.add(Buffer.from(good)))
+  held.resolve()
+  t.equal((await Promise.all(again))[64]?.status, 503, 'and no more than before')
 })
 
 t.test('whoever leaves in the middle of a body is no fault of the witness', async (t) => {
