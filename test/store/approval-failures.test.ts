@@ -18,10 +18,11 @@ t.test('those of a span fail, some in each transaction, and no others', async (t
   const { db } = (await openBeside(t, service)).stores
   await db.query(
     {
-      text: `insert into approval_requests (id, entry, principal, digest, profile, profile_version, decided, plan, required,
-          created_at, expires_at)
-        select gen_random_uuid(), 1000000 + i, principal, digest, profile, profile_version, decided, plan, required, created_at,
-          expires_at
+      // With what was asked for: without it they would be lost, and the job of the service would end them at once.
+      text: `insert into approval_requests (id, entry, principal, idempotency_key, digest, profile, profile_version, ask, decided,
+          plan, required, created_at, expires_at)
+        select gen_random_uuid(), 1000000 + i, principal, 'key ' || i, digest, profile, profile_version, ask, decided, plan,
+          required, created_at, expires_at
         from approval_requests, generate_series(1, 1200) i where id = $1::uuid`,
     },
     [id],
