@@ -99,5 +99,6 @@ t.test('nothing is changed in spite of a condition that its call does not read (
   t.match((await service.request('GET', '/v1/principals/kept')).json, { disabledAt: null })
   const { items } = (await service.request('GET', '/v1/tokens?principal=kept', { headers: { 'if-match': '"x"' } })).json
   t.match(items, [{ id, revokedAt: null }], 'a read hangs on nothing')
+  t.equal((await service.request('HEAD', '/v1/tokens', { headers: { 'if-match': '"x"' } })).status, 200)
   t.equal((await service.request('GET', '/v1/principals/other')).status, 404)
 })
