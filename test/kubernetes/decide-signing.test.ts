@@ -155,6 +155,7 @@ t.test('kubelets’ requests are signed by Kubernetes’ own rules', async (t) =
 t.test('clients of the API server: kubelets without names, others with client auth', async (t) => {
   const client = spec(first, { signerName: 'kubernetes.io/kube-apiserver-client' })
   t.equal(decide(client).kind, 'ask')
+  t.equal(decide(client, { facts: { ...factsOf(first), names: [] } }).kind, 'ask', 'whatever its names')
   t.match(failure(decide(spec(client, { usages: ['digital signature'] }))), /usages/)
   t.match(failure(decide(spec(client, { usages: ['client auth', 'server auth'] }))), /usages/)
   const node = spec(kubelet, {
