@@ -1,0 +1,127 @@
+/** The checker of the crash tests finds what it is there for: each fault, put into records that hold, is told as itself. */
+import t from 'tap'
+
+import { openTestService } from '../helpers/service.ts'
+import { tamper } from '../helpers/tamper.ts'
+import { dns, pem, request, san } from '../x509/build.ts'
+import { type Answered, faultsInRecords } from './checker.ts'
+
+type Pair = readonly [Answered, Answered]
+interface Fault {
+  readonly name: string
+  /** Done to the records of two certificates; none where only what clients say is wrong. */
+  readonly statements?: (pair: Pair) => Parameters<typeof tamper>[1][]
+  readonly answered?: (pair: Pair) => readonly Answered[]
+  /** How what is told begins. */
+  readonly told: (pair: Pair) => string
+}
+
+const octets = (serial: string): string => `'\\x${serial}'::bytea`
+const other = (column: string, table: string, { serial }: Answered): string =>
+  `(select ${column} from ${table} where serial = ${octets(serial)})`
+
+const faults: readonly Fault[] = [
+  {
+    name: 'an intent without an outcome',
+    statements: ([{ serial }]) => [`delete from outcomes where serial = ${octets(serial)}`],
+    told: ([{ serial }]) => `the intent ${serial} has no outcome`,
+  },
+  {
+    name: 'an intent with two outcomes',
+    statements: ([{ serial }]) => [
+      'alter table outcomes drop constraint outcomes_pkey cascade',
+      'alter table outcomes drop constraint outcomes_entry_key cascade',
+      'drop index outcomes_one_certificate',
+      `insert into outcomes select * from outcomes where serial = ${octets(serial)}`,
+    ],
+    told: () => 'an intent has two outcomes',
+  },
+  {
+    name: 'a key with two certificates',
+    statements: ([one, two]) => [
+      'drop index intents_by_request',
+      `update intents set idempotency_key = ${other('idempotency_key', 'intents', one)} where serial = ${octets(two.serial)}`,
+    ],
+    told: ([{ key }]) => `the idempotency key ${key} has more than one certificate`,
+  },
+  {
+    name: 'a certificate that was answered and is not there',
+    statements: ([{ serial }]) =>
+      ['certificate_names', 'outcomes', 'intents'].map(
+        (table) => `delete from ${table} where serial = ${octets(serial)}`,
+      ),
+    told: ([{ serial }]) => `the answered certificate ${serial} is not in the records`,
+  },
+  {
+    name: 'an entry of a certificate that is not there',
+    statements: ([{ serial }]) => [`delete from outcomes where serial = ${octets(serial)}`],
+    told: ([{ index }]) => `entry ${index} (certificate.issued) is of a certificate that is not in the records`,
+  },
+  {
+    name: 'a serial that occurs twice',
+    statements: ([one, two]) => [
+      `update intents set tbs = ${other('tbs', 'intents', one)} where serial = ${octets(two.serial)}`,
+    ],
+    told: ([{ serial }]) => `the serial ${serial} occurs twice`,
+  },
+  {
+    name: 'a signature that is not that of the certificate',
+    statements: ([one, two]) => [
+      `update outcomes set signature = ${other('signature', 'outcomes', one)} where serial = ${octets(two.serial)}`,
+    ],
+    told: ([, { serial }]) => `the certificate ${serial} does not verify`,
+  },
+  {
+    name: 'an entry that is gone',
+    statements: ([{ index }]) => [`delete from entries where index = ${index}`],
+    told: () => 'the roll has size ',
+  },
+  {
+    name: 'an entry that is another than its leaf',
+    statements: ([one, two]) => [
+      `update entries set leaf_hash = ${other('leaf_hash', 'entries', one)} where index = ${two.index}`,
+    ],
+    told: ([, { index }]) => `entry ${index} (certificate.issued) does not hash to its leaf`,
+  },
+  {
+    name: 'an entry from before the one before it',
+    statements: ([, { index }]) => [`update entries set time = time - interval '1 hour' where index = ${index}`],
+    told: ([, { index }]) => `entry ${index} is older than the one before it`,
+  },
+  {
+    name: 'another certificate than the recorded one',
+    answered: ([one, two]) => [{ ...one, certificate: two.certificate }],
+    told: ([{ serial }]) => `the answered certificate ${serial} is not the recorded one`,
+  },
+  {
+    name: 'another place than that of the entry',
+    answered: ([one]) => [{ ...one, index: one.index + 1 }],
+    told: ([{ serial, index }]) => `the answered certificate ${serial} is at ${index}, not at ${index + 1}`,
+  },
+  {
+    name: 'two answers under one key',
+    answered: ([one, two]) => [one, { ...two, key: one.key }],
+    told: ([one, two]) => `the key ${one.key} was answered with ${one.serial} and with ${two.serial}`,
+  },
+]
+
+for (const { name, statements, answered, told } of faults) {
+  t.test(`the checker finds ${name}`, async (t) => {
+    const service = await openTestService(t)
+    const csr = pem(request({ extensions: [san(dns('host.example.com'))] }))
+    const issue = async (key: string): Promise<Answered> => {
+      const headers = { 'idempotency-key': key }
+      const { json } = await service.request('POST', '/v1/certificates', { headers, body: { csr, profile: 'server' } })
+      return { key, serial: json.serial, index: json.index, certificate: json.certificate }
+    }
+    const pair = [await issue('one'), await issue('two')] as const
+    const { ownerUrl } = service.database
+    t.same(await faultsInRecords(ownerUrl, pair), [], 'before, the records hold')
+    await tamper(service.database, ...(statements?.(pair) ?? []))
+    const found = await faultsInRecords(ownerUrl, answered?.(pair) ?? pair)
+    t.ok(
+      found.some((fault) => fault.startsWith(told(pair))),
+      JSON.stringify(found),
+    )
+  })
+}
