@@ -315,9 +315,12 @@ const notesOf = (
   if (csr.names.length > 0 && !isSameNames(names, csr.names))
     note('/names', 'the names asked for replace those in the CSR')
   for (const { type, value } of asked) {
-    if (!profile.subject.some((rule) => rule.type === type))
+    const rule = profile.subject.find((rule) => rule.type === type)
+    if (rule === undefined)
       note(`/subject/${type}`, `is dropped: the profile does not take it from the request: ${show(value)}`)
-    if (type === 'commonName' && subject.some((taken) => taken.type === type && taken.value !== value))
+    // Where the profile fixes it, nothing asked for is written, and another value is refused.
+    const taken = rule?.fixed === undefined ? subject.find((attribute) => attribute.type === type) : undefined
+    if (type === 'commonName' && taken !== undefined && taken.value !== value)
       note('/subject/commonName', 'is written as the name that it is')
   }
   const served = profile.keyUsageFor[key.algorithm.id]

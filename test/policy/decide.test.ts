@@ -645,6 +645,14 @@ t.test('a common name that the profile does not take is dropped, be it a name or
   }
 })
 
+t.test('nothing is noted of a common name that is refused for another one that the profile fixes', (t) => {
+  const profile = profileOf({ subject: { others: 'drop', commonName: { fixed: 'front-proxy-client' } } })
+  const decision = decide(profile, ask({ names: www, subject: commonName('admin') }), context)
+  t.same(failed(decision), ['subject.commonName admin'])
+  t.same(decision.notes, [])
+  t.end()
+})
+
 t.test('fixed attributes are there whatever was asked, and others are dropped with a note', async (t) => {
   const profile = profileOf({
     subject: { others: 'drop', commonName: { fixed: 'kube-apiserver' }, organization: { fixed: ['A', 'B'] } },
