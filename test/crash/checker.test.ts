@@ -9,6 +9,8 @@ import { type Answered, faultsInRecords } from './checker.ts'
 type Pair = readonly [Answered, Answered]
 interface Fault {
   readonly name: string
+  /** Of what is revoked, published. */
+  readonly hasLists?: boolean
   /** Done to the records of two certificates; none where only what clients say is wrong. */
   readonly statements?: (pair: Pair) => Parameters<typeof tamper>[1][]
   readonly answered?: (pair: Pair) => readonly Answered[]
@@ -19,6 +21,9 @@ interface Fault {
 const octets = (serial: string): string => `'\\x${serial}'::bytea`
 const other = (column: string, table: string, { serial }: Answered): string =>
   `(select ${column} from ${table} where serial = ${octets(serial)})`
+const revoked = (serial: string, index: number): string =>
+  `insert into revocations (entry, serial, change, revoked_at, issuer, shard, not_after, certificate)
+   values (${index}, ${octets(serial)}, 'revoked', now(), 'default', 0, now(), ${index})`
 
 const faults: readonly Fault[] = [
   {
@@ -89,6 +94,74 @@ const faults: readonly Fault[] = [
     told: ([, { index }]) => `entry ${index} is older than the one before it`,
   },
   {
+    name: 'an outcome without an intent',
+    statements: ([{ serial }]) => [`delete from intents where serial = ${octets(serial)}`],
+    told: () => 'an outcome has no intent',
+  },
+  {
+    name: 'an outcome at another entry than its own',
+    statements: ([{ serial }]) => [`update outcomes set entry = 0 where serial = ${octets(serial)}`],
+    told: ([{ index }]) => `entry ${index} is not that of its outcome`,
+  },
+  {
+    name: 'an outcome that is not on the roll',
+    statements: ([{ serial }]) => [`update outcomes set entry = 1000000 where serial = ${octets(serial)}`],
+    told: () => 'an outcome has no entry on the roll',
+  },
+  {
+    name: 'a certificate of another serial than its intent',
+    statements: ([one, two]) => [
+      `update intents set tbs = ${other('tbs', 'intents', one)} where serial = ${octets(two.serial)}`,
+    ],
+    told: ([one, two]) => `the certificate of intent ${two.serial} has serial ${one.serial}`,
+  },
+  {
+    name: 'a certificate that nobody finds by its names',
+    statements: ([{ serial }]) => [`delete from certificate_names where serial = ${octets(serial)}`],
+    told: ([{ serial }]) => `the certificate ${serial} can't be searched`,
+  },
+  {
+    name: 'a renewal of the certificate of another',
+    statements: ([one, two]) => [
+      `update intents set replaces = ${octets(one.serial)}, first = ${octets(one.serial)}, principal = 'other'
+       where serial = ${octets(two.serial)}`,
+    ],
+    told: ([, { serial }]) => `${serial} renews what it cannot renew`,
+  },
+  {
+    name: 'a revocation that is another than its event',
+    statements: ([{ serial, index }]) => [revoked(serial, index)],
+    told: ([{ index }]) => `the change of entry ${index} is not what its event says`,
+  },
+  {
+    name: 'a revocation of what was never issued',
+    statements: ([{ serial, index }]) => [
+      revoked(serial, index),
+      `delete from outcomes where serial = ${octets(serial)}`,
+    ],
+    told: ([{ serial }]) => `${serial} is revoked, and was never issued`,
+  },
+  {
+    name: 'a revocation without an event',
+    statements: ([{ serial, index }]) => [revoked(serial, index)],
+    told: () => 'there are 0 events of revocations, and 1 revocations',
+  },
+  {
+    name: 'a number that no list has',
+    hasLists: true,
+    statements: () => [`update crls set number = 3 where issuer = 'default' and shard = 3`],
+    told: () => 'the numbers of the lists of default/3 have a gap',
+  },
+  {
+    name: 'a list that is another than the recorded one',
+    hasLists: true,
+    statements: () => [
+      `update crl_files set der = (select der from crl_files where issuer = 'default' and shard = 4)
+       where issuer = 'default' and shard = 3`,
+    ],
+    told: () => 'list 1 of default/3 is not the one that was recorded',
+  },
+  {
     name: 'another certificate than the recorded one',
     answered: ([one, two]) => [{ ...one, certificate: two.certificate }],
     told: ([{ serial }]) => `the answered certificate ${serial} is not the recorded one`,
@@ -105,7 +178,7 @@ const faults: readonly Fault[] = [
   },
 ]
 
-for (const { name, statements, answered, told } of faults) {
+for (const { name, hasLists = false, statements, answered, told } of faults) {
   t.test(`the checker finds ${name}`, async (t) => {
     const service = await openTestService(t)
     const csr = pem(request({ extensions: [san(dns('host.example.com'))] }))
@@ -114,6 +187,7 @@ for (const { name, statements, answered, told } of faults) {
       const { json } = await service.request('POST', '/v1/certificates', { headers, body: { csr, profile: 'server' } })
       return { key, serial: json.serial, index: json.index, certificate: json.certificate }
     }
+    if (hasLists) await service.service.publishCrls()
     const pair = [await issue('one'), await issue('two')] as const
     const { ownerUrl } = service.database
     t.same(await faultsInRecords(ownerUrl, pair), [], 'before, the records hold')
