@@ -306,7 +306,7 @@ const planOf = ({ profile, subject, names, validity, key, origin }: Case): Plan 
 })
 
 const notesOf = (
-  { profile, asked, subject, names, key, keyUsage, extendedKeyUsage, validity }: Case,
+  { profile, asked, names, commonNameAs, key, keyUsage, extendedKeyUsage, validity }: Case,
   { csr }: Ask,
 ): readonly Note[] => {
   const notes: Note[] = []
@@ -314,13 +314,11 @@ const notesOf = (
   for (const { field, reason } of csr.dropped) note(field, reason)
   if (csr.names.length > 0 && !isSameNames(names, csr.names))
     note('/names', 'the names asked for replace those in the CSR')
-  for (const { type, value } of asked) {
-    const rule = profile.subject.find((rule) => rule.type === type)
-    if (rule === undefined)
+  for (const attribute of asked) {
+    const { type, value } = attribute
+    if (!profile.subject.some((rule) => rule.type === type))
       note(`/subject/${type}`, `is dropped: the profile does not take it from the request: ${show(value)}`)
-    // Where the profile fixes it, nothing asked for is written, and another value is refused.
-    const taken = rule?.fixed === undefined ? subject.find((attribute) => attribute.type === type) : undefined
-    if (type === 'commonName' && taken !== undefined && taken.value !== value)
+    if (writeCommonName([attribute], commonNameAs)[0] !== attribute)
       note('/subject/commonName', 'is written as the name that it is')
   }
   const served = profile.keyUsageFor[key.algorithm.id]

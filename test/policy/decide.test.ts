@@ -645,6 +645,19 @@ t.test('a common name that the profile does not take is dropped, be it a name or
   }
 })
 
+t.test(
+  'of two common names, which are refused, only the one that is a name is noted to be written as it is',
+  async (t) => {
+    const judge = (first: string) =>
+      decide(profileOf(), ask({ names: www, subject: [...commonName(first), ...commonName('evil.org')] }), context)
+    t.same(failed(judge('www.example.com')), ['subject.commonName 2'])
+    t.same(judge('www.example.com').notes, [])
+    t.same(judge('WWW.example.com').notes, [
+      { field: '/subject/commonName', reason: 'is written as the name that it is' },
+    ])
+  },
+)
+
 t.test('nothing is noted of a common name that is refused for another one that the profile fixes', (t) => {
   const profile = profileOf({ subject: { others: 'drop', commonName: { fixed: 'front-proxy-client' } } })
   const decision = decide(profile, ask({ names: www, subject: commonName('admin') }), context)
