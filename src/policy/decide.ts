@@ -316,7 +316,8 @@ const notesOf = (
     note('/names', 'the names asked for replace those in the CSR')
   for (const attribute of asked) {
     const { type, value } = attribute
-    if (!profile.subject.some((rule) => rule.type === type))
+    // Where others are refused, nothing is dropped.
+    if (profile.others === 'drop' && !profile.subject.some((rule) => rule.type === type))
       note(`/subject/${type}`, `is dropped: the profile does not take it from the request: ${show(value)}`)
     if (writeCommonName([attribute], commonNameAs)[0] !== attribute)
       note('/subject/commonName', 'is written as the name that it is')
@@ -334,12 +335,14 @@ const notesOf = (
   return notes
 }
 
-/** The name that the common name asked for is, where the profile does not take it as an identifier of its own. */
+/** The name that the common name asked for is, where the profile takes one that is, and not as an identifier of its own. */
 const commonNameOf = (profile: Profile, asked: Subject, names: readonly Name[]): Name | undefined => {
   const [requested] = valuesOf(asked, 'commonName')
   const rule = profile.subject.find(({ type }) => type === 'commonName')
   if (requested === undefined || rule === undefined || rule.fixed !== undefined) return undefined
-  return rule.match?.some((pattern) => pattern.matches(requested)) ? undefined : nameThatIs(requested, names)
+  const { match, orName } = rule
+  if (match && (!orName || match.some((pattern) => pattern.matches(requested)))) return undefined
+  return nameThatIs(requested, names)
 }
 
 /** The name that a common name is. DNS names are compared without case (RFC 4343), in ASCII. */

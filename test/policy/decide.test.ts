@@ -658,6 +658,18 @@ t.test(
   },
 )
 
+t.test(
+  'nothing is noted of what is refused: neither that it is dropped, nor that it is written as a name',
+  async (t) => {
+    const matching = profileOf({ subject: { others: 'drop', commonName: { from: 'csr', match: 'ops-*' } } })
+    const named = decide(matching, ask({ names: www, subject: commonName('WWW.example.com') }), context)
+    t.same([failed(named), named.notes], [['subject.commonName WWW.example.com'], []])
+    const strict = profileOf({ subject: { others: 'refuse' } })
+    const other = decide(strict, ask({ names: www, subject: commonName('www.example.com') }), context)
+    t.same([failed(other), other.notes], [['subject.others www.example.com'], []])
+  },
+)
+
 t.test('nothing is noted of a common name that is refused for another one that the profile fixes', (t) => {
   const profile = profileOf({ subject: { others: 'drop', commonName: { fixed: 'front-proxy-client' } } })
   const decision = decide(profile, ask({ names: www, subject: commonName('admin') }), context)
