@@ -134,6 +134,11 @@ const readContext = async (options: AddOptions): Promise<Context> => {
   const { server, ca, tokenFile, tokenStdin, cert, key } = options
   assertOneWay(options)
   assertServer(server)
+  if ([tokenFile, cert, key].includes('-'))
+    throw new Failure(
+      'usage',
+      'What is read each time is no standard input: name a file, or give a token by --token-stdin.',
+    )
   if (cert !== undefined && key !== undefined)
     return { server, ca: await readAnchor(ca), certificate: { certificateFile: resolve(cert), keyFile: resolve(key) } }
   const token = tokenStdin ? await readToken() : undefined
@@ -176,9 +181,7 @@ const readAnchor = async (file: string, way = '--ca'): Promise<string> =>
   assertAnchor(await readGivenText(file, 'The trust anchor '), file, way)
 
 const readToken = async (): Promise<string> => {
-  const chunks: Buffer[] = []
-  for await (const chunk of process.stdin) chunks.push(chunk as Buffer)
-  const token = Buffer.concat(chunks).toString().trim()
+  const token = (await readGivenText('-')).trim()
   if (!/^[\x21-\x7e]+$/.test(token)) throw new Failure('usage', 'What came on standard input is no token.')
   return token
 }
