@@ -1,4 +1,5 @@
 /** As whom a command asks: by a token, wherever it is kept, or by a client certificate. */
+import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createSecureContext } from 'node:tls'
@@ -55,6 +56,8 @@ export const readIdentity = async ({ certificateFile, keyFile }: CertificateFile
   const key = await readGivenText(keyFile, 'The key ')
   try {
     createSecureContext({ cert, key })
+    // OpenSSL keeps what is of another kind for another certificate, and shows none at all.
+    if (!new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))) throw new Error('it is of another kind')
   } catch (error) {
     throw new Failure('usage', `${keyFile} is not the key of ${certificateFile}: ${(error as Error).message}.`)
   }

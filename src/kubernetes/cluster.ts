@@ -1,4 +1,5 @@
 /** The only door to @kubernetes/client-node: where the API server is, and how to prove who we are. */
+import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import type { RequestOptions } from 'node:https'
 import { dirname, resolve } from 'node:path'
@@ -42,16 +43,31 @@ export const loadCluster = async (kubeconfig: string | undefined, { programMs = 
 /** As kubectl has it: what is missing or no certificate at the start would fail each call, for ever. A token may come later. */
 const assertCertificates = ({ caFile, caData }: ClusterEntry, user: User | null): void => {
   const ca = bufferFromFileOrString(caFile, caData)
-  // Node passes over what is none.
-  if (ca && !ca.includes('-----BEGIN CERTIFICATE-----'))
-    throw new Error(`${caFile ?? 'certificate-authority-data'} holds no certificate in PEM`)
+  if (ca && !isReadable(ca)) throw new Error(`${caFile ?? 'certificate-authority-data'} holds no certificate in PEM`)
   const cert = bufferFromFileOrString(user?.certFile, user?.certData)
   const key = bufferFromFileOrString(user?.keyFile, user?.keyData)
   try {
     createSecureContext({ ...(cert && { cert }), ...(key && { key }) })
+    if (cert) assertPair(cert, key)
   } catch (error) {
     throw new Error(`the client certificate and its key cannot be used: ${(error as Error).message}`)
   }
+}
+
+/** Node passes over what is none, and over all that comes after. */
+const isReadable = (ca: Buffer): boolean => {
+  try {
+    return ca.includes('-----BEGIN CERTIFICATE-----') && new X509Certificate(ca).raw.length > 0
+  } catch {
+    return false
+  }
+}
+
+/** Where the key is missing or of another kind, OpenSSL shows nothing, and whoever shows nothing is somebody else without a word. */
+const assertPair = (cert: Buffer, key: Buffer | null): void => {
+  if (!key) throw new Error('there is no key')
+  if (!new X509Certificate(cert).checkPrivateKey(createPrivateKey(key)))
+    throw new Error('the key is of another certificate')
 }
 
 /** The library waits for a program for ever, and has no setting for it. */

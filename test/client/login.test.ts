@@ -1,6 +1,6 @@
 /** Logging in by a code that is typed in a browser, and by a certificate: the good days, and the others. */
 import { execFile, spawn } from 'node:child_process'
-import { randomUUID } from 'node:crypto'
+import { generateKeyPairSync, randomUUID } from 'node:crypto'
 import { readdir, readFile, readlink, stat, symlink, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -445,6 +445,13 @@ t.test('a certificate says who asks, wherever its files are replaced', async (t)
   const other = clients.certify()
   await writeFile(keyFile, other.key, { mode: 0o600 })
   t.match(await chancery(['refusals']), { code: exitCodes.usage, err: /my\.key is not the key of / })
+  const { privateKey } = generateKeyPairSync('ed25519', { privateKeyEncoding: { type: 'pkcs8', format: 'pem' } })
+  await writeFile(keyFile, privateKey)
+  t.match(await chancery(['refusals']), {
+    code: exitCodes.usage,
+    err: /my\.key is not the key of .*: it is of another kind\.$/m,
+  })
+  await writeFile(keyFile, other.key)
   await writeFile(certFile, other.cert)
   t.match(await chancery(['refusals']), { code: exitCodes.denied, err: /auth\.unmapped/ })
 })

@@ -1,5 +1,6 @@
 /** `chancery controller` as a process: its settings, its kubeconfig, and how it ends. */
 import { spawn } from 'node:child_process'
+import { generateKeyPairSync } from 'node:crypto'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -224,6 +225,21 @@ t.test('what a kubeconfig names for TLS is there at the start, and can be used',
   )
   const unusable = { 'client-certificate': 'nothing.pem', 'client-key': 'nothing.pem' }
   t.match(await told({}, unusable), /^the client certificate and its key cannot be used: /)
+  const spoilt = pem.replace(/^.{64}$/m, '')
+  t.match(await told({ 'certificate-authority-data': inBase64(spoilt) }), /holds no certificate in PEM$/)
+  await told({ 'certificate-authority-data': inBase64(`Of a cluster\n${pem}${spoilt}`) }).then((of) =>
+    t.equal(of, 'taken'),
+  )
+  const { cert, key } = openClientCa('Of clients').certify()
+  const { privateKey } = generateKeyPairSync('ed25519', { privateKeyEncoding: { type: 'pkcs8', format: 'pem' } })
+  for (const [its, says] of [
+    [key, /^taken$/],
+    [privateKey, /cannot be used: the key is of another certificate$/],
+    [undefined, /cannot be used: there is no key$/],
+  ] as const) {
+    const keyData = its === undefined ? {} : { 'client-key-data': inBase64(its) }
+    t.match(await told({}, { 'client-certificate-data': inBase64(cert), ...keyData }), says)
+  }
   await kubeconfig('tls', 'https://127.0.0.1:1', unusable, { 'certificate-authority': 'absent.pem' })
   t.match(await chancery('controller', await write('tls.yaml', 'kubeconfig: tls\nnamespace: x\n')), {
     code: 2,
