@@ -155,7 +155,7 @@ const approve = async (
   if (step.kind !== 'approve') {
     const isTold = tellOnce(deps, request, step.event)
     // What could not be told must be told another time.
-    return step.kind === 'wait' ? { kind: 'retry', after: blindSeconds } : leave(step.isFinal && isTold, waited)
+    return step.kind === 'wait' ? { kind: 'retry', after: blindSeconds } : leave(step, isTold, waited)
   }
   const status = { conditions: [step.condition] }
   const applied = await applyOrTell(deps, 'Approve', {
@@ -182,11 +182,12 @@ const tellOnce = ({ sayings, recorder }: SigningDeps, request: SigningRequest, e
   return isTold
 }
 
-/** What has waited for so long may wait for as long again. */
-const leave = (isFinal: boolean, waited: number): Looked => ({
+/** What has waited for so long may wait for as long again, but for what its Node object says meanwhile. */
+const leave = ({ isFinal }: { readonly isFinal: boolean }, isTold: boolean, waited: number): Looked => ({
   kind: 'retry',
-  after: isFinal ? finalSeconds : Math.min(seldomSeconds, Math.max(reconsiderSeconds, waited)),
+  after: isFinal && isTold ? finalSeconds : Math.min(seldomSeconds, Math.max(reconsiderSeconds, waited)),
   isLeft: true,
+  ...(!isFinal && { yields: true }),
 })
 
 const readNode = (api: SigningDeps['api'], name: string, signal: AbortSignal): Promise<Node | undefined> =>

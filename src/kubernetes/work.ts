@@ -131,7 +131,7 @@ export const openWork = (deps: WorkDeps): Work => {
     podRequest: (key, why) => podQueue?.add(key, why),
     node: (name) => {
       for (const request of signingRequests?.all() ?? [])
-        if (isOfNode(request, name)) wake.signingRequest(request.metadata.name)
+        if (isOfNode(request, name)) wake.signingRequest(request.metadata.name, 'awaited')
     },
     throughIssuer: (name, why) => {
       for (const request of requests?.all() ?? [])
