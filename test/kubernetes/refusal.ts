@@ -71,6 +71,14 @@ export const stale = (what: Named): Refusal =>
     { details: details(what) },
   )
 
+export const gone = (what: Named, { key, uid }: { readonly key: string; readonly uid: string }): Refusal =>
+  failure(
+    409,
+    'Conflict',
+    `Operation cannot be fulfilled on ${title(what)}: StorageError: invalid object, Code: 4, Key: /registry/${key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: ${uid}, UID in object meta: `,
+    { details: details(what) },
+  )
+
 export const forbidden = (what: Named, why: string): Refusal =>
   failure(403, 'Forbidden', `${title(what)} is forbidden: ${why}`, { details: details(what) })
 

@@ -7,6 +7,7 @@ import {
   alreadyExists,
   badRequest,
   failure,
+  gone,
   internal,
   invalid,
   invalidValue,
@@ -63,7 +64,7 @@ export const create = (target: Target): Written => {
 export const update = (target: Target): Written => {
   const body = parseBody(target)
   checkNamespace(body, target)
-  const live = liveOf(target)
+  const live = liveOf(target, uidOf(body))
   const said = nameOf(body)
   if (said !== '' && said !== target.name)
     throw badRequest(`the name of the object (${said}) does not match the name on the URL (${target.name})`)
@@ -258,10 +259,12 @@ const writingOf = ({ resource, context, manager }: Target, operation: 'Apply' | 
   now: timeOf(context.now),
 })
 
-const liveOf = ({ resource, context, namespace, name }: Target): Tree => {
+/** A uid that an update sends is a precondition, and one that is gone has none. */
+const liveOf = ({ resource, context, namespace, name }: Target, uid = ''): Tree => {
   const live = context.store.find(resource.storage, namespace, name)
-  if (live === undefined) throw notFound(named(resource, name))
-  return live
+  if (live !== undefined) return live
+  if (uid === '') throw notFound(named(resource, name))
+  throw gone(named(resource, name), { key: `${resource.storage}/${namespace}/${name}`, uid })
 }
 
 const checkVersion = (version: string, live: Tree, { resource, name }: Target): void => {
