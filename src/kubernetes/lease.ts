@@ -144,16 +144,11 @@ const tryOnce = async (deps: LeaseDeps, { state, signal }: Running, attempt: Att
     return await attempt(deps, state, signal)
   } catch (err) {
     if (signal.aborted) return false
-    if (isApiFault(err, 409) || isDeleted(err)) state.ours = undefined
-    // As where the namespace is missing.
-    if (!isApiFault(err, 409))
-      deps.log.warn({ event: 'lease.unreachable', err }, 'the lease cannot be read or written now')
+    if (isApiFault(err, 409)) state.ours = undefined
+    else deps.log.warn({ event: 'lease.unreachable', err }, 'the lease cannot be read or written now')
     return false
   }
 }
-
-/** Who waits for it makes it anew at once: whoever had it must not go on. A proxy that has no such page says nothing of it. */
-const isDeleted = (error: unknown): boolean => isApiFault(error, 404) && error.reason === 'NotFound'
 
 /**
  * Each of the two calls may take as long as a renewal, with which a leader goes on. If they had to share that, nobody could begin
