@@ -11,6 +11,7 @@ import type { RollHead } from './ca/recorder.ts'
 import { openWitnesses, type Witnesses } from './ca/witnesses.ts'
 import { codec } from './codec.ts'
 import type { Config } from './config.ts'
+import { withDeadline } from './deadline.ts'
 import { isProblem } from './errors.ts'
 import type { Keyring } from './keys/keyring.ts'
 import { checkOne } from './keys/verifier-batch.ts'
@@ -210,6 +211,8 @@ export const openRollSide = (
       deadlineMs: config.limits.signingDeadlineMs,
       sleep,
     })
+    // Nobody waits for the checkpoint of a list, and whoever restores a backup of before it must be told of it all the same.
+    parts.add(() => withDeadline(checkpoints.follow(), lastLookMs).catch(() => {}))
     witnesses = witnessesOf(stores, checkpoints)
     return { checkpoints, witnesses, keyFault: key.fault, close: parts.close }
   })
@@ -229,3 +232,5 @@ const witnessesOf = ({ db, config, log }: Pick<Stores, 'db' | 'config' | 'log'>,
   })
 
 const ed25519 = signatureAlgorithm('ed25519')
+/** A database that is away, or a key that hangs, keeps nothing from being closed. */
+const lastLookMs = 2_000

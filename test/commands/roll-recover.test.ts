@@ -181,8 +181,13 @@ t.test('while an instance has the records open nothing is recovered', async (t) 
 t.test('records that have gone on by themselves are another roll, and nothing is written to them', async (t) => {
   await restore('nothing')
   const start = await sizeNow()
-  await serving(t, (service) => issue(service, 1))
+  await serving(t, async (service) => {
+    const [serial] = await issue(service, 1)
+    await service.request('POST', `/v1/certificates/${serial}/revocation`, { body: { reason: 'superseded' } })
+    await service.service.publishCrls()
+  })
   const { size, root: before } = await inStores(({ roll }) => roll.head())
+  t.equal((await readAnchorFile(anchor))?.size, size, 'a stop leaves nothing that the anchor has not seen')
   await t.rejects(recover(), {
     kind: 'usage',
     message: new RegExp(`^The records have gone on by themselves since entry ${start}:`),
