@@ -212,7 +212,7 @@ export const openRollSide = (
       sleep,
     })
     // Nobody waits for the checkpoint of a list, and whoever restores a backup of before it must be told of it all the same.
-    parts.add(() => withDeadline(checkpoints.follow(), lastLookMs).catch(() => {}))
+    parts.add(() => withDeadline(checkpoints.end(), lastLookMs).catch(() => {}))
     witnesses = witnessesOf(stores, checkpoints)
     return { checkpoints, witnesses, keyFault: key.fault, close: parts.close }
   })

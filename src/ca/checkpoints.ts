@@ -46,6 +46,8 @@ export interface Checkpoints {
   sign(head: RollHead): Promise<Published>
   /** Signs the head as it is now, whoever moved it. */
   follow(): Promise<void>
+  /** The same for the last time, where any was signed: a start that came to nothing has not touched the key. */
+  end(): Promise<void>
 }
 
 export interface CheckpointsDeps {
@@ -165,6 +167,9 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
     proofAt,
     sign: batch.add,
     follow: async () => void (await follow()),
+    end: async () => {
+      if (newest) await follow()
+    },
   }
 }
 
