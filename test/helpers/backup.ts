@@ -1,7 +1,7 @@
 /** Backups of a test's database: a cold copy of its files by the server itself, and back. */
 import pg from 'pg'
 
-import { openTestServer, type TestDatabase } from './database.ts'
+import { inTurn, openTestServer, type TestDatabase } from './database.ts'
 
 export interface Backup {
   /** Makes the database what it was, whoever is connected to it. */
@@ -16,15 +16,20 @@ export const takeBackup = async (
   const name = nameOf(ownerUrl)
   const copy = await copyOf(t, name)
   const oid = (await asSuperuser(`select oid from pg_database where datname = '${name}'`))[0]?.['oid']
-  return {
-    restore: async () =>
-      void (await asSuperuser(
-        `drop database ${name} with (force)`,
-        // As with the files of a whole server: it is the same database.
-        `create database ${name} template ${copy} oid ${oid} owner chancery_owner`,
-        `revoke temporary on database ${name} from public`,
-      )),
+  /**
+   * To the server's statistics what was dropped is not there again before somebody comes to it. Who drops it before that takes the
+   * server down, and with it all tests beside this one: "trying to drop stats entry already dropped" in a commit is a PANIC.
+   */
+  const restore = async (): Promise<void> => {
+    await asSuperuser(
+      `drop database ${name} with (force)`,
+      // As with the files of a whole server: it is the same database.
+      `create database ${name} template ${copy} oid ${oid} owner chancery_owner`,
+      `revoke temporary on database ${name} from public`,
+    )
+    await withClient(ownerUrl, (client) => client.query('select'))
   }
+  return { restore: () => inTurn(restore) }
 }
 
 /** Another database beside it, with all that is in it, as of a dump that was loaded there. Nobody may be connected. */
@@ -54,15 +59,17 @@ const copyOf = async (t: { teardown(close: () => Promise<void>): void }, name: s
 /** Resolves to the rows of the last one. */
 const asSuperuser = async (...statements: readonly string[]): Promise<readonly Record<string, unknown>[]> => {
   const { superuserUrl } = await openTestServer()
-  const client = new pg.Client({ connectionString: superuserUrl })
-  await client.connect()
-  try {
+  return withClient(superuserUrl, async (client) => {
     let rows: Record<string, unknown>[] = []
     for (const statement of statements) rows = (await client.query(statement)).rows
     return rows
-  } finally {
-    await client.end()
-  }
+  })
+}
+
+const withClient = async <T>(connectionString: string, work: (client: pg.Client) => Promise<T>): Promise<T> => {
+  const client = new pg.Client({ connectionString })
+  await client.connect()
+  return work(client).finally(() => client.end())
 }
 
 let made = 0

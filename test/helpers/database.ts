@@ -34,7 +34,7 @@ export const openTestDatabase = async (
   const close = async (): Promise<void> => {
     if (!open) return
     open = false
-    await server.asSuperuser((client) => client.query(`drop database if exists ${name} with (force)`))
+    await inTurn(() => server.asSuperuser((client) => client.query(`drop database if exists ${name} with (force)`)))
   }
   t.teardown(close)
   return { ownerUrl: inDatabase(server.ownerUrl, name), servingUrl: inDatabase(server.servingUrl, name), close }
@@ -59,6 +59,15 @@ export const openTestServer = (): Promise<TestServer> => {
   known.server ??= findTestServer()
   return known.server
 }
+
+/** What drops databases of this process: a test that is ended while it restores one drops it only when it is there again. */
+export const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
+  const done = lastTurn.then(work)
+  lastTurn = done.catch(() => {})
+  return done
+}
+
+let lastTurn: Promise<unknown> = Promise.resolve()
 
 /** Looking for both takes longer than all else that is done for a database. */
 const known: { server?: Promise<TestServer>; template?: Promise<string> } = {}
