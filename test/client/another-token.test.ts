@@ -77,6 +77,7 @@ t.test('who waits for people goes on with the token that takes the place of the 
   await writeFile(file, requester, { mode: 0o600 })
   const args = ['issue', '--token-file', file, '--profile', 'payments', '--name', 'pay.example.com', '--out', out]
   const waiting = startChancery(service, args)
+  const ended = once(waiting, 'exit')
   let said = ''
   waiting.stderr?.on('data', (chunk: Buffer) => {
     said += chunk
@@ -88,7 +89,7 @@ t.test('who waits for people goes on with the token that takes the place of the 
   for (const { id } of tokens) if (id !== next.id) await service.request('DELETE', `/v1/tokens/${id}`)
   const [request] = (await service.request('GET', '/v1/requests')).json.items
   t.match(await openDesk(service).approve(alice, request), { status: 200 })
-  const [code] = await once(waiting, 'exit')
+  const [code] = await ended
   t.equal(code, 0, said)
   t.ok(await readShown(out))
 })

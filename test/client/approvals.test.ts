@@ -124,13 +124,14 @@ const decideArgs = (act: string, { id, digest }: RequestAnswer): readonly string
 t.test('who asks waits, is told of the approval, and has the certificate', async (t) => {
   const out = join(await newFolder(t), 'vault')
   const child = startChancery(service, issueArgs(out))
+  const ended = once(child, 'exit')
   let said = ''
   child.stderr?.on('data', (chunk: Buffer) => {
     said += chunk
   })
   const request = await pendingOf('vault')
   t.match((await chancery(decideArgs('approve', request))).out, /is issued: serial/)
-  t.equal((await once(child, 'exit'))[0], 0)
+  t.equal((await ended)[0], 0)
   t.match(said, /^The request \S+ waits for approval: 0 of 1\. Asked until 20/)
   t.match(said, /^1 of 1: alice has approved it\.$/m)
   t.ok(await readShown(out))
