@@ -1,4 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { mock } from 'node:test'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
@@ -35,6 +36,8 @@ t.test('a job that fails again and again is told of once for each reason, and go
 })
 
 t.test('whoever closes it waits for what runs, and nothing is begun any more', async (t) => {
+  mock.timers.enable({ apis: ['setTimeout'] })
+  t.teardown(() => mock.timers.reset())
   const log = { error: () => t.fail('nothing fails here') } as unknown as Log
   const { promise: gate, resolve: end } = Promise.withResolvers<void>()
   const begun: string[] = []
@@ -46,17 +49,16 @@ t.test('whoever closes it waits for what runs, and nothing is begun any more', a
     return { name, everyMs, run }
   }
   const { close } = openSchedule([job('long', 1, gate), job('later', 300)], log)
-  const held = setInterval(() => {}, 1_000)
-  t.teardown(() => clearInterval(held))
-  while (begun.length === 0) await sleep(1)
+  mock.timers.tick(1)
+  t.same(begun, ['long'])
   let closed = false
   const closing = close().then(() => {
     closed = true
   })
-  await sleep(50)
+  for (let turns = 0; turns < 5; turns += 1) await nextTurn()
   t.equal(closed, false, 'one is still at work')
   end()
   await closing
-  await sleep(350)
+  mock.timers.tick(1_000)
   t.same(begun, ['long'])
 })
