@@ -56,7 +56,7 @@ t.test('a rotation under load, on two replicas: every request is answered, and e
 
   const root = openTestRoot('Next Root')
   const load = openLoad(targets, clients)
-  await pause(1_000)
+  t.ok(await load.answers(100, 60_000))
   const ask = { name: 'default-2027', authority: 'default', subject: named('Issuing 2027') }
   const { csr } = await call(one, 'POST', '/v1/issuer-requests', ask)
   const next = await call(one, 'PUT', '/v1/issuers/default-2027', { chain: root.certify(csr) + root.pem })
@@ -64,7 +64,7 @@ t.test('a rotation under load, on two replicas: every request is answered, and e
   await call(one, 'POST', '/v1/issuers/default-2027/moves', { move: 'activate' })
   await pause(3_000)
   const settled = load.answered.length
-  await pause(1_500)
+  t.ok(await load.answers(100, 60_000))
   await load.stop()
 
   t.same(load.failures, [])
