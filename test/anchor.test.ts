@@ -582,15 +582,28 @@ t.test(
       failed: (error) => void failures.push(error),
     })
     await anchor.write(at(5))
+    mock.timers.enable({ apis: ['setTimeout'] })
+    t.teardown(() => mock.timers.reset())
     disk.hang()
-    const told = async (size: number): Promise<number> => {
-      const start = performance.now()
-      await t.rejects(anchor.write(at(size)), { message: /its disk hangs/ })
-      return performance.now() - start
+    const toldAfter = async (ms: number, size: number): Promise<void> => {
+      let told: unknown
+      anchor.write(at(size)).catch((error: unknown) => {
+        told = error
+      })
+      await someTurns()
+      mock.timers.tick(ms - 1)
+      await someTurns()
+      t.equal(told, undefined)
+      mock.timers.tick(1)
+      await someTurns()
+      t.match(told, { message: /its disk hangs/ })
     }
-    t.ok((await told(6)) > 1_900)
-    t.ok((await told(7)) < 1_500)
-    await anchor.close()
+    await toldAfter(2_000, 6)
+    await toldAfter(400, 7)
+    const closing = anchor.close()
+    await someTurns()
+    mock.timers.tick(2_000)
+    await closing
     t.match(failures, [{ message: /its disk hangs/ }])
     disk.goOn()
   },
