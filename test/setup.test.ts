@@ -1,4 +1,5 @@
 import { execFileSync, spawn } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
 import {
   chmod,
   copyFile,
@@ -86,7 +87,13 @@ interface Outcome {
 const setUp = (
   root: string,
   args: readonly string[],
-  { node = process.execPath, env = {} as NodeJS.ProcessEnv, onLine = (_: string, __: () => void) => {} } = {},
+  {
+    node = process.execPath,
+    env = {} as NodeJS.ProcessEnv,
+    onLine = (_: string, __: () => void) => {},
+    /** What it has said on standard error so far. */
+    onSaid = (_: string) => {},
+  } = {},
 ) =>
   new Promise<Outcome>((resolve) => {
     const { npm_execpath: _, CI: __, ...rest } = process.env
@@ -103,6 +110,7 @@ const setUp = (
     })
     child.stderr.on('data', (chunk: Buffer) => {
       err += chunk
+      onSaid(err)
     })
     child.once('close', (code) => resolve({ code, out, err }))
   })
@@ -189,14 +197,25 @@ t.test('an unreachable registry is one sentence', async (t) => {
 
 t.test('of those who set up at once, one installs and the others wait', async (t) => {
   const { root } = await treeOf(t)
-  await npmOf(root, `sleep 1; ${install}`)
-  const all = await Promise.all([1, 2, 3].map(() => setUp(root, ['chancery'])))
+  const waiting = new Set<number>()
+  // It goes on once the others wait.
+  await npmOf(root, `until [ -e go ]; do sleep 0.05; done; ${install}`)
+  const all = await Promise.all(
+    [1, 2, 3].map((one) => {
+      const onSaid = (err: string): void => {
+        if (!err.includes('waiting for another set-up')) return
+        waiting.add(one)
+        if (waiting.size === 2) writeFileSync(join(root, 'go'), '')
+      }
+      return setUp(root, ['chancery'], { onSaid })
+    }),
+  )
   t.strictSame(
     all.map(({ code }) => code),
     [0, 0, 0],
   )
   t.equal((await readFile(join(root, 'npm.log'), 'utf8')).trim().split('\n').length, 1)
-  t.equal(all.filter(({ err }) => err.includes('waiting for another set-up')).length, 2)
+  t.equal(waiting.size, 2)
 })
 
 t.test('the lock of a set-up that was killed is taken over', async (t) => {
