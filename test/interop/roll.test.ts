@@ -8,6 +8,7 @@ import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
 import t from 'tap'
@@ -48,13 +49,24 @@ interface Ended {
   readonly lines: readonly { readonly size: number; readonly from: number; readonly entries: number }[]
 }
 
-const verify = (from: string, ...more: readonly string[]): Promise<Ended> => follow(key, from, ...more)
+const verify = (from: string, ...more: readonly string[]): Promise<Ended> => follow({ vkey: key, from, more })
 
-const follow = (vkey: string, from: string, ...more: readonly string[]): Promise<Ended> =>
+interface Followed {
+  readonly vkey: string
+  readonly from: string
+  readonly more?: readonly string[]
+  /** A checkpoint was followed to. */
+  readonly onLine?: () => void
+}
+
+const follow = ({ vkey, from, more = [], onLine = () => {} }: Followed): Promise<Ended> =>
   new Promise((resolve, reject) => {
     const child = spawn(verifier, ['-key', vkey, '-from', from, ...more])
     const [out, err]: [Buffer[], Buffer[]] = [[], []]
-    child.stdout.on('data', (chunk) => out.push(chunk))
+    child.stdout.on('data', (chunk: Buffer) => {
+      out.push(chunk)
+      for (const octet of chunk) if (octet === 0x0a) onLine()
+    })
     child.stderr.on('data', (chunk) => err.push(chunk))
     child.on('error', reject)
     child.on('close', (code) => {
@@ -221,13 +233,24 @@ t.test(
     await writeFile(token, auditor, { mode: 0o600 })
     const access = ['-ca-file', ca, '-token-file', token]
     const until = ['-polls', '0', '-until', String(many), '-interval', '20ms']
-    const polling = follow(own, `${first.url}/roll`, ...access, ...until)
+    let [seen, isFollowing] = [0, true]
+    const onLine = (): void => {
+      seen += 1
+    }
+    const polling = follow({ vkey: own, from: `${first.url}/roll`, more: [...access, ...until], onLine }).finally(
+      () => {
+        isFollowing = false
+      },
+    )
     const bodies = Array.from({ length: 8 }, (_, i) => ({ csr: csrFor(`w${i}.example.com`), profile: 'server' }))
     // Both write, so that each finds the head where the other has left it.
     let left = many
     const refused: unknown[] = []
+    /** A second checkpoint is followed to before the last third is issued, and a first before the second: it is all the while. */
+    const isAhead = (): boolean => isFollowing && seen < 2 - Math.floor((left * 3) / (many + 1))
     const issue = async (service: TestService, i: number): Promise<void> => {
       for (; left > 0; left -= 1) {
+        while (isAhead()) await sleep(5)
         const body = bodies[i % bodies.length]
         const { status, text } = await service.request('POST', '/v1/certificates', { token: requester, body })
         if (status !== 201) refused.push(text)
@@ -247,6 +270,10 @@ t.test(
     const keys = await readKeys([own])
     const source = await openSource(`${second.url}/roll`, { ca, tokenFile: token })
     const { size } = await exportRoll({ source, folder: out, keys, to: undefined, progress: () => {} })
-    t.match(await follow(own, out), { code: 0, lines: [{ size, entries: size }] }, 'and so is what was exported of it')
+    t.match(
+      await follow({ vkey: own, from: out }),
+      { code: 0, lines: [{ size, entries: size }] },
+      'and so is what was exported of it',
+    )
   },
 )
