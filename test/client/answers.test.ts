@@ -98,13 +98,14 @@ t.test('what a problem says is taken as far as it is one', async (t) => {
 })
 
 t.test('a proxy that answers in its place says as well when to come again', async (t) => {
-  for (const [told, seconds] of [
-    ['600', 600],
-    [new Date(Date.now() + 600_000).toUTCString(), 600],
-    ['0', undefined],
-    ['soon', undefined],
-    [undefined, undefined],
+  for (const [tell, seconds] of [
+    [() => '600', 600],
+    [() => new Date(Date.now() + 600_000).toUTCString(), 600],
+    [() => '0', undefined],
+    [() => 'soon', undefined],
+    [() => undefined, undefined],
   ] as const) {
+    const told = tell()
     answerBy(t, (response) => response.writeHead(429, told === undefined ? {} : { 'retry-after': told }).end('<p>'))
     const failure: Failure = await client.call('GET', '/v1/profiles').then(
       () => new Failure('failed', 'none'),

@@ -380,6 +380,7 @@ t.test('and need not know whose the certificate is', async (t) => {
 })
 
 t.test('lists are looked into, and that of an offline root is brought', async (t) => {
+  await service.service.publishCrls()
   const der = Buffer.from(await (await fetch(`${service.publicUrl}/crl/root.crl`)).arrayBuffer())
   const path = join(folder, 'root.crl')
   await writeFile(path, der)

@@ -26,7 +26,9 @@ t.test('a stand-in that there was no place for is written as soon as there is', 
   const outside = await chancery(['issuer', 'list'])
   t.equal(outside.code, exitCodes.usage, outside.err)
   await sleep(4_500)
-  t.same(told, ['own-certificate.missing', 'anchor.unwritten'], 'it is told of once, and not with each try')
+  // A busy machine may have more to tell: of lists that were late, and the like.
+  const ofAnchors = told.filter((event) => /^(own-certificate|anchor)\./.test(String(event)))
+  t.same(ofAnchors, ['own-certificate.missing', 'anchor.unwritten'], 'it is told of once, and not with each try')
   await rm(standIn, { recursive: true })
   while (!existsSync(standIn)) await sleep(50)
   t.match(await chancery(['issuer', 'list']), { code: 0, out: /^default .* crl-only /m, err: /^$/ })
