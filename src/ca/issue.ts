@@ -457,9 +457,9 @@ const checkSignature = async (
 
 // Step 10 -----------------------------------------------------------------------------------------------------------
 
-/** What an earlier call under the same key has come to. */
+/** What an earlier call under the same key has come to, perhaps at another instance, by an issuer that is new here. */
 const replay = async (deps: IssuanceDeps, row: IssuedRow): Promise<Issued> => {
-  const issuer = deps.issuers.byName(row.issuer)
+  const issuer = await deps.issuers.find(row.issuer)
   return {
     serial: row.serial.toString('hex'),
     certificate: assembleCertificate(row.tbs, row.signature),

@@ -14,6 +14,8 @@ export interface Issuers {
   active(authority: string, keyType: KeyAlgorithmId, now?: Date): Issuer
   /** Also one that has retired. Throws `issuer.not_found`. */
   byName(name: string): Issuer
+  /** The same of one that is in the records, and may have come to be a moment ago: where it is not known, they are followed first. */
+  find(name: string): Promise<Issuer>
   /** Those whose keys are in use, with their states. */
   all(): readonly Placed[]
   /** By the SHA-256 (hex) of its SPKI: a CA's own key is never a subject's. */
@@ -94,14 +96,19 @@ export const openIssuers = async (deps: IssuersDeps): Promise<Issuers> => {
     })
     return reading
   }
+  const byName = (name: string): Issuer => {
+    const issuer = opened.get(name)
+    if (issuer) return issuer
+    throw new Problem('issuer.not_found', `There is no issuer ${JSON.stringify(name)}.`)
+  }
   await refresh()
   await Promise.all([...opened.values()].map(({ opening }) => opening))
   return {
     active: (authority, keyType, now) => view.active(authority, keyType, now),
-    byName: (name) => {
-      const issuer = opened.get(name)
-      if (issuer) return issuer
-      throw new Problem('issuer.not_found', `There is no issuer ${JSON.stringify(name)}.`)
+    byName,
+    find: async (name) => {
+      if (!opened.has(name)) await refresh()
+      return byName(name)
     },
     all: () => view.inUse,
     isIssuerKey: (sha256) => view.keys.has(sha256),

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 
 import t, { type Test } from 'tap'
 
+import type { IssueInput } from '../../src/ca/issuance.ts'
 import { openIssuance } from '../../src/ca/issue.ts'
 import { type IssuerLife, openIssuerLife } from '../../src/ca/issuer-life.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
@@ -75,8 +76,7 @@ const open = async (t: Test) => {
       revoked: () => [],
     })
     const asked = { csr: derFor('web.example.com'), profile: 'server' }
-    const issue = async (more: { readonly validity?: number; readonly issuer?: string } = {}) =>
-      (await issuance.issue(caller, { ...asked, ...more })).issuer
+    const issue = async (more: Partial<IssueInput> = {}) => (await issuance.issue(caller, { ...asked, ...more })).issuer
     return { issuers, life, issue, explain: () => issuance.explain(caller, asked) }
   }
   return { stores, ring, openInstance, faults: () => faultsInRecords(database.ownerUrl, []) }
@@ -113,6 +113,25 @@ t.test('whoever has not followed a move signs with the issuer that is active now
   t.same([...new Set(all)], ['default'])
   t.same(await faults(), [])
 })
+
+t.test(
+  'whoever asks again gets what another instance has issued, also by an issuer that is not known here yet',
+  async (t) => {
+    const { openInstance } = await open(t)
+    const { life, issue } = await openInstance()
+    const late = await openInstance()
+    await stage(life, 'next')
+    await life.move('next', 'activate', how)
+    const asked = { csr: derFor('web.example.com'), idempotencyKey: 'k1' }
+    t.equal(await issue(asked), 'next')
+    t.notOk(
+      late.issuers.all().some(({ issuer }) => issuer.name === 'next'),
+      'as it believes',
+    )
+    t.equal(await late.issue(asked), 'next')
+    await t.rejects(late.issuers.find('none'), { code: 'issuer.not_found' })
+  },
+)
 
 t.test('an issuer that has ended has signed nothing that is still valid', async (t) => {
   const { openInstance } = await open(t)
