@@ -333,11 +333,18 @@ const exactly = (text: string): Pattern => {
 /** One token of a JSON pointer (RFC 6901 3). */
 export const pointer = (key: string): string => show(key).replaceAll('~', '~0').replaceAll('/', '~1')
 
-/** A value as a violation or a check shows it: short, whatever was sent. */
+/**
+ * A value as a violation or a check shows it: short, whatever was sent. There is no half of a character in it, also where it is
+ * cut: many readers of JSON take nothing of a document that has one.
+ */
 export const show = (value: unknown): string => {
   const text = isObject(value) ? '{…}' : Array.isArray(value) ? '[…]' : value === undefined ? '' : String(value)
-  return text.length <= maxShown ? text : `${text.slice(0, maxShown)}…`
+  const shown = text.length <= maxShown ? text : `${text.slice(0, maxShown).replace(firstHalf, '')}…`
+  return shown.toWellFormed()
 }
+
+/** Of a character that takes two units of UTF-16, at the end. */
+const firstHalf = /[\ud800-\udbff]$/
 
 const readers: { readonly [kind in RuledKind]: (text: string) => Pattern | string } = {
   commonName: readCommonNamePattern,

@@ -389,8 +389,14 @@ t.test('whatever was sent is shown short, and as a token of a pointer', async (t
     ['', ''],
     [long, long],
     [`${long}x`, `${long}…`],
+    [`${long.slice(1)}\u{1f510}`, `${long.slice(1)}…`],
+    [`${long.slice(2)}\u{1f510}`, `${long.slice(2)}\u{1f510}`],
+    [`${long.slice(2)}\u{1f510}x`, `${long.slice(2)}\u{1f510}…`],
+    ['a\ud800', 'a\ufffd'],
+    ['\udc00a', '\ufffda'],
   ] as const)
     t.equal(show(value), shown)
+  fc.assert(fc.property(anyString(), (text) => show(text.repeat(40)).isWellFormed()))
   t.equal(pointer('a/b~c/~1'), 'a~1b~0c~1~01')
 })
 
