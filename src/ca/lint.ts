@@ -20,6 +20,7 @@ export interface LintInput {
 
 /** The facts of the TBS, for the rules to be applied once more (incident #25). Throws `policy.lint`. */
 export const lint = (tbs: Buffer, input: LintInput): RecheckFacts => {
+  assertFits(tbs)
   const facts = read(tbs)
   for (const [id, holds] of lints) {
     if (!holds(facts, input)) throw new Problem('policy.lint', `The certificate fails the lint ${id}.`)
@@ -36,6 +37,15 @@ export const lint = (tbs: Buffer, input: LintInput): RecheckFacts => {
     ...(keyUsage && { keyUsage }),
     ...(extendedKeyUsage && { extendedKeyUsage }),
   }
+}
+
+/** What no entry of the roll holds would be found out only once it was signed, and each time that it is asked for. */
+const assertFits = ({ length }: Buffer): void => {
+  if (length > maxTbsOctets)
+    throw new Problem(
+      'policy.lint',
+      `The certificate fails the lint size: ${length} octets to be signed, and its entry on the roll has room for ${maxTbsOctets}.`,
+    )
 }
 
 const read = (tbs: Buffer): TbsFacts => {
@@ -161,3 +171,9 @@ const oid = {
 } as const
 
 const known: ReadonlySet<string> = new Set(Object.values(oid))
+
+/**
+ * With the longest signature, and in base64, it leaves room in its entry for the longest origin. All that a request brings is
+ * less: more is of a profile that fixes very much.
+ */
+export const maxTbsOctets = 36 * 1024

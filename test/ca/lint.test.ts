@@ -2,21 +2,23 @@
  * The last look before the key is touched. The octets come from a builder that shares no code with `src` and can lie:
  * told honestly they are the service's own to the octet, and each lie is found by the lint that is there for it.
  */
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 
 import t from 'tap'
 
 import { type DraftDeps, prepare } from '../../src/ca/draft.ts'
 import type { Issuer } from '../../src/ca/issuer.ts'
-import { type LintInput, lint } from '../../src/ca/lint.ts'
+import { type LintInput, lint, maxTbsOctets } from '../../src/ca/lint.ts'
 import { isProblem } from '../../src/errors.ts'
 import { checksOf, decide, type Plan, recheck } from '../../src/policy/decide.ts'
+import { readOrigin } from '../../src/policy/origin.ts'
 import { parseProfile } from '../../src/policy/profile.ts'
+import { encodeEntry, issuedBy } from '../../src/roll/entries.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { type CertificationRequest, parseRequest } from '../../src/x509/csr.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
-import { encodeTbs } from '../../src/x509/tbs.ts'
+import { encodeCertificate, encodeTbs } from '../../src/x509/tbs.ts'
 import { openTestService } from '../helpers/service.ts'
 import { baseDocument } from '../policy/requests.ts'
 import {
@@ -315,6 +317,28 @@ for (const [id, what, lie, given] of lies) {
     t.equal(found(tbsOf(lie), given), id)
   })
 }
+
+t.test('what is to be signed is no more than fits on the roll, however it is signed and for whom', async (t) => {
+  const filled = (size: number): Buffer =>
+    tbsOf({ extensions: { more: extension('1.2.3.4', octets(Buffer.alloc(size))) } })
+  const others = filled(32_000).length - 32_000
+  t.equal(found(filled(maxTbsOctets - others)), 'extensions.known', 'the largest is looked at')
+  t.match(found(filled(maxTbsOctets - others + 1)), /the lint size: 36865 octets to be signed/)
+  const signed = encodeCertificate(Buffer.alloc(maxTbsOctets), signatureAlgorithm('ml-dsa-87'), Buffer.alloc(4_627))
+  const origin = { user: 'u'.repeat(8_192 - '{"user":""}'.length) }
+  t.same(readOrigin(origin), origin, 'nobody has a longer one')
+  const event = {
+    ...({
+      type: 'certificate.issued',
+      certificate: signed.toString('base64'),
+      serial: serial.toString('hex'),
+    } as const),
+    ...{ issuer: 'i'.repeat(63), principal: 'p'.repeat(128), profile: { name: 'n'.repeat(63), version: 2 ** 31 - 1 } },
+    ...{ request: 'f'.repeat(64), plan: 'f'.repeat(64) },
+    ...issuedBy({ origin, approval: randomUUID() }),
+  }
+  t.ok(encodeEntry(event, new Date()))
+})
 
 t.test('what the plan has of revocation is all that there is to be', async (t) => {
   const none = { crlDistributionPoints: null, authorityInfoAccess: nowhere, more: extension('2.5.29.56', nil) }
