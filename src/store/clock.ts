@@ -11,8 +11,9 @@ export interface DatabaseClock {
   now(): Date
   /** When something happens: the database's time, and no more than the tolerance ahead of ours. */
   eventTime(): Date
-  /** Told of each reading, and of the time of the newest event that was seen. */
-  observe(databaseNow: Date): void
+  /** Told of each reading, and of the milliseconds from when it was asked for to now, by a clock that nobody sets. */
+  observe(databaseNow: Date, tookMs: number): void
+  /** Told of the time of the newest event that was seen. */
   observeEvent(time: Date): void
   readonly toleranceMs: number
   /** Undefined, or the reason why no certificate may be dated by these clocks. */
@@ -42,9 +43,11 @@ export const databaseClock = (clock: () => Date, toleranceMs: number): DatabaseC
     now,
     eventTime: () => new Date(clock().getTime() - Math.max(skewMs, -toleranceMs)),
     readAt: () => readAt,
-    observe: (databaseNow) => {
+    observe: (databaseNow, tookMs) => {
       readAt = clock()
-      skewMs = readAt.getTime() - databaseNow.getTime()
+      const skew = readAt.getTime() - databaseNow.getTime()
+      // It was read at some time in between: whoever was held up meanwhile, as by SIGSTOP, only hears of it late.
+      skewMs = tookMs > promptMs ? Math.min(skew, Math.max(skew - tookMs, skewMs)) : skew
     },
     observeEvent: (time) => {
       if (time > lastEvent) lastEvent = time
@@ -57,6 +60,9 @@ export const databaseClock = (clock: () => Date, toleranceMs: number): DatabaseC
     },
   }
 }
+
+/** Milliseconds. */
+const promptMs = 1_000
 
 const describe = (milliseconds: number): string =>
   `${(Math.abs(milliseconds) / 1000).toFixed(1)} s ${milliseconds > 0 ? 'ahead of' : 'behind'}`

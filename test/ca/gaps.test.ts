@@ -432,7 +432,7 @@ t.test('our own clock, wherever it goes, never dates an event', async (t) => {
   const issue = await process()
   const first = await issue('k1')
   // As if our clock had stepped an hour ahead since the database's was last read.
-  stores.dbClock.observe(new Date(Date.now() + 3_600_000))
+  stores.dbClock.observe(new Date(Date.now() + 3_600_000), 0)
   const second = await issue('k2').catch((error: unknown) => error)
   const { time } = await stores.roll.head()
   t.ok(time.getTime() < Date.now() + 5_000, 'the roll is not ahead of the database')

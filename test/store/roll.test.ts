@@ -4,10 +4,13 @@ import { setTimeout } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
+import { codec } from '../../src/codec.ts'
 import { openSource } from '../../src/commands/roll/source.ts'
 import type { RollEvent } from '../../src/roll/entries.ts'
 import type { Stores } from '../../src/service.ts'
 import { databaseClock } from '../../src/store/clock.ts'
+import type { Database } from '../../src/store/database.ts'
+import { openRollWriter } from '../../src/store/roll.ts'
 import { openSql } from '../helpers/sql.ts'
 import { openTestStores } from './stores.ts'
 
@@ -177,10 +180,49 @@ t.test('the clock of the database counts until it runs further ahead of ours tha
     [86_400_000, 5_000],
   ] as const) {
     const clock = databaseClock(() => ours, 5_000)
-    clock.observe(new Date(ours.getTime() + aheadMs))
+    clock.observe(new Date(ours.getTime() + aheadMs), 0)
     t.equal(clock.eventTime().getTime() - ours.getTime(), dated, `${aheadMs} ms ahead`)
     t.equal(clock.fault() === undefined, Math.abs(aheadMs) <= 5_000)
   }
+})
+
+t.test('a reading of the clock that was heard late says only what it can', async (t) => {
+  let ours = Date.UTC(2030, 0, 1)
+  const clock = databaseClock(() => new Date(ours), 5_000)
+  const skewAfter = (aheadMs: number, tookMs: number): number => {
+    clock.observe(new Date(ours + aheadMs), tookMs)
+    return clock.now().getTime() - ours
+  }
+  t.equal(skewAfter(100, 1_000), 100, 'one that came at once is the newest')
+  t.equal(skewAfter(-3_600_000, 3_600_000), 0, 'read when it was asked for, at the earliest')
+  t.equal(skewAfter(-3_600_000, 3_600_200), 0, 'and what was known before holds where it can')
+  t.equal(skewAfter(200, 10_000), 200, 'or when it was heard, at the latest')
+  t.equal(skewAfter(-20_000, 10_000), -10_000)
+  ours += 86_400_000
+  t.equal(skewAfter(-86_400_000, 10), -86_400_000, 'a clock that was set is found out')
+})
+
+t.test('whoever was stopped while the head was read does not take its clock for a wrong one', async (t) => {
+  const clock = databaseClock(() => new Date(), 1_000)
+  const stop = (milliseconds: number): void => {
+    const until = performance.now() + milliseconds
+    while (performance.now() < until);
+  }
+  let stopMs = 0
+  const stopped: Database = {
+    ...db,
+    query: async <Row>(...asked: Parameters<Database['query']>) => {
+      const answer = await db.query<Row>(...asked)
+      stop(stopMs)
+      return answer
+    },
+  }
+  const { head } = openRollWriter(stopped, codec, clock)
+  await head()
+  stopMs = 1_500
+  await head()
+  t.equal(clock.fault(), undefined)
+  t.ok(Math.abs(clock.now().getTime() - Date.now()) < 1_000, 'nor is what has expired meanwhile still good')
 })
 
 t.test('the database refuses a gap, an overlap and a head that goes back, whoever writes', async (t) => {
