@@ -360,7 +360,7 @@ const openCycle = async (
   parts.add(closeRoll)
   metrics.watchWitnesses(witnesses.figures)
   const { sign } = checkpoints
-  const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, sign, ...limits })
+  const recorder = openRecorder({ db, dbClock, roll, meter: metrics, log, clock, newId, sign, ...limits })
   parts.add(() => recorder.drain().finally(recorder.close))
   const store = openApprovalStore({ db, roll, newId, proposed: () => metrics.requestEnded('created') })
   const issuance = openIssuance({

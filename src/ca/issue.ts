@@ -399,10 +399,12 @@ interface Asking {
 
 /**
  * An intent may wait for the records for longer than anybody is believed. Nothing is signed by what was taken away or replaced
- * until it was there: who asked is turned down, or told to ask again where that may end otherwise.
+ * until it was there: who asked is turned down, or told to ask again where that may end otherwise. Nor is anything that was dated
+ * by a clock that has been set meanwhile: the records have told what theirs says.
  */
 const assertStill = async (deps: IssuanceDeps, { caller, grants, input }: Asking, intent: Intent): Promise<void> => {
   try {
+    deps.assertClock()
     const known = await caller.again?.()
     if (known === undefined) return
     const held = authorise(deps, known, input)

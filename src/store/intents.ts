@@ -1,7 +1,8 @@
 /** Intents as they are recorded: many in one statement, each on the condition that nothing stands against it. */
 import type { Intent } from '../ca/recorder.ts'
+import type { DatabaseClock } from './clock.ts'
 import { columnsOf } from './columns.ts'
-import type { Queryable, Statement } from './database.ts'
+import type { Database, Statement } from './database.ts'
 import { type Asked, type BookedIntent, bookedIntents, type IntentEnd, type NoRoom } from './limit-uses.ts'
 import { originText } from './origins.ts'
 
@@ -68,7 +69,7 @@ const insertIntentsText = (booked?: ReturnType<typeof bookedIntents>): string =>
       on conflict (principal, idempotency_key, attempt) where idempotency_key is not null do nothing
       returning serial
     )${booked?.uses ?? ''}
-    select count(*)::integer as recorded,
+    select count(*)::integer as recorded, clock_timestamp() as now,
       case when count(*) < $${columns.next}::integer then string_agg(encode(serial, 'hex'), ' ') end as serials,
       case when count(*) < $${columns.next}::integer then (select json_object_agg(encode(serial, 'hex'), obstacle) from judged) end as obstacles
       ${booked?.answer ?? ''}
@@ -80,8 +81,15 @@ const insertBookedStatement = {
   text: insertIntentsText(bookedIntents(`$${columns.next + 1}`, `$${columns.next + 2}`)),
 }
 
+export interface IntentsDeps {
+  readonly db: Database
+  /** Told what the database's clock says: what was dated by one that has been set since is not signed. */
+  readonly dbClock: Pick<DatabaseClock, 'observe'>
+}
+
 interface IntentsRecorded {
   readonly recorded: number
+  readonly now: Date
   readonly serials: string | null
   /** What stood against each serial. */
   readonly obstacles: Readonly<Record<string, Exclude<IntentEnd, 'recorded' | 'taken'> | null>> | null
@@ -89,19 +97,29 @@ interface IntentsRecorded {
 
 export const isBooked = (intent: Intent): intent is BookedIntent => intent.booking !== undefined
 
-export const insertIntents = async (db: Queryable, batch: readonly Intent[]): Promise<IntentEnd[]> => {
-  const { rows } = await db.query<IntentsRecorded>(insertIntentsStatement, [...valuesOf(batch), batch.length])
-  return intentEnds(batch, rows[0])
-}
+export const insertIntents = async (deps: IntentsDeps, batch: readonly Intent[]): Promise<IntentEnd[]> =>
+  intentEnds(batch, await ask(deps, insertIntentsStatement, [...valuesOf(batch), batch.length]))
 
 export const insertBooked = async (
-  db: Queryable,
+  deps: IntentsDeps,
   batch: readonly BookedIntent[],
   { ledgers, uses }: Asked,
 ): Promise<IntentEnd[] | NoRoom> => {
-  const values = [...valuesOf(batch), batch.length, ledgers, uses]
-  const { rows } = await db.query<IntentsRecorded & Partial<NoRoom>>(insertBookedStatement, values)
-  return rows[0]?.ledgers ? { ledgers: rows[0].ledgers } : intentEnds(batch, rows[0])
+  const answer = await ask(deps, insertBookedStatement, [...valuesOf(batch), batch.length, ledgers, uses])
+  return answer?.ledgers ? { ledgers: answer.ledgers } : intentEnds(batch, answer)
+}
+
+const ask = async (
+  { db, dbClock }: IntentsDeps,
+  statement: Statement,
+  values: readonly unknown[],
+): Promise<(IntentsRecorded & Partial<NoRoom>) | undefined> => {
+  const asked = performance.now()
+  const {
+    rows: [answer],
+  } = await db.query<IntentsRecorded & Partial<NoRoom>>(statement, values)
+  if (answer) dbClock.observe(answer.now, performance.now() - asked)
+  return answer
 }
 
 const intentEnds = (batch: readonly Intent[], answer: IntentsRecorded | undefined): IntentEnd[] => {

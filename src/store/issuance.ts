@@ -13,11 +13,11 @@ import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
 import { constraintOf, type Database, type Statement } from './database.ts'
 import { type EnrolmentDeps, enrol, isUnavailable, retryPausesMs } from './enrolments.ts'
-import { insertBooked, insertIntents, isBooked, selectKeyStanding } from './intents.ts'
+import { type IntentsDeps, insertBooked, insertIntents, isBooked, selectKeyStanding } from './intents.ts'
 import { type IntentEnd, openLimited } from './limit-uses.ts'
 import { openRefusals } from './refusals.ts'
 
-export interface RecorderDeps extends EnrolmentDeps {
+export interface RecorderDeps extends EnrolmentDeps, IntentsDeps {
   readonly meter: Meter
   readonly clock: () => Date
   readonly newId: () => string
@@ -31,7 +31,7 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
   // A batch has a price, whatever its size, on both sides: intents wait for those whose draft is under way (with 32 clients 16
   // of them go together instead of 11, with 128 33 instead of 25).
   const intents = openBatch({
-    run: (batch: readonly Intent[]) => insertIntents(db, batch),
+    run: (batch: readonly Intent[]) => insertIntents(deps, batch),
     max: maxBatch,
     lanes: 1,
     isolate: isOfOneItem,
@@ -41,7 +41,7 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
   // Apart, so that whoever has no limits waits for nobody who has.
   const booked = openLimited({
     ...{ db, meter, max: maxBatch, isolate: isOfOneItem },
-    insert: (batch, asked) => insertBooked(db, batch, asked),
+    insert: (batch, asked) => insertBooked(deps, batch, asked),
   })
   const recordIntent = (intent: Intent): Promise<IntentEnd> =>
     isBooked(intent) ? booked.add(intent) : intents.add(intent)

@@ -27,11 +27,11 @@ import { parseTbs } from '../../src/x509/certificate.ts'
 import type { CheckSignature } from '../../src/x509/csr.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { faultsInRecords } from '../crash/checker.ts'
-import { openReplica } from '../helpers/replica.ts'
+import { openReplica, type ReplicaOptions } from '../helpers/replica.ts'
 import { derFor } from '../http/people.ts'
 
-const open = async (t: Test) => {
-  const { database, stores, keys } = await openReplica(t)
+const open = async (t: Test, options: ReplicaOptions = {}) => {
+  const { database, stores, keys } = await openReplica(t, options)
   const grants = await stores.access.listGrants('admin')
   const caller = { principal: 'admin', proof: { kind: 'own' } as const, grants }
   t.ok(hasRole(caller, 'requester'))
@@ -439,6 +439,25 @@ t.test('our own clock, wherever it goes, never dates an event', async (t) => {
   const third = await issue('k3')
   t.same(await faultsFound([first, third].map((issued, i) => ({ key: `k${2 * i + 1}`, issued }))), [])
   t.ok(second)
+})
+
+t.test('a clock of ours that was set is found out by the intent, and nothing is signed by it', async (t) => {
+  let aheadMs = 0
+  const { process, endOpen, outcomes, stores } = await open(t, { clock: () => new Date(Date.now() + aheadMs) })
+  const issue = await process()
+  await issue('k1')
+  const { time } = await stores.roll.head()
+  // So that the newest event does not tell already.
+  while (Date.now() - time.getTime() < 1_000) await withinMs(20)
+  for (const jumpMs of [3_600_000, -5_500]) {
+    aheadMs = jumpMs
+    await t.rejects(issue(`k ${jumpMs}`), { code: 'clock.skewed', kind: { retryable: true } })
+    aheadMs = 0
+    await stores.roll.head()
+  }
+  t.same((await outcomes()).sort(), ['certificate', 'unsigned', 'unsigned'])
+  t.equal(await endOpen(), 0)
+  await issue('k2')
 })
 
 t.test('the head cannot be moved without its entries, by anyone', async (t) => {

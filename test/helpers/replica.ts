@@ -23,13 +23,14 @@ export interface ReplicaOptions {
   readonly env?: Readonly<Record<string, string>>
   /** Shares the database and the data folder of this one. */
   readonly beside?: Replica
+  readonly clock?: () => Date
 }
 
 interface Teardown {
   teardown(close: () => Promise<void>): void
 }
 
-export const openReplica = async (t: Teardown, { env = {}, beside }: ReplicaOptions = {}): Promise<Replica> => {
+export const openReplica = async (t: Teardown, { env = {}, beside, clock }: ReplicaOptions = {}): Promise<Replica> => {
   const database = beside?.database ?? (await openTestDatabase(t))
   const data = beside?.config.dataDir ?? (await mkdtemp(join(tmpdir(), 'chancery-replica-')))
   if (!beside) t.teardown(() => rm(data, { recursive: true, force: true }))
@@ -40,7 +41,7 @@ export const openReplica = async (t: Teardown, { env = {}, beside }: ReplicaOpti
     CHANCERY_PUBLIC_URL: 'http://pki.test',
     ...env,
   })
-  const stores = await openStores({ config, databaseUrl: database.servingUrl, log: quiet })
+  const stores = await openStores({ config, databaseUrl: database.servingUrl, log: quiet, ...(clock && { clock }) })
   t.teardown(async () => {
     stores.policies.close()
     // A service over these stores has closed them itself.
