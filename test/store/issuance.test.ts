@@ -19,24 +19,21 @@ const open = async (t: Test, beside?: Replica) => {
   const meter: Meter = { ...silentMeter, batch: (kind, size) => void (kind === 'intent' && batches.push(size)) }
   const recorder = openRecorder({ ...stores, meter, refusalsPerMinute: 60 })
   t.teardown(recorder.close)
-  /** Records an intent of the request under this key. */
-  const intend = async (
-    key: string,
-    attempt: number,
-    keySha256: Intent['keySha256'] = randomBytes(32),
-  ): Promise<Intent> => {
-    const intent: Intent = {
-      request: { principal: 'admin', key, digest: Buffer.alloc(32, key) },
-      attempt,
-      serial: randomBytes(16),
-      issuer: 'default',
-      states: ['active'],
-      shard: 0,
-      profile: { name: 'server', version: 1 },
-      tbs: randomBytes(100),
-      plan: Buffer.alloc(32),
-      keySha256,
-    }
+  /** Of the request under this key. */
+  const intentOf = (key: string, attempt: number, keySha256: Intent['keySha256'] = randomBytes(32)): Intent => ({
+    request: { principal: 'admin', key, digest: Buffer.alloc(32, key) },
+    attempt,
+    serial: randomBytes(16),
+    issuer: 'default',
+    states: ['active'],
+    shard: 0,
+    profile: { name: 'server', version: 1 },
+    tbs: randomBytes(100),
+    plan: Buffer.alloc(32),
+    keySha256,
+  })
+  const intend = async (...asked: Parameters<typeof intentOf>): Promise<Intent> => {
+    const intent = intentOf(...asked)
     t.equal(await recorder.recordIntent(intent), 'recorded')
     return intent
   }
@@ -66,7 +63,7 @@ const open = async (t: Test, beside?: Replica) => {
       await setTimeout(100)
     }
   }
-  return { replica, recorder, batches, intend, outcomesOf, askEach, tellReads, readOfOutcomes }
+  return { replica, recorder, batches, intentOf, intend, outcomesOf, askEach, tellReads, readOfOutcomes }
 }
 
 interface Reads {
@@ -120,6 +117,22 @@ t.test('intents wait for one that is expected, and are recorded with it', async 
   over()
   await Promise.all([...first, last])
   t.same(batches, [3])
+})
+
+t.test('an intent that the database does not take fails alone, wherever in a batch it is', async (t) => {
+  const { recorder, intentOf, batches } = await open(t)
+  const bad = { principal: 'nobody\0', key: null, digest: Buffer.alloc(32) }
+  for (const place of [0, 1, 63, 64, 126, 127]) {
+    const intents = Array.from({ length: 128 }, (_, i) => intentOf(`${place} ${i}`, 1))
+    const ends = await Promise.allSettled(
+      intents.map((intent, i) => recorder.recordIntent(i === place ? { ...intent, request: bad } : intent)),
+    )
+    t.same(
+      ends.flatMap(({ status }, i) => (status === 'rejected' ? i : [])),
+      [place],
+    )
+  }
+  t.same(batches, Array(6).fill(128))
 })
 
 t.test('a second certificate of one request is refused alone, and whoever is in its batch is enrolled', async (t) => {
