@@ -268,16 +268,20 @@ const openNew = async (path: string): Promise<FileHandle> => {
 const exportRecords = async (asked: ExportAsked): Promise<void> => {
   const { client, path, query, form, name, sink, partial, isOurs, file, place, progress } = asked
   const tail = openTail()
+  let statement: Statement | undefined
   // Told where it is written.
   sink.on('error', () => {})
   try {
     const { rows: total } = progress ? await countOf(client, path, query) : { rows: 0 }
     await client.stream(path, { query, accept: accepts[form] }, async (chunk) => {
       tail.add(chunk)
-      // An estimate may have been too low.
-      progress?.update(tail.lines, Math.max(total, tail.lines, 1))
+      const rows = tail.lines - beside[form]
+      // An estimate may have been too low: how many they are is known once they are there.
+      if (rows > 0 && rows !== total) progress?.update(rows, Math.max(total, rows + 1))
       await written(sink, chunk)
     })
+    statement = statements[form](tail.text())
+    if (statement?.complete && statement.rows > 0) progress?.update(statement.rows, statement.rows)
   } catch (error) {
     if (partial !== undefined) sink.end()
     const isThere = partial !== undefined && (await isOurs?.()) === true
@@ -288,7 +292,6 @@ const exportRecords = async (asked: ExportAsked): Promise<void> => {
   } finally {
     progress?.end()
   }
-  const statement = statements[form](tail.text())
   if (sink !== process.stdout) {
     sink.end()
     await finished(sink).catch((error: Error) => {
@@ -360,6 +363,9 @@ const statements: Readonly<Record<Form, (tail: string) => Statement | undefined>
 
 /** Rows, where nobody says how many. */
 const usual = '100'
+
+/** Lines that are no rows: the last one, and the names of the columns. */
+const beside: Readonly<Record<Form, number>> = { csv: 2, ndjson: 1 }
 
 /** Whole or not, as of its last line. */
 const replacements: Readonly<Record<Form, Replacement>> = {

@@ -188,7 +188,7 @@ t.test('an export that is not whole never looks as if it were', async (t) => {
   t.teardown(() => server.close())
   const env = { CHANCERY_CACERT: anchor, CHANCERY_URL: `https://127.0.0.1:${(server.address() as AddressInfo).port}` }
   for (const [name, code, sentence] of [
-    ['whole', 0, /whole holds 1 events, as of a roll of 7 entries\.\n/],
+    ['whole', 0, /^1 of 1 \(100 %\)\n\S+whole holds 1 events, as of a roll of 7 entries\.\n$/],
     ['cut', exitCodes.later, /The answer broke off: .*cut\.partial holds what came, and is not whole\.\n/],
     ['short', exitCodes.later, /The export broke off: it lacks its last line\. .*short\.partial is not whole\.\n/],
     ['half', exitCodes.later, /it lacks its last line/],
