@@ -223,12 +223,21 @@ const addSearchCommand = (roll: Command): void => {
         now: new Date(),
         progress: progress.update,
       }).finally(progress.end)
-      const { items, checkpoint } = found
+      const { items, checkpoint, abandoned } = found
       const rows = items.map((row) => ({ ...row, profile: `${row.profile.name}@${row.profile.version}` }))
       const end = `${items.length === 1 ? '1 certificate' : `${items.length} certificates`} for ${visible(options.name)} among ${checkpoint.size} entries of ${checkpoint.origin}, and no others.\n`
-      outputOf(options).show(found, (rows.length > 0 ? formatTable(rows, foundColumns) : '') + end)
+      outputOf(options).show(
+        found,
+        (rows.length > 0 ? formatTable(rows, foundColumns) : '') + end + abandonedText(abandoned),
+      )
     })
 }
+
+/** What no entry tells the names of cannot be left unsaid where it is said that there are no others. */
+const abandonedText = (count: number): string =>
+  count === 0
+    ? ''
+    : `Of ${count === 1 ? '1 issuance that was abandoned' : `${count} issuances that were abandoned`} no entry tells the names: what may have been signed, nobody got, and its serial is on the lists of revocations ("chancery audit events --type issuance.abandoned").\n`
 
 const foundColumns = ['index', 'serial', 'status', 'profile', 'principal', 'subject', 'names', 'notAfter']
 

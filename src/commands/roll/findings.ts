@@ -35,13 +35,15 @@ export interface Verified {
   readonly from: number
   /** Against how many signed checkpoints. */
   readonly checkpoints: number
+  /** Of the newest checkpoint of the source: each whose key was given, and when it cosigned it; null: it has not. */
+  readonly witnesses?: readonly { readonly name: string; readonly time: string | null }[]
 }
 
 /** Ends with exit code 3 when there is a finding. */
 export const showReport = (out: Output, verified: Verified, report: Report): void => {
   const findings = report.findings()
   const count = report.count()
-  const { size, root, from, checkpoints } = verified
+  const { size, root, from, checkpoints, witnesses = [] } = verified
   out.show(
     { ...verified, found: count, findings },
     [
@@ -49,6 +51,9 @@ export const showReport = (out: Output, verified: Verified, report: Report): voi
       ...(count > findings.length ? [`… and ${countText(count - findings.length)} more`] : []),
       `${countText(size)} entries${from > 0 ? `, from ${countText(from)} on` : ''}, ${checkpoints === 1 ? '1 checkpoint' : `${countText(checkpoints)} checkpoints`}: ${count === 0 ? 'nothing found' : `${countText(count)} found`}.`,
       `root ${root ?? 'unknown'}`,
+      ...witnesses.map(({ name, time }) =>
+        visible(time === null ? `not cosigned by ${name}, who may see another roll` : `cosigned by ${name} at ${time}`),
+      ),
       ...(checkpoints === 0
         ? ['Nothing signed was compared: whoever may write there could have made all of it anew.']
         : []),

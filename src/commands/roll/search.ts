@@ -4,6 +4,7 @@
  */
 import { hash } from 'node:crypto'
 
+import { isProblem } from '../../errors.ts'
 import { emptyEdge, extend } from '../../roll/edge.ts'
 import { isRollFault } from '../../roll/fault.ts'
 import { type EntryOf, parseEntry, type RollEntry } from '../../roll/forms.ts'
@@ -35,6 +36,8 @@ export interface Found {
   readonly checkpoint: { readonly origin: string; readonly size: number; readonly root: string }
   /** As `GET /v1/certificates?name=` tells them, in its order, as they stand at the checkpoint. */
   readonly items: readonly FoundCertificate[]
+  /** Issuances whose certificate may have been signed, and that nobody got: their entries have no names, so any may be meant. */
+  readonly abandoned: number
 }
 
 export interface FoundCertificate {
@@ -64,7 +67,7 @@ export const searchRoll = async ({ source, keys, name, at, now, progress }: Sear
       'refused',
       `These are not the ${size} entries that the checkpoint was signed over: "chancery roll verify${at === undefined ? '" says which' : ' --checkpoint" compares them with it'}.`,
     )
-  return { checkpoint: { origin, size, root: root.toBase64() }, items: found.items(now) }
+  return { checkpoint: { origin, size, root: root.toBase64() }, items: found.items(now), abandoned: found.abandoned() }
 }
 
 const unreadable = (message: string): Failure => new Failure('refused', `${message}: what is in it cannot be known.`)
@@ -75,7 +78,7 @@ const parsed = (octets: Uint8Array, index: number): RollEntry => {
     return parseEntry(octets)
   } catch (error) {
     if (!isRollFault(error)) throw error
-    throw new Failure('refused', `Entry ${index} cannot be read: ${error.detail}.`)
+    throw new Failure('refused', `Entry ${index} cannot be read: ${error.detail}${whose}`)
   }
 }
 
@@ -93,6 +96,7 @@ type Change = EntryOf<'certificate.revoked'> & { readonly index: number }
 const openFound = (range: NameRange) => {
   const matches = new Map<string, Match>()
   const changes = new Map<string, Change>()
+  let abandoned = 0
   return {
     see: (entry: RollEntry, index: number): void => {
       if (entry.type === 'certificate.issued') {
@@ -102,7 +106,9 @@ const openFound = (range: NameRange) => {
       } else if (entry.type === 'certificate.revoked' && matches.has(entry.serial))
         changes.set(entry.serial, { ...entry, index })
       else if (entry.type === 'certificate.released') changes.delete(entry.serial)
+      else if (entry.type === 'issuance.abandoned') abandoned += 1
     },
+    abandoned: (): number => abandoned,
     items: (now: Date): readonly FoundCertificate[] =>
       [...matches.values()]
         .sort((a, b) => (a.key === b.key ? b.index - a.index : a.key < b.key ? -1 : 1))
@@ -114,7 +120,8 @@ const factsOf = ({ certificate }: EntryOf<'certificate.issued'>, index: number):
   try {
     return parseCertificate(Buffer.from(certificate, 'base64')).facts
   } catch (error) {
-    throw new Failure('refused', `The certificate of entry ${index} cannot be read: ${(error as Error).message}`)
+    const why = isProblem(error) ? error.detail : (error as Error).message
+    throw new Failure('refused', `The certificate of entry ${index} cannot be read: ${why}${whose}`)
   }
 }
 
@@ -154,4 +161,6 @@ const revocationOf = ({ reason, revokedAt, invalidityDate, by, index }: Change) 
   ...{ by, index },
 })
 
+/** Its tree is not computed to the end, so that nothing is known of it yet. */
+const whose = '; "chancery roll verify" says whether it is the one that the checkpoint was signed over.'
 const hasher = openTreeHasher(sha256)

@@ -134,7 +134,22 @@ const verifyFrom = async (before: VerifierState | undefined, begun: Begun): Prom
   const passed = fresh.filter((one) => !isAhead(one))
   if (root !== undefined) for (const one of passed) await comparePassed(one, { tiles, size, root, keys, tell })
   if (found === 0) await state?.save(await verifier.save())
-  return { size, root: root?.toBase64() ?? null, from, checkpoints: ahead.length + passed.length }
+  return {
+    ...{ size, root: root?.toBase64() ?? null, from, checkpoints: ahead.length + passed.length },
+    ...(keys.witnesses.length > 0 && { witnesses: await witnessesOf(newest, begun) }),
+  }
+}
+
+/** That one has not cosigned it is no fault of the roll: it may be away. Whoever gives its key wants to know. */
+const witnessesOf = async (
+  { note }: SeenCheckpoint,
+  { keys, source }: Begun,
+): Promise<NonNullable<Verified['witnesses']>> => {
+  const { cosignatures } = await openNote(note, keys, source.name)
+  return keys.witnesses.map((witness) => {
+    const { time } = cosignatures.find(({ key }) => key === witness) ?? {}
+    return { name: witness.name, time: time === undefined ? null : new Date(1_000 * time).toISOString() }
+  })
 }
 
 /**
