@@ -173,6 +173,8 @@ const dnsFault = (value: string, isLabel: IsLabel = isALabel): string | undefine
   if (value.length > 253) return 'is longer than 253 characters'
   const wildcard = value.startsWith('*.')
   const host = wildcard ? value.slice(2) : value
+  if (/[\u0080-\uffff]/.test(host))
+    return 'has characters beyond ASCII; an internationalized name is written in its xn-- form (A-labels, RFC 5890)'
   if (!dnsForm.test(host)) return 'is not labels of letters, digits and inner hyphens, of at most 63 characters'
   if (wildcard && !host.includes('.')) return 'has a wildcard above fewer than two labels'
   const top = host.slice(host.lastIndexOf('.') + 1)

@@ -420,6 +420,8 @@ t.test(
       ['10.0.0.1:443', /an IP address is not/],
       ['2001:db8::/32', /an IP address is not/],
       ['::ffff:10.0.0.1', /an IP address is an IPv4 address inside an IPv6 address/],
+      ['bücher.example.com', /a DNS name has characters beyond ASCII; .* in its xn-- form/],
+      ['*.bücher.example.com', /a DNS name has characters beyond ASCII; .* in its xn-- form/],
       ['web.example.com:443', /a DNS name is not labels/],
       ['web.example.com:443/path', /a DNS name is not labels/],
       ['*.example.com:443', /a DNS name is not labels/],
