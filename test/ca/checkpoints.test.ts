@@ -21,19 +21,23 @@ const origin = 'ca.example.com/roll'
 const fine = (): undefined => undefined
 
 /** Over a roll that is in memory, with a key that does what a test says, and an anchor that takes what a test lets it. */
-const openWorld = (size = 300) => {
+const openWorld = (size = 300, deadlineMs = 300) => {
   const { privateKey, publicKey } = generateKeyPairSync('ed25519')
   const spki = publicKey.export({ format: 'der', type: 'spki' })
   const verifierKey = makeVerifierKey({ name: origin, type: 'ed25519', publicKey: spki.subarray(12) }, sha256)
   const world = {
     head: headAt(size),
-    /** Instead of the signatures. */
-    signing: fine as (messages: readonly Buffer[]) => Promise<readonly (Buffer | SigningFault)[]> | undefined,
+    /** Instead of the signatures, which it is given as well. */
+    signing: fine as (
+      messages: readonly Buffer[],
+      right: readonly Buffer[],
+    ) => Promise<readonly (Buffer | SigningFault)[]> | undefined,
     anchoring: fine as (checkpoint: Checkpoint) => Promise<void> | undefined,
     looking: fine as () => Promise<RollHead> | undefined,
     /** What is done to a tile before it is read. */
     spoiling: undefined as ((tile: HashTile, octets: Buffer) => Buffer) | undefined,
     cosigned: undefined as Published | undefined,
+    pausing: (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds)),
     signed: [] as number[],
     anchored: [] as number[],
     verifierKey,
@@ -46,7 +50,8 @@ const openWorld = (size = 300) => {
       spki,
       sign: async (messages) => {
         world.signed.push(messages.length)
-        return (await world.signing(messages)) ?? messages.map((message) => sign(null, message, privateKey))
+        const right = messages.map((message) => sign(null, message, privateKey))
+        return (await world.signing(messages, right)) ?? right
       },
       close: async () => {},
     },
@@ -64,8 +69,8 @@ const openWorld = (size = 300) => {
     },
     hasher,
     cosigned: () => world.cosigned,
-    deadlineMs: 300,
-    sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+    deadlineMs,
+    sleep: (milliseconds) => world.pausing(milliseconds),
   })
   const trust = { roll: [verifierKey], hasher, verify: verifyNote }
   return {
@@ -112,9 +117,9 @@ t.test('proofs of batches that come at once are each against their own head, and
   const { world, checkpoints, verify } = openWorld()
   const asked = [
     [298, 300],
+    [310, 400],
     [301, 305],
     [304, 305],
-    [310, 400],
   ] as const
   const proofs = await Promise.all(asked.map(([index, size]) => checkpoints.proofOf(enrolled(index, size))))
   for (const [i, [index, size]] of asked.entries())
@@ -166,13 +171,18 @@ t.test('no proof is handed out that does not lead to the checkpoint, whichever t
 t.test('a key that does not sign is tried again within the deadline, and then told of until it signs', async (t) => {
   const { world, checkpoints, verify } = openWorld()
   const away = new SigningFault('before', 'it is away')
-  let tries = 0
+  const order: string[] = []
   world.signing = async (messages) => {
-    tries += 1
-    return tries < 3 ? messages.map(() => away) : (undefined as never)
+    order.push('tried')
+    return order.length < 5 ? messages.map(() => away) : (undefined as never)
+  }
+  const { pausing } = world
+  world.pausing = async (milliseconds) => {
+    await pausing(milliseconds)
+    order.push('waited')
   }
   t.match(await verify(5, await checkpoints.proofOf(enrolled(5, 300))), { ok: true }, 'it came back in time')
-  t.equal(tries, 3)
+  t.same(order, ['tried', 'waited', 'tried', 'waited', 'tried'])
   checkpoints.assertAvailable()
 
   for (const [signing, reason] of [
@@ -226,21 +236,44 @@ t.test('a key that hangs is asked once, however many want to know, and within th
   t.equal(world.signed.length, before + 2, 'and is tried anew')
 })
 
-t.test('a wrong signature is handed to nobody, and a whole batch with it', async (t) => {
-  const { world, checkpoints } = openWorld()
-  world.signing = async (messages) =>
-    (await Promise.all(messages.map(async (_, i) => Buffer.alloc(64, i)))) as readonly Buffer[]
-  await t.rejects(checkpoints.newest(), { code: 'key.bad_signature' })
-  await isRed(t, checkpoints, 'key.bad_signature')
-  const told = await Promise.allSettled([1, 2, 3].map((index) => checkpoints.proofOf(enrolled(index, 300))))
-  t.same(
-    told.map(({ status }) => status),
-    ['rejected', 'rejected', 'rejected'],
-  )
-  world.signing = fine
-  await checkpoints.follow()
-  checkpoints.assertAvailable()
+t.test('a key that takes its time is asked once', async (t) => {
+  const { world, checkpoints } = openWorld(300, 60_000)
+  world.signing = () => new Promise((resolve) => setTimeout(() => resolve(undefined as never), 20))
   t.equal((await checkpoints.newest()).size, 300)
+  t.same(world.signed, [1])
+})
+
+t.test('at the end what came last is kept elsewhere, and a key that nobody wanted is left alone', async (t) => {
+  const { world, checkpoints } = openWorld()
+  t.equal(await checkpoints.probe(), undefined)
+  await checkpoints.end()
+  t.same([world.signed, world.anchored], [[], []])
+  await checkpoints.newest()
+  world.head = headAt(420)
+  await checkpoints.end()
+  t.same(world.anchored, [300, 420])
+})
+
+t.test('a wrong signature is handed to nobody, and a whole batch with it', async (t) => {
+  for (const [what, signing] of [
+    ['all', async (messages: readonly Buffer[]) => messages.map((_, i) => Buffer.alloc(64, i))],
+    ['the last', async (_: unknown, right: readonly Buffer[]) => [...right.slice(0, -1), Buffer.alloc(64)]],
+    ['the first', async (_: unknown, right: readonly Buffer[]) => [Buffer.alloc(64), ...right.slice(1)]],
+    ['one for another', async (_: unknown, right: readonly Buffer[]) => right.toReversed()],
+  ] as const) {
+    const { world, checkpoints } = openWorld()
+    await checkpoints.follow()
+    world.signing = signing
+    const told = await Promise.allSettled([310, 320].map((size) => checkpoints.proofOf(enrolled(300, size))))
+    for (const one of told) t.match(one, { status: 'rejected', reason: { code: 'key.bad_signature' } }, what)
+    await isRed(t, checkpoints, 'key.bad_signature')
+    t.equal((await checkpoints.newest()).size, 300, what)
+    world.signing = fine
+    world.head = headAt(320)
+    await checkpoints.follow()
+    checkpoints.assertAvailable()
+    t.equal((await checkpoints.newest()).size, 320)
+  }
 })
 
 t.test('what cannot be kept elsewhere is not handed out, and is as soon as it can be', async (t) => {
@@ -286,6 +319,11 @@ t.test('what is shown has cosignatures where there are fresh ones, and is never 
     world.cosigned = { origin, ...headAt(size), note: 'cosigned' }
   }
   await shows(300, false)
+  world.looking = () => {
+    throw new Error('nobody need look')
+  }
+  await shows(300, false)
+  world.looking = fine
   cosign(290)
   await shows(300, false)
   cosign(300)
@@ -317,3 +355,43 @@ t.test(
     t.same(world.signed, [1])
   },
 )
+
+t.test('however many ask for more than there is, the records are looked at again after a pause only', async (t) => {
+  const { world, checkpoints } = openWorld()
+  let looks = 0
+  world.looking = () => {
+    looks += 1
+    return undefined
+  }
+  const pauses: { readonly milliseconds: number; readonly end: () => void }[] = []
+  world.pausing = (milliseconds) => new Promise((end) => pauses.push({ milliseconds, end }))
+  const all = [300, 650, 650, 640].map((size) => checkpoints.newest(size))
+  t.equal((await all[0])?.size, 300)
+  world.head = headAt(650)
+  t.equal(looks, 1)
+  t.equal(pauses.length, 1)
+  t.ok((pauses[0]?.milliseconds ?? 0) > 0)
+  pauses[0]?.end()
+  t.same(
+    (await Promise.all(all)).map(({ size }) => size),
+    [300, 650, 650, 650],
+  )
+  t.equal(looks, 2)
+  pauses[1]?.end()
+  await new Promise((resolve) => setImmediate(resolve))
+  t.equal((await checkpoints.newest(650)).size, 650)
+  t.equal(looks, 2, 'what is there is told without one')
+})
+
+t.test('a look that finds nothing is no reason to keep the next one waiting', async (t) => {
+  const { world, checkpoints } = openWorld()
+  const pauses: number[] = []
+  world.pausing = async (milliseconds) => void pauses.push(milliseconds)
+  world.looking = async () => {
+    throw new Problem('db.unavailable', 'No connection.')
+  }
+  await t.rejects(checkpoints.newest(), { code: 'db.unavailable' })
+  t.same(pauses, [0])
+  world.looking = fine
+  t.equal((await checkpoints.newest()).size, 300)
+})

@@ -19,6 +19,11 @@ t.teardown(close)
 const trustedOf = (...cas: readonly TestClientCa[]): readonly TrustedIssuer[] =>
   cas.map(({ der }) => ({ facts: parseCertificate(der).facts, own: null }))
 
+const isCa = extension('2.5.29.19', seq(yes), yes)
+const certSigning = extension('2.5.29.15', tlv(0x03, Buffer.from([2, 0x04])), yes)
+const only = extension('2.5.29.30', seq(tlv(0xa0, seq(dns('example.com')))), yes)
+const shortKeys = generateKeyPairSync('rsa', { modulusLength: 1024 })
+
 interface World {
   readonly trusted: readonly TrustedIssuer[]
   readonly standing?: CertificateStanding
@@ -44,14 +49,10 @@ const judge = async (der: Buffer, { trusted, standing, clock = () => new Date() 
 t.test('each way to be wrong has a reason of its own for the log', async (t) => {
   const ca = openClientCa()
   const trusted = trustedOf(ca)
-  const isCa = extension('2.5.29.19', seq(yes), yes)
-  const certSigning = extension('2.5.29.15', tlv(0x03, Buffer.from([2, 0x04])), yes)
   const signsCertificates = extension('2.5.29.15', tlv(0x03, Buffer.from([2, 0x84])), yes)
-  const only = extension('2.5.29.30', seq(tlv(0xa0, seq(dns('example.com')))), yes)
   const constrained = openClientCa('Constrained', { extensions: [isCa, certSigning, only] })
   const ended = openClientCa('Ended', { from: -100, to: -10 })
   const coming = openClientCa('Coming', { from: 100 })
-  const shortKeys = generateKeyPairSync('rsa', { modulusLength: 1024 })
   const otherKeys = generateKeyPairSync('ec', { namedCurve: 'secp256k1' })
   const cases: readonly (readonly [what: string, der: Buffer, found: string])[] = [
     ['no certificate', Buffer.from('nonsense'), 'auth.invalid certificate.malformed'],
@@ -190,7 +191,8 @@ t.test(
     })
     let all = [placed(one, 'a', 'one'), placed(two, 'b', 'two')]
     let revoked: readonly string[] = []
-    let text = [two, three, retired].map(({ pem }) => pem).join('')
+    const first = [two, three, retired].map(({ pem }) => pem).join('')
+    let text = first
     const anchors = await openClientAnchors(async () => text)
     const trusted = openClientTrust({
       authorities: ['a'],
@@ -213,15 +215,23 @@ t.test(
     for (const [bad, reason] of [
       ['', /is empty/],
       [one.certify().cert, /certificate 1 is not that of a CA/],
+      [three.pem + openClientCa('x', { extensions: [isCa] }).pem, /certificate 2 may not/],
       [
-        three.pem + openClientCa('x', { extensions: [extension('2.5.29.19', seq(yes), yes)] }).pem,
-        /certificate 2 may not/,
+        openClientCa('x', { extensions: [isCa, certSigning, extension('1.2.3.4', nil, yes)] }).pem,
+        /certificate 1 has a critical extension/,
       ],
+      [openClientCa('x', { keys: shortKeys, extensions: [isCa, certSigning] }).pem, /cannot be read: .*RSA/],
       ['-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n', /cannot be read/],
     ] as const) {
       text = bad
       await t.rejects(anchors.refresh(), { message: reason })
     }
     t.same(names(), ['null ree'], 'what is not good changes nothing')
+    text = openClientCa('four', { extensions: [isCa, certSigning, only, extension('1.2.3.4', nil)] }).pem
+    await anchors.refresh()
+    t.same(names(), ['null our'], 'what is critical and judged here, or is not critical, keeps none out')
+    text = first
+    await anchors.refresh()
+    t.same(names(), ['null ree'], 'what was taken back is as it was')
   },
 )

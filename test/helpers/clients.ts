@@ -72,7 +72,7 @@ const isCa = extension('2.5.29.19', seq(yes), yes)
 
 export interface CaParts {
   /** Its own, where it is not to be a new CA. */
-  readonly keys?: ReturnType<typeof newKeys>
+  readonly keys?: LeafParts['keys']
   readonly extensions?: readonly Buffer[]
   readonly from?: number
   readonly to?: number

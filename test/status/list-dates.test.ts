@@ -1,7 +1,13 @@
 /** How lists are dated, as settings and clocks go: without records. */
 import t from 'tap'
 
-import { type CrlHead, type CrlTimes, type IntendedCrl, openCrlPublisher } from '../../src/ca/crl.ts'
+import {
+  type CrlHead,
+  type CrlPublisherDeps,
+  type CrlTimes,
+  type IntendedCrl,
+  openCrlPublisher,
+} from '../../src/ca/crl.ts'
 import type { Placed } from '../../src/ca/issuers.ts'
 import { sha256 } from '../helpers/hash.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -10,7 +16,12 @@ const { service } = await openTestService(t)
 const placed = service.issuers.all().find(({ issuer }) => issuer.name === 'default') as Placed
 
 /** One shard, whose last list is what `head` says of those that were made. */
-const open = (times: CrlTimes, now: () => Date, head: (last: IntendedCrl | undefined) => CrlHead | undefined) => {
+const open = (
+  times: CrlTimes,
+  now: () => Date,
+  head: (last: IntendedCrl | undefined) => CrlHead | undefined,
+  over: Partial<CrlPublisherDeps> = {},
+) => {
   const made: IntendedCrl[] = []
   const failures: unknown[] = []
   const publisher = openCrlPublisher({
@@ -35,6 +46,7 @@ const open = (times: CrlTimes, now: () => Date, head: (last: IntendedCrl | undef
       record: async (_event, lists) => made.push(...lists) > 0,
       publish: async () => {},
     },
+    ...over,
   })
   return { publisher, made, failures }
 }
@@ -78,4 +90,26 @@ t.test('one is made in place of one for a shorter time, which was dated back by 
   t.same(failures, [])
   t.same(update, thisUpdate, 'and is not dated before it')
   t.match(await madeFrom(9_000), { failures: [{ message: /clock has gone back/ }], update: undefined })
+})
+
+t.test('in the last quarter of its time a list is made anew by chance, so that not all are at once', async (t) => {
+  const last = Math.floor(Date.now() / 1000) * 1000
+  const isMade = async (ageMs: number, chance: number): Promise<boolean> => {
+    const { publisher, made, failures } = open(
+      { periodMs: 40_000_000, validityMs: 90_000_000 },
+      () => new Date(last + 60_000 + ageMs),
+      () => ({
+        ...{ shard: 0, number: 1, covers: 0, revoked: 0, published: true },
+        ...{ thisUpdate: new Date(last), publishedUpdate: new Date(last), nextUpdate: new Date(last + 90_000_000) },
+      }),
+      { chance: () => chance },
+    )
+    await publisher.run()
+    t.same(failures, [])
+    return made.length > 0
+  }
+  t.equal(await isMade(29_999_000, 0), false)
+  t.equal(await isMade(30_000_000, 0), true)
+  t.equal(await isMade(39_999_000, 0.002), false)
+  t.equal(await isMade(40_000_000, 0.002), true, 'and at its end whatever the chance')
 })

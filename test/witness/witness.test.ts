@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { chmod, mkdtemp, open as openFile, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, open as openFile, readFile, rm, rmdir, stat, writeFile } from 'node:fs/promises'
 import { Agent, request } from 'node:http'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -267,6 +267,27 @@ t.test('what cannot be kept is not cosigned', async (t) => {
   t.match(await add(await roll.fork(15).ask(20, 21)), { status: 500 })
 })
 
+t.test('what was taken away or set back while it runs is noticed before anything more is cosigned', async (t) => {
+  const roll = openTestRoll()
+  const path = await write([roll])
+  const state = `${path}.state`
+  const { add } = await open(t, path)
+  const empty = await readFile(state)
+  await rm(state)
+  t.match(await add(await roll.ask(0, 10)), { status: 500 })
+  await writeFile(state, empty)
+  t.match(await add(await roll.ask(0, 10)), { status: 200 })
+  const older = await readFile(state)
+  t.match(await add(await roll.ask(10, 20)), { status: 200 })
+  const newest = await readFile(state)
+  for (const wrong of [older, empty]) {
+    await writeFile(state, wrong)
+    t.match(await add(await roll.ask(20, 30)), { status: 500 })
+  }
+  await writeFile(state, newest)
+  t.match(await add(await roll.ask(20, 30)), { status: 200 })
+})
+
 t.test('a write that failed when it was in its place already is no fault of somebody else', async (t) => {
   const roll = openTestRoll()
   const { add } = await open(t, await write([roll]))
@@ -355,6 +376,9 @@ t.test('its state outlives it; one that is damaged stops the start', async (t) =
     { message: /is not there, .* would cosign a fork\. .*docs\/witness\.md/ },
     'nor one lost',
   )
+  await mkdir(`${path}.state`)
+  await t.rejects(open(t, path), { message: /EISDIR/ }, 'what cannot be read is not called lost')
+  await rmdir(`${path}.state`)
   await writeFile(`${path}.state`, '')
   await (await open(t, path)).close()
   await writeFile(`${path}.state`, whole)
