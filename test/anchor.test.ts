@@ -314,6 +314,53 @@ t.test('a full disk fails the write, spoils nothing, and is written to when it h
   }
 })
 
+/** Each write reaches the file, and fails all the same where that is said: what is there to be read may not last. */
+const failWrites = async (t: Test) => {
+  const probe = await open(folder)
+  const handles = Object.getPrototypeOf(probe) as FileHandle
+  await probe.close()
+  const { write } = handles
+  const state = { fails: false, writes: 0 }
+  t.teardown(() => {
+    handles.write = write
+  })
+  handles.write = async function (this: FileHandle, ...what: never) {
+    state.writes += 1
+    const written = await (write as (...what: never) => never).apply(this, what)
+    if (state.fails) throw new Error('EIO: i/o error, write')
+    return written
+  } as never
+  return state
+}
+
+t.test('what failed is written again, though it can be read, and not over what lasts', async (t: Test) => {
+  const sizesIn = async (path: string): Promise<number[]> => {
+    const octets = await readFile(path)
+    return [0, 512].map((start) => Number(octets.subarray(start).toString().split('\n')[1]))
+  }
+  const disk = await failWrites(t)
+  for (const [before, next, left] of [
+    [[1], 20, [1, 20]],
+    [[1], 30, [1, 30]],
+    [[1, 2], 20, [20, 2]],
+    [[1, 2], 30, [30, 2]],
+  ] as const) {
+    const path = newPath()
+    await withAnchor(path, async (anchor) => {
+      for (const size of before) await anchor.write(at(size))
+      Object.assign(disk, { fails: true, writes: 0 })
+      await t.rejects(anchor.write(at(20)), { message: /EIO/ })
+      t.equal((await readAnchorFile(path))?.size, 20, 'it can be read')
+      await t.rejects(anchor.write(at(next)), { message: /EIO/ }, 'and counts for nothing')
+      t.equal(disk.writes, 2)
+      disk.fails = false
+      await anchor.write(at(next))
+      t.equal(disk.writes, 3)
+      t.same(await sizesIn(path), left)
+    })
+  }
+})
+
 /** Whether it comes to hold. */
 const becomes = async (holds: () => Promise<boolean> | boolean): Promise<boolean> => {
   for (let tries = 0; tries < 1_000; tries += 1) {

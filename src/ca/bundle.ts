@@ -32,7 +32,8 @@ export const anchorsOf = (
     const until = neededUntil(issuer, longestValiditySeconds)
     anchors.set(key, {
       certificate,
-      issuers: [...(before?.issuers ?? []), issuer.name],
+      // Several ways up from one may end at it.
+      issuers: [...new Set(before?.issuers).add(issuer.name)],
       neededUntil: before && before.neededUntil > until ? before.neededUntil : until,
     })
   }

@@ -201,10 +201,11 @@ const slicesOf = (due: readonly Due[]): readonly (readonly Due[])[] => {
   const slices: Due[][] = []
   let room = 0
   for (const one of due) {
-    room -= 1 + (one.head?.revoked ?? 0) / rowsForAList
-    if (room < 0 || slices.length === 0) {
+    const takes = 1 + (one.head?.revoked ?? 0) / rowsForAList
+    room -= takes
+    if (room < 0) {
       slices.push([])
-      room = maxSlice - 1
+      room = maxSlice - takes
     }
     slices.at(-1)?.push(one)
   }

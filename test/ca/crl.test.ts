@@ -1,0 +1,317 @@
+/** Which lists are due, what is on them, and what keeps them from being made: without records. */
+import t from 'tap'
+
+import {
+  type CrlHead,
+  type CrlPublisherDeps,
+  type CrlStore,
+  type IntendedCrl,
+  openCrlPublisher,
+  type SignedCrl,
+} from '../../src/ca/crl.ts'
+import type { Placed } from '../../src/ca/issuers.ts'
+import { type Crl, parseCrl } from '../../src/x509/crl.ts'
+import { sha256 } from '../helpers/hash.ts'
+import { openTestService } from '../helpers/service.ts'
+
+const { service } = await openTestService(t)
+const placed = service.issuers.all().find(({ issuer }) => issuer.name === 'default') as Placed
+
+interface Over extends Partial<Omit<CrlPublisherDeps, 'store'>> {
+  readonly shards?: number
+  readonly store?: Partial<CrlStore>
+}
+
+/** Records of an issuer that are in memory, of which nothing else is written than what is published from here. */
+const open = ({ shards = 1, store, ...over }: Over = {}) => {
+  const heads = new Map<number, CrlHead>()
+  const made: IntendedCrl[][] = []
+  const published: SignedCrl[] = []
+  const failures: string[] = []
+  const now = new Date()
+  const publisher = openCrlPublisher({
+    issuers: { all: () => [{ ...placed, issuer: Object.create(placed.issuer, { shards: { value: shards } }) }] },
+    times: { periodMs: 40_000_000, validityMs: 90_000_000 },
+    successions: 0,
+    clock: () => now,
+    assertClock: () => {},
+    chance: () => 1,
+    sha256,
+    nextTurn: async () => {},
+    mayGoOn: async () => true,
+    elapsedMs: () => 0,
+    spoiled: () => new Map(),
+    published: (lists) => published.push(...lists),
+    failed: (issuer, error) => failures.push(`${issuer}: ${(error as Error).message}`),
+    store: {
+      rollSize: async () => 10,
+      heads: async () => [...heads.values()],
+      changed: async () => new Map(),
+      revoked: async () => [],
+      record: async (_event, lists) => {
+        made.push([...lists])
+        for (const list of lists)
+          heads.set(list.shard, {
+            ...list,
+            published: false,
+            publishedUpdate: heads.get(list.shard)?.publishedUpdate ?? null,
+          })
+        return true
+      },
+      publish: async (lists) => {
+        for (const { shard } of lists) {
+          const head = heads.get(shard) as CrlHead
+          heads.set(shard, { ...head, published: true, publishedUpdate: head.thisUpdate })
+        }
+      },
+      ...store,
+    },
+    ...over,
+  })
+  return { publisher, heads, made, published, failures }
+}
+
+const read = ({ der }: SignedCrl): Crl => parseCrl(der)
+
+t.test(
+  'what changed since its list was computed is on the next one, be it the first entry that it did not know',
+  async (t) => {
+    for (const [last, isDue] of [
+      [9, false],
+      [10, true],
+      [11, true],
+    ] as const) {
+      const changes = new Map<number, number>()
+      const { publisher, made, failures } = open({ store: { changed: async () => changes } })
+      await publisher.run()
+      changes.set(0, last)
+      await publisher.run()
+      t.same(failures, [])
+      t.equal(made.length, isDue ? 2 : 1, `the list knows 10 entries, and entry ${last} changed something`)
+    }
+  },
+)
+
+t.test(
+  'changes are looked for from what all lists know, and then from where the last look that succeeded ended',
+  async (t) => {
+    const asked: unknown[] = []
+    let [size, isOurTurn] = [10, true]
+    const { publisher, heads, failures } = open({
+      shards: 2,
+      store: {
+        rollSize: async () => size,
+        changed: async (_issuer, span) => {
+          asked.push([span.from, span.below])
+          return new Map([[0, span.below - 1]])
+        },
+      },
+      mayGoOn: async () => isOurTurn,
+    })
+    await publisher.run()
+    t.equal(heads.size, 2)
+    size = 20
+    await publisher.run()
+    size = 30
+    isOurTurn = false
+    await publisher.run()
+    isOurTurn = true
+    size = 40
+    await publisher.run()
+    t.same(failures, [])
+    t.same(asked, [
+      [10, 10],
+      [10, 20],
+      [20, 40],
+    ])
+  },
+)
+
+t.test('an entry of thousands is in its place on the list, piece by piece', async (t) => {
+  const count = 4_500
+  const serialOf = (i: number): Buffer => {
+    const serial = Buffer.alloc(16, 0x40)
+    serial.writeUInt32BE(i, 12)
+    return serial
+  }
+  const revokedAt = new Date('2026-11-28T00:00:00Z')
+  const { publisher, made, published, failures } = open({
+    successions: 3,
+    store: { revoked: async () => [{ shard: 0, count, at: (i) => ({ serial: serialOf(i), revokedAt }) }] },
+  })
+  await publisher.run()
+  t.same(failures, [])
+  const [list] = published.map(read)
+  t.same(
+    list?.revoked.map(({ serial }) => serial.toString('hex')),
+    Array.from({ length: count }, (_, i) => serialOf(i).toString('hex')),
+  )
+  t.equal(made[0]?.[0]?.revoked, count)
+  t.equal(list?.number, 3n * 2n ** 48n + 1n, 'and its number is beyond those of rolls that were given up')
+})
+
+t.test('many lists are made a few at a time, fewer where they are long', async (t) => {
+  const { publisher, heads, made, published, failures } = open({ shards: 100 })
+  await publisher.run()
+  t.same(
+    made.map(({ length }) => length),
+    [32, 32, 32, 4],
+  )
+  t.same(
+    published.map(({ shard }) => shard).sort((a, b) => a - b),
+    Array.from({ length: 100 }, (_, i) => i),
+  )
+  made.length = 0
+  for (const [shard, head] of heads) heads.set(shard, { ...head, published: false, revoked: shard < 10 ? 20_000 : 0 })
+  await publisher.run()
+  t.same(failures, [])
+  t.equal(made.flat().length, 100)
+  t.same(
+    made.slice(0, 5).map((slice) => slice.map(({ shard }) => shard)),
+    [
+      [0, 1],
+      [2, 3],
+      [4, 5],
+      [6, 7],
+      [8, 9, ...Array.from({ length: 10 }, (_, i) => 10 + i)],
+    ],
+    'the first one of each counts like any other',
+  )
+})
+
+t.test('who may not go on stops between the pieces of its work, and goes on with the rest later', async (t) => {
+  let left = 2
+  const { publisher, made, failures } = open({ shards: 40, mayGoOn: async () => left-- > 0 })
+  await publisher.run()
+  t.same(
+    made.map(({ length }) => length),
+    [32],
+  )
+  left = 3
+  await publisher.run()
+  t.same(failures, [])
+  t.same(
+    made.map(({ length }) => length),
+    [32, 8],
+  )
+})
+
+t.test('what another instance has recorded meanwhile is neither signed nor published here', async (t) => {
+  let signatures = 0
+  const issuer = Object.create(placed.issuer, {
+    shards: { value: 1 },
+    sign: {
+      value: async (tbs: Buffer) => {
+        signatures += 1
+        return placed.issuer.sign(tbs)
+      },
+    },
+  })
+  const { publisher, published, failures } = open({
+    issuers: { all: () => [{ ...placed, issuer }] },
+    store: { record: async () => false },
+  })
+  await publisher.run()
+  t.same(failures, ['default: another instance has recorded lists of these shards meanwhile'])
+  t.equal(signatures, 0)
+  t.same(published, [])
+})
+
+t.test('a clock that goes wrong while the records are read makes no list', async (t) => {
+  for (const isOurTurn of [true, false]) {
+    let checks = 0
+    const { publisher, made, failures } = open({
+      mayGoOn: async () => isOurTurn,
+      spoiled: () => new Map([[0, 1]]),
+      assertClock: () => {
+        checks += 1
+        if (checks > 1) throw new Error('the clock is wrong')
+      },
+    })
+    await publisher.run()
+    t.same(failures, ['default: the clock is wrong'])
+    t.same(made, [])
+  }
+})
+
+t.test('one that cannot sign keeps no other from it, and one that has retired makes no list', async (t) => {
+  const named = (name: string, more: PropertyDescriptorMap = {}) =>
+    Object.create(placed.issuer, { shards: { value: 1 }, name: { value: name }, ...more })
+  const broken = named('broken', {
+    assertAvailable: {
+      value: () => {
+        throw new Error('the token is gone')
+      },
+    },
+  })
+  const { publisher, made, failures } = open({
+    issuers: {
+      all: () => [
+        { ...placed, issuer: broken },
+        { ...placed, issuer: named('retired'), state: 'retired' },
+        { ...placed, issuer: named('fine'), state: 'crl-only' },
+      ],
+    },
+  })
+  await publisher.run()
+  t.same(failures, ['broken: the token is gone'])
+  t.same(
+    made.flat().map(({ issuer }) => issuer),
+    ['fine'],
+  )
+})
+
+t.test(
+  'who fails is tried again ever later, a minute at most, and as soon as at first once it went well',
+  async (t) => {
+    let [now, isAway] = [0, true]
+    const tried: number[] = []
+    const { publisher } = open({
+      elapsedMs: () => now,
+      mayGoOn: async () => {
+        tried.push(now)
+        if (isAway) throw new Error('the database is away')
+        return false
+      },
+    })
+    const runUntil = async (end: number): Promise<void> => {
+      for (; now < end; now += 5_000) await publisher.run()
+    }
+    await runUntil(200_000)
+    t.same(tried, [0, 5_000, 15_000, 35_000, 75_000, 135_000, 195_000])
+    isAway = false
+    await runUntil(260_000)
+    isAway = true
+    tried.length = 0
+    await runUntil(280_000)
+    t.same(tried, [260_000, 265_000, 275_000])
+  },
+)
+
+t.test('a list that cannot be read here is made anew, unless a newer one is on its way', async (t) => {
+  const spoiled = new Map<number, number>()
+  let isOurTurn = true
+  const { publisher, made, failures } = open({
+    shards: 3,
+    spoiled: () => spoiled,
+    mayGoOn: async () => isOurTurn,
+  })
+  await publisher.run()
+  spoiled.set(1, 1).set(2, 0)
+  for (isOurTurn of [true, false]) {
+    made.length = 0
+    await publisher.run()
+    t.same(
+      made.flat().map(({ shard, number }) => [shard, number]),
+      isOurTurn ? [[1, 2]] : [],
+    )
+  }
+  spoiled.set(1, 2)
+  await publisher.run()
+  t.same(
+    made.flat().map(({ shard, number }) => [shard, number]),
+    [[1, 3]],
+    'also while another instance is at it',
+  )
+  t.same(failures, [])
+})
