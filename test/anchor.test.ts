@@ -202,6 +202,28 @@ t.test('on a disk that names no file twice alike it is written as ever', async (
   t.ok(names > 1n && names < 5n, `${names} looks`)
 })
 
+t.test('on a disk without links it gets its name all the same, and what else fails takes no name', async (t) => {
+  const { link } = fs.promises
+  let code = ''
+  Object.assign(fs.promises, { link: () => Promise.reject(Object.assign(new Error(`${code}: link`), { code })) })
+  syncBuiltinESMExports()
+  t.teardown(() => {
+    Object.assign(fs.promises, { link })
+    syncBuiltinESMExports()
+  })
+  for (code of ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']) {
+    const path = newPath()
+    await withAnchor(path, (anchor) => anchor.write(at(5)))
+    t.equal((await readAnchorFile(path))?.size, 5, code)
+    t.same(await readdir(dirname(path)), ['anchor'])
+  }
+  for (code of ['EIO', 'EACCES', 'EMLINK']) {
+    const path = newPath()
+    await withAnchor(path, (anchor) => t.rejects(anchor.write(at(5)), { code }))
+    t.equal(await readAnchorFile(path), undefined, code)
+  }
+})
+
 t.test('two places are written in turn, whoever opens it', async (t) => {
   const places: Buffer[][] = []
   for (const sizes of [[1], [1, 2], [1, 2, 3], [1, 2, 3, 4]]) {
@@ -280,6 +302,12 @@ t.test('a first write that fails or is cut off leaves no file of that name, and 
 t.test('a folder in its place is told with its path', async (t) => {
   await t.rejects(readAnchorFile(folder), { message: new RegExp(`^${folder} cannot be read: EISDIR`) })
   await t.rejects(openAnchorFile({ path: folder }), { message: new RegExp(folder) })
+})
+
+t.test('one that cannot be made is told with its path', async (t) => {
+  // A draft has a longer name.
+  const path = join(folder, 'x'.repeat(240))
+  await t.rejects(openAnchorFile({ path }), { message: new RegExp(`^${path} cannot be made: ENAMETOOLONG`) })
 })
 
 t.test('a checkpoint of another roll is not written over the one of this', async (t) => {
@@ -511,8 +539,9 @@ t.test('drafts of starts that were killed are cleared, unless they are young; no
   const dead = `${path}.${live.slice('anchor.'.length).replace(/^.{8}/, '00000000')}`
   const young = `${path}.${live.slice('anchor.'.length).replace(/^.{8}/, '11111111')}`
   await writeFile(young, '')
-  const kept = [basename(young), 'anchor.5', 'anchor.old']
-  const old = [dead, `${path}.5`, `${path}.old`, join(dirname(path), live)]
+  const theirs = basename(dead).replace('anchor', 'backup')
+  const kept = [basename(young), 'anchor.5', 'anchor.old', theirs]
+  const old = [dead, `${path}.5`, `${path}.old`, join(dirname(path), live), join(dirname(path), theirs)]
   for (const one of old) {
     if (!one.endsWith(live)) await writeFile(one, '')
     await utimes(one, 0, 0)
@@ -604,6 +633,30 @@ for (const [what, everyMs, patience] of [
     disk.goOn()
     await anchor.close()
   })
+
+t.test('a disk that has gone on is given as long as before', async (t) => {
+  const disk = await openHangingDisk(t)
+  const anchor = await openAnchorFile({ path: newPath() })
+  mock.timers.enable({ apis: ['setTimeout'] })
+  t.teardown(() => mock.timers.reset())
+  const failures: unknown[] = []
+  for (const size of [5, 6]) {
+    disk.hang()
+    failures.length = 0
+    const written = anchor.write(at(size)).catch((error) => void failures.push(error))
+    while (disk.waiting() === 0) await someTurns()
+    mock.timers.tick(4_999)
+    await someTurns()
+    t.same(failures, [])
+    mock.timers.tick(1)
+    await written
+    t.match(failures, [{ message: /has not been written for 5 s/ }])
+    disk.goOn()
+    while (disk.waiting() > 0) await someTurns()
+    await anchor.write(at(size))
+  }
+  await anchor.close()
+})
 
 t.test('a disk that hangs is one that fails, until it goes on', async (t) => {
   const path = newPath()

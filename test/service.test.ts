@@ -10,7 +10,10 @@ import { Problem, type ProblemCode } from '../src/errors.ts'
 import type { ServerCertificate } from '../src/jobs/own-certificate.ts'
 import { SigningFault, type SigningKey, trialText } from '../src/keys/signing-key.ts'
 import { openOwnCertificate, ownProfileName } from '../src/own-certificates.ts'
+import { parseVerifierKey } from '../src/roll/note.ts'
+import { rollKeyOf } from '../src/roll-side.ts'
 import { openService, type Service } from '../src/service.ts'
+import { sha256 } from '../src/sha256.ts'
 import { openDatabase } from '../src/store/database.ts'
 import { openTurnedDown } from '../src/store/turned-down.ts'
 import { quiet } from './helpers/log.ts'
@@ -386,3 +389,15 @@ const openRoomAt = (later: number, failures: readonly number[] = [0]) => {
 const diskFull = Object.assign(new pg.DatabaseError('no room', 0, 'error'), { code: '53100' })
 
 const ownEnd = 'chancery_own_certificate_not_after_timestamp_seconds'
+
+t.test('checkpoints are signed by a key of Ed25519, which is made once', async (t) => {
+  const { keys, config } = await openReplica(t)
+  const told = (uri: string) => rollKeyOf(keys, { roll: { ...config.roll, key: uri } }, 'ca.test/roll')
+  await (await keys.create('file:keys/odd.pem', 'ec-p256')).close()
+  await t.rejects(told('file:keys/odd.pem'), { message: /^CHANCERY_ROLL_KEY: .*odd\.pem is not an Ed25519 key/ })
+  const made = await told('file:keys/new.pem')
+  t.equal(await told('file:keys/new.pem'), made)
+  const key = await keys.open('file:keys/new.pem')
+  t.same(Buffer.from(parseVerifierKey(made, sha256).publicKey), key.spki.subarray(12))
+  await key.close()
+})

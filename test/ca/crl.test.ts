@@ -96,8 +96,8 @@ t.test(
   'changes are looked for from what all lists know, and then from where the last look that succeeded ended',
   async (t) => {
     const asked: unknown[] = []
-    let [size, isOurTurn] = [10, true]
-    const { publisher, heads, failures } = open({
+    let [size, left] = [10, 2]
+    const { publisher, heads, made, failures } = open({
       shards: 2,
       store: {
         rollSize: async () => size,
@@ -106,24 +106,40 @@ t.test(
           return new Map([[0, span.below - 1]])
         },
       },
-      mayGoOn: async () => isOurTurn,
+      mayGoOn: async () => left-- > 0,
     })
-    await publisher.run()
-    t.equal(heads.size, 2)
-    size = 20
-    await publisher.run()
-    size = 30
-    isOurTurn = false
-    await publisher.run()
-    isOurTurn = true
-    size = 40
-    await publisher.run()
+    const [thisUpdate, nextUpdate] = [new Date(Date.now() - 120_000), new Date(Date.now() + 90_000_000)]
+    for (const [shard, covers] of [7, 4].entries())
+      heads.set(shard, {
+        ...{ shard, covers, number: 1, revoked: 0, published: true },
+        ...{ thisUpdate, nextUpdate, publishedUpdate: thisUpdate },
+      })
+    for ([size, left] of [
+      [10, 2],
+      [20, 2],
+      [30, 1],
+      [40, 2],
+    ] as const)
+      await publisher.run()
     t.same(failures, [])
-    t.same(asked, [
-      [10, 10],
-      [10, 20],
-      [20, 40],
-    ])
+    t.same(
+      asked,
+      [
+        [4, 10],
+        [10, 20],
+        [20, 30],
+        [20, 40],
+      ],
+      'the third one was broken off',
+    )
+    t.same(
+      made.flat().map(({ shard, covers }) => [shard, covers]),
+      [
+        [0, 10],
+        [0, 20],
+        [0, 40],
+      ],
+    )
   },
 )
 
@@ -309,8 +325,8 @@ t.test('a list that cannot be read here is made anew, unless a newer one is on i
   spoiled.set(1, 2)
   await publisher.run()
   t.same(
-    made.flat().map(({ shard, number }) => [shard, number]),
-    [[1, 3]],
+    made.flat().map(({ shard, number, covers }) => [shard, number, covers]),
+    [[1, 3, 10]],
     'also while another instance is at it',
   )
   t.same(failures, [])
