@@ -203,12 +203,12 @@ t.test('on a disk that names no file twice alike it is written as ever', async (
 })
 
 t.test('on a disk without links it gets its name all the same, and what else fails takes no name', async (t) => {
-  const { link } = fs.promises
+  const { link, rename } = fs.promises
   let code = ''
   Object.assign(fs.promises, { link: () => Promise.reject(Object.assign(new Error(`${code}: link`), { code })) })
   syncBuiltinESMExports()
   t.teardown(() => {
-    Object.assign(fs.promises, { link })
+    Object.assign(fs.promises, { link, rename })
     syncBuiltinESMExports()
   })
   for (code of ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']) {
@@ -217,6 +217,10 @@ t.test('on a disk without links it gets its name all the same, and what else fai
     t.equal((await readAnchorFile(path))?.size, 5, code)
     t.same(await readdir(dirname(path)), ['anchor'])
   }
+  Object.assign(fs.promises, { rename: () => Promise.reject(Object.assign(new Error('EIO: rename'), { code: 'EIO' })) })
+  syncBuiltinESMExports()
+  code = 'EPERM'
+  await withAnchor(newPath(), (anchor) => t.rejects(anchor.write(at(5)), { code: 'EIO' }))
   for (code of ['EIO', 'EACCES', 'EMLINK']) {
     const path = newPath()
     await withAnchor(path, (anchor) => t.rejects(anchor.write(at(5)), { code }))
