@@ -1,3 +1,4 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -238,6 +239,48 @@ t.test(
     t.equal(tries, first, 'or by which the names are turned down, from the start on')
   },
 )
+
+t.test('the HTTPS certificate is renewed after two thirds of its life, and not each second', async (t) => {
+  const { stores, service } = await openReplicaService(t)
+  let [now, tries, isAway] = [new Date(), 0, false]
+  const issuance: Issuance = {
+    ...service.issuance,
+    issue: (...asked) => {
+      tries += 1
+      return isAway ? Promise.reject(new Problem('key.unavailable', 'away')) : service.issuance.issue(...asked)
+    },
+  }
+  const clocks = { clock: () => now, dbClock: { ...stores.dbClock, now: () => now } }
+  for (isAway of [false, true]) {
+    now = new Date()
+    const away = isAway
+    isAway = false
+    const own = await openOwnCertificate({ ...stores, ...clocks }, issuance, async () => {})
+    isAway = away
+    const first = own.current()
+    const [begins, ends] = [first.notBefore.getTime(), first.notAfter.getTime()]
+    t.equal(first.renewAt.getTime(), Math.floor(begins + ((ends - begins) * 2) / 3))
+    const installed: ServerCertificate[] = []
+    const renew = () => own.renew(async (certificate) => void installed.push(certificate))
+    tries = 0
+    now = new Date(first.renewAt.getTime() - 1)
+    await renew()
+    t.equal(tries, 0, 'not before')
+    now = first.renewAt
+    if (isAway) await t.rejects(renew(), { code: 'key.unavailable' })
+    else await renew()
+    await renew()
+    t.equal(tries, 1, 'and once in a minute')
+    t.same(installed, isAway ? [] : [own.current()])
+    t.equal(own.current() === first, isAway)
+    const [leaf, ...above] = own
+      .current()
+      .cert.split(/(?=-----BEGIN)/)
+      .map((pem) => new X509Certificate(pem))
+    t.ok(leaf?.checkPrivateKey(createPrivateKey(own.current().key)))
+    t.ok((above.at(-1) ?? leaf)?.verify(new X509Certificate(own.current().anchor).publicKey))
+  }
+})
 
 t.test('a stand-in of a clock that was ahead is gone once that is right', async (t) => {
   const { stores, service } = await openReplicaService(t)
