@@ -10,6 +10,7 @@ import {
   type SignedCrl,
 } from '../../src/ca/crl.ts'
 import type { Placed } from '../../src/ca/issuers.ts'
+import { SigningFault } from '../../src/keys/signing-key.ts'
 import { type Crl, parseCrl } from '../../src/x509/crl.ts'
 import { sha256 } from '../helpers/hash.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -231,6 +232,31 @@ t.test('what another instance has recorded meanwhile is neither signed nor publi
   t.same(failures, ['default: another instance has recorded lists of these shards meanwhile'])
   t.equal(signatures, 0)
   t.same(published, [])
+})
+
+t.test('nothing is told of lists that are not signed, or not in their places', async (t) => {
+  let [tries, calls] = [0, 0]
+  const sign = async (): Promise<SigningFault> => {
+    tries += 1
+    return new SigningFault('before', 'the token is gone')
+  }
+  const issuer = Object.create(placed.issuer, { shards: { value: 20 }, sign: { value: sign } })
+  const count = (): void => {
+    calls += 1
+  }
+  const unsigned = open({
+    issuers: { all: () => [{ ...placed, issuer }] },
+    published: count,
+    store: { publish: async () => count() },
+  })
+  await unsigned.publisher.run()
+  t.same(unsigned.failures, ['default: the token is gone'])
+  t.equal(calls, 0)
+  t.equal(tries, 4, 'those under way at once are all that are tried')
+  const unplaced = open({ store: { publish: () => Promise.reject(new Error('the database is away')) } })
+  await unplaced.publisher.run()
+  t.same(unplaced.failures, ['default: the database is away'])
+  t.same(unplaced.published, [])
 })
 
 t.test('a clock that goes wrong while the records are read makes no list', async (t) => {
