@@ -1,5 +1,6 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -12,7 +13,7 @@ import type { ServerCertificate } from '../src/jobs/own-certificate.ts'
 import { SigningFault, type SigningKey, trialText } from '../src/keys/signing-key.ts'
 import { openOwnCertificate, ownProfileName } from '../src/own-certificates.ts'
 import { parseVerifierKey } from '../src/roll/note.ts'
-import { rollKeyOf } from '../src/roll-side.ts'
+import { openRollSide, readAnchor, rollKeyOf } from '../src/roll-side.ts'
 import { openService, type Service } from '../src/service.ts'
 import { sha256 } from '../src/sha256.ts'
 import { openDatabase } from '../src/store/database.ts'
@@ -443,4 +444,14 @@ t.test('checkpoints are signed by a key of Ed25519, which is made once', async (
   const key = await keys.open('file:keys/new.pem')
   t.same(Buffer.from(parseVerifierKey(made, sha256).publicKey), key.spki.subarray(12))
   await key.close()
+})
+
+t.test('what there is when an anchor is opened for the first time is in it, before anything is signed', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-anchor-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  const { stores, keys, config } = await openReplica(t, { env: { CHANCERY_ROLL_ANCHOR: join(folder, 'anchor') } })
+  t.equal(await readAnchor(config), undefined)
+  const { close } = await openRollSide(stores, keys)
+  t.match(await readAnchor(config), { size: (await stores.roll.head()).size })
+  await close()
 })
