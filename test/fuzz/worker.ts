@@ -3,6 +3,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 
 import fc from 'fast-check'
 
+import { cpu } from '../helpers/cpu.ts'
 import { type FuzzCase, mutated, openRandom, runCase, structured } from './pipeline.ts'
 
 export interface Share {
@@ -29,16 +30,16 @@ const work = ({ seed, mutations, structures, corpus }: Share): Found => {
   let slow: Slow[] = []
   let failure: Found['failure']
   const once = (one: FuzzCase): number => {
-    const start = performance.now()
+    const start = cpu()
     try {
       runCase(one)
     } catch {
       // Told by the first run.
     }
-    return performance.now() - start
+    return cpu() - start
   }
   const run = (one: FuzzCase): void => {
-    const start = performance.now()
+    const start = cpu()
     try {
       const code = runCase(one)
       codes[code] = (codes[code] ?? 0) + 1
@@ -49,7 +50,7 @@ const work = ({ seed, mutations, structures, corpus }: Share): Found => {
         what: error instanceof Error ? (error.stack ?? error.message) : String(error),
       }
     }
-    const first = performance.now() - start
+    const first = cpu() - start
     const least = slow.length < kept ? -1 : (slow.at(-1)?.milliseconds ?? 0)
     if (first <= least) return
     // Others use the machine too: only what is slow again is slow.

@@ -8,6 +8,7 @@ import { Ask } from '../../src/http/api/schemas.ts'
 import type { App } from '../../src/http/app.ts'
 import { ajvOptions, serializerCompiler, validatorCompiler } from '../../src/http/compile.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
+import { cpu } from '../helpers/cpu.ts'
 import { openStandIn, reached } from './stand-in.ts'
 
 interface Route {
@@ -113,9 +114,9 @@ t.test('nobody holds the event loop by a list whose items are compared each with
   const check = checkOf(Ask)
   const keyUsage = Array.from({ length: 8_000 }, (_, at) => `usage${at}`)
   const took = Array.from({ length: 5 }, () => {
-    const started = performance.now()
+    const started = cpu()
     t.equal(check({ keyUsage }), false)
-    return performance.now() - started
+    return cpu() - started
   })
   t.ok(Math.min(...took) < 50, `${took} ms`)
 })

@@ -5,6 +5,7 @@
  */
 import t from 'tap'
 
+import { cpu } from '../helpers/cpu.ts'
 import { type HostileCase, hostileCases } from '../helpers/hostile.ts'
 import { openTestService } from '../helpers/service.ts'
 import { csrFor } from './people.ts'
@@ -33,12 +34,12 @@ for (const one of hostileCases) {
   const expected = expectedOf(one)
   t.test(`${titleOf(one)}: ${expected}`, async (t) => {
     const body = one.body()
-    const before = performance.eventLoopUtilization()
+    const before = cpu()
     const answer = await service.request('POST', '/v1/certificates?profile=server', {
       headers: { 'content-type': one.contentType },
       body,
     })
-    const milliseconds = performance.eventLoopUtilization(before).active
+    const milliseconds = cpu() - before
     if (milliseconds > worst.milliseconds) Object.assign(worst, { milliseconds, title: titleOf(one) })
     t.ok(milliseconds < 500, `it held the event loop for ${milliseconds} ms`)
     if (expected === 'accepted') {

@@ -2,6 +2,7 @@ import t from 'tap'
 
 import { isProblem } from '../../src/errors.ts'
 import { acceptedSpellings, assertMediaType, negotiate } from '../../src/http/media.ts'
+import { cpu } from '../helpers/cpu.ts'
 
 const certificates = ['application/json', 'application/pem-certificate-chain', 'application/pkix-cert'] as const
 
@@ -83,7 +84,7 @@ t.test('Content-Type is exactly one of the spellings, whatever its case', (t) =>
 
 t.test('a field as long as all of them may be is read once, whatever is in it', (t) => {
   const spellings = acceptedSpellings(['application/json'])
-  const begun = performance.now()
+  const begun = cpu()
   for (const motif of [' ', '\t', '\t ', ' ;', ';', 'a/', '"', ',']) {
     const field = `a${motif.repeat(16_000 / motif.length)}b`
     for (let i = 0; i < 4; i += 1) {
@@ -92,6 +93,6 @@ t.test('a field as long as all of them may be is read once, whatever is in it', 
     }
   }
   // Some milliseconds; each of 16,000 blanks alone took half a second, and nobody else was answered meanwhile.
-  t.ok(performance.now() - begun < 2_000)
+  t.ok(cpu() - begun < 2_000)
   t.end()
 })

@@ -14,6 +14,7 @@ import {
   show,
   takeApart,
 } from '../../src/policy/names.ts'
+import { cpu } from '../helpers/cpu.ts'
 import { anyString } from '../helpers/strings.ts'
 
 const allows = (kind: RuledKind, pattern: string, value: string): boolean =>
@@ -224,12 +225,12 @@ t.test('names of 100,000 characters are judged at once', async (t) => {
     email: ['*@**.example.com', '*@example.com'],
     commonName: ['system:**', '**a', '*', '**'],
   }
-  const begun = performance.now()
+  const begun = cpu()
   for (const kind of ruledKinds) {
     for (const value of hostile[kind]) for (const pattern of patterns[kind]) allows(kind, pattern, value)
   }
   // 50-odd matches; a quadratic one alone would take far longer than this.
-  t.ok(performance.now() - begun < 2000)
+  t.ok(cpu() - begun < 2000)
   for (const kind of ruledKinds) {
     for (const value of hostile[kind]) t.type(readPattern(kind, value), 'string', 'and refused as patterns')
   }

@@ -32,9 +32,9 @@ import { parsePublicKey } from '../../src/x509/keys.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { encodeSubject, type Subject } from '../../src/x509/subject.ts'
 import { encodeCertificate } from '../../src/x509/tbs.ts'
+import { cpu } from '../helpers/cpu.ts'
 import { assertTools, output, run } from '../interop/tools.ts'
 import { bits, extension, hex, integer, nil, oid, seq, tlv, yes } from './build.ts'
-import { cpu } from './cpu.ts'
 
 await assertTools('openssl')
 const folder = await mkdtemp(join(tmpdir(), 'chancery-crl-'))

@@ -12,10 +12,10 @@ import { parsePublicKey } from '../../src/x509/keys.ts'
 import { type NameKind, parseGeneralNames, parseName } from '../../src/x509/names.ts'
 import { parsePem } from '../../src/x509/pem.ts'
 import { parseSubject } from '../../src/x509/subject.ts'
+import { cpu } from '../helpers/cpu.ts'
 import { hostileCases } from '../helpers/hostile.ts'
 import { anyString } from '../helpers/strings.ts'
 import { dns, extension, hex, mail, oid, pem, request, san, seq, uri } from './build.ts'
-import { cpu } from './cpu.ts'
 import { nodeSigner, rsaSigner } from './keys.ts'
 
 const cases = Number(process.env['CHANCERY_FUZZ_CASES'] ?? 20_000)

@@ -3,8 +3,8 @@ import t from 'tap'
 import { isProblem } from '../../src/errors.ts'
 import { parseRequest, verifyPossession } from '../../src/x509/csr.ts'
 import { parsePem } from '../../src/x509/pem.ts'
+import { cpu } from '../helpers/cpu.ts'
 import { type HostileCase, hostileCases } from '../helpers/hostile.ts'
-import { cpu } from './cpu.ts'
 
 /** The code that a case gets, and how long it would hold the event loop. */
 const read = async ({ body, contentType }: HostileCase): Promise<{ code: string; milliseconds: number }> => {

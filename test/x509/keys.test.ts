@@ -5,8 +5,8 @@ import t from 'tap'
 import { keyAlgorithms } from '../../src/x509/algorithms.ts'
 import { blockListHash, parseBlockList } from '../../src/x509/block-list.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
+import { cpu } from '../helpers/cpu.ts'
 import { bits, integer, nil, oid, seq } from './build.ts'
-import { cpu } from './cpu.ts'
 import { importPublicKey, nodeSigner, rsaFactors, rsaModulus, rsaSpki } from './keys.ts'
 
 const spkiOf = (key: KeyObject): Buffer => key.export({ type: 'spki', format: 'der' })

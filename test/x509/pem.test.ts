@@ -11,7 +11,7 @@ import {
   parsePemCertificates,
   parseRawBody,
 } from '../../src/x509/pem.ts'
-import { cpu } from './cpu.ts'
+import { cpu } from '../helpers/cpu.ts'
 
 t.test('what is encoded is parsed back, whatever its length', async (t) => {
   for (const length of [1, 2, 3, 47, 48, 49, 96, 1000]) {
