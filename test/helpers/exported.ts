@@ -1,11 +1,33 @@
 /** A roll as a folder of tiles, fetched as anybody would. */
 import { mkdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import { parseCheckpoint } from '../../src/roll/checkpoint.ts'
 import { parseNote } from '../../src/roll/note.ts'
 import { encodeTilePath, tilesAt } from '../../src/roll/tiles.ts'
-import type { Answer } from './service.ts'
+import type { Answer, TestService } from './service.ts'
+import { askSql } from './sql.ts'
+
+/**
+ * The newest checkpoint, of all that is on the roll, to which a service that nobody asks for anything adds nothing: a list that is
+ * due would be published at some time between this and its end.
+ */
+export const wholeCheckpoint = async ({
+  service,
+  request,
+  database,
+}: Pick<TestService, 'service' | 'database'> & {
+  request(method: 'GET', path: string): Promise<Pick<Answer, 'text'>>
+}) => {
+  await service.publishCrls()
+  for (;;) {
+    const { text } = await request('GET', '/roll/checkpoint')
+    const [row] = await askSql<{ size: number }>(database.ownerUrl, 'select size::int from roll')
+    if (parseCheckpoint(parseNote(text).text).size === row?.size) return text
+    await sleep(50)
+  }
+}
 
 type Read = (path: string) => Promise<Pick<Answer, 'status' | 'bytes'>>
 

@@ -11,6 +11,7 @@ import { loadConfig } from '../../src/config.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
+import { wholeCheckpoint } from '../helpers/exported.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
 import type { TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
@@ -40,11 +41,8 @@ export const openFilledRecords = async (t: Test, certificates = 300): Promise<Fi
   await askForOthers(service)
   await changeIssuers(service)
   await abandon(service, serials[10] as string)
-  await service.service.publishCrls()
   const key = JSON.parse((await service.request('GET', '/v1/events?type=roll.opened')).json.items[0].entry).key
-  // The checkpoint follows the head within a second.
-  await new Promise((resolve) => setTimeout(resolve, 1_100))
-  const note = (await service.request('GET', '/roll/checkpoint')).text
+  const note = await wholeCheckpoint(service)
   await service.close()
   return { database, key, note }
 }

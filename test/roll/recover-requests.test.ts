@@ -11,7 +11,7 @@ import type { Finding } from '../../src/roll/findings.ts'
 import { openStores } from '../../src/service.ts'
 import { openApprovalStore } from '../../src/store/approvals.ts'
 import { takeBackup } from '../helpers/backup.ts'
-import { exportRoll } from '../helpers/exported.ts'
+import { exportRoll, wholeCheckpoint } from '../helpers/exported.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
@@ -28,8 +28,11 @@ const openRecovery = async (t: { teardown(close: () => Promise<void>): void }) =
   const options = { from: tiles, profiles: [], chains: [], check: false }
   return {
     replica,
-    /** The size of the roll that it serves. */
-    exported: (service: TestService) => exportRoll((path) => service.request('GET', path), tiles),
+    /** The size of its roll, all of which is exported. */
+    exported: async (service: TestService) => {
+      await wholeCheckpoint(service)
+      return exportRoll((path) => service.request('GET', path), tiles)
+    },
     recover: () => runRecover(replica.config, quiet, options, { update: () => {}, tell: () => {} }),
   }
 }

@@ -25,7 +25,7 @@ import { parseCrl } from '../../src/x509/crl.ts'
 import { faultsInRecords } from '../crash/checker.ts'
 import { takeBackup } from '../helpers/backup.ts'
 import { openTestDatabase } from '../helpers/database.ts'
-import { exportRoll } from '../helpers/exported.ts'
+import { exportRoll, wholeCheckpoint } from '../helpers/exported.ts'
 import { quiet } from '../helpers/log.ts'
 import { send } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
@@ -144,9 +144,6 @@ const told = () =>
     return found
   })
 
-const sizeNow = (): Promise<number> =>
-  asOwner(async (client) => (await client.query('select size::int from roll')).rows[0].size)
-
 const readRoll = async (request: Awaited<ReturnType<typeof open>>['request']): Promise<Stored[]> => {
   const entries: Stored[] = []
   let cursor = ''
@@ -259,10 +256,8 @@ t.test('a database that was restored is refused, brought back from tiles, and go
   await chancery.request('POST', '/v1/revocations', { ...order, digest: plan.digest, asOf: plan.asOf })
   while ((await chancery.request('GET', `/v1/revocations/${plan.digest}`)).json.state !== 'done')
     await new Promise((resolve) => setTimeout(resolve, 100))
-  await chancery.service.publishCrls()
-  let size = 0
-  // The checkpoint may be a second older than the newest entry.
-  while (size !== (await sizeNow())) size = await exportRoll((path) => chancery.request('GET', path), tiles)
+  await wholeCheckpoint({ ...chancery, database })
+  const size = await exportRoll((path) => chancery.request('GET', path), tiles)
   const whole = await told()
   const intent = await asOwner((client) =>
     client.query(`select * from intents where serial = decode($1, 'hex')`, [underWay.serial]),
