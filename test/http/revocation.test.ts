@@ -268,7 +268,8 @@ t.test('what cannot be revoked, and why', async (t) => {
   const held = await issue(requester, { validity: '305s' })
   t.match(await revoke(short, { reason: 'superseded' }), { status: 200 })
   t.match(await revoke(held, { reason: 'certificateHold' }), { status: 200 })
-  const left = Date.parse((await read(short)).notAfter) - Date.now()
+  // The last of them: between two a busy machine takes a while.
+  const left = Date.parse((await read(held)).notAfter) - Date.now()
   await new Promise((resolve) => setTimeout(resolve, left + 1_100))
   t.match(await revoke(expiring, { reason: 'superseded' }), { status: 409, json: { code: 'revocation.expired' } })
   t.match(await revoke(short, { reason: 'superseded' }), { status: 200 }, 'what holds already is told all the same')
