@@ -1,4 +1,5 @@
 /** What is taken away, or replaced, while an intent waits for the records: nothing is signed by it. */
+import { mock } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import pg from 'pg'
@@ -17,23 +18,41 @@ const owner = new pg.Client({ connectionString: service.database.ownerUrl })
 t.before(() => owner.connect())
 t.teardown(() => owner.end())
 
-/** Asks while intents have to wait, changes something then, and lets them in later than anybody is believed. */
-const across = async <T>(asking: () => Promise<T>, change: () => Promise<unknown>, laterMs = 1_300): Promise<T> => {
+/** Asks so many while intents have to wait, changes something then, and lets them in later than anybody is believed. */
+const across = async <T>(
+  many: number,
+  asking: () => Promise<T>,
+  change: () => Promise<unknown>,
+  { laterMs = 1_300, after = async () => {} }: Later = {},
+): Promise<T> => {
   await owner.query('begin')
   await owner.query('lock table intents in share mode')
+  const before = await drafts()
   const asked = asking()
+  while ((await drafts()) < before + many) await sleep(20)
   await intentsWait()
   await change()
   await sleep(laterMs)
   await owner.query('commit')
+  await after()
   return asked
 }
 
-/** Those of one statement go together; who comes a little later is let in later. */
+interface Later {
+  readonly laterMs?: number
+  /** What happens once they are let in. */
+  readonly after?: () => Promise<unknown>
+}
+
+/** How many have come as far as their intents, of which those of one statement go together, and the others are let in later. */
+const drafts = async (): Promise<number> => {
+  const { text } = await service.request('GET', '/metrics')
+  return Number(/^chancery_stage_seconds_count\{stage="possession"\} (\d+)$/m.exec(text)?.[1] ?? 0)
+}
+
 const intentsWait = async (): Promise<void> => {
   const waiting = `select from pg_locks where relation = 'intents'::regclass and not granted`
   while ((await owner.query(waiting)).rowCount === 0) await sleep(20)
-  await sleep(100)
 }
 
 const ask = (token: string, profile = 'server') =>
@@ -65,6 +84,7 @@ t.test('who asks is asked again, and by the profile of today, where an intent ha
   const grant = await firstOf('grants', 'ungranted')
   const token = await firstOf('tokens', 'unproved')
   const answers = await across(
+    5,
     () => Promise.all([...names.map((name) => ask(tokens.get(name) ?? '')), ask(older, 'client')]),
     async () => {
       for (const path of ['/v1/principals/closed', `/v1/grants/${grant}`, `/v1/tokens/${token}`])
@@ -97,6 +117,7 @@ t.test('so are the items of a batch, and whoever a token makes somebody', async 
   const batcher = await employ(service, 'batcher', 'requester', { profiles: ['server'] })
   const body = { items: Array.from({ length: 3 }, () => ({ csr: csrFor('b.example.internal'), profile: 'server' })) }
   const [batch, job] = (await across(
+    4,
     () =>
       Promise.all([
         service.request('POST', '/v1/certificates/batch', { token: batcher, body }),
@@ -116,10 +137,15 @@ t.test('so are the items of a batch, and whoever a token makes somebody', async 
 t.test('what had to wait for no longer than that is issued by what it was decided by, also in a batch', async (t) => {
   const token = await employ(service, 'short', 'requester', { profiles: ['client'] })
   const body = { items: [{ csr: csrFor('b.example.internal'), profile: 'client' }] }
+  // However long a busy machine takes.
+  const now = performance.now()
+  mock.method(performance, 'now', () => now)
+  t.teardown(() => mock.restoreAll())
   const [alone, batch] = (await across(
+    2,
     () => Promise.all([ask(token, 'client'), service.request('POST', '/v1/certificates/batch', { token, body })]),
     () => touch('/v1/profiles/client'),
-    0,
+    { laterMs: 0 },
   )) as [Answer, Answer]
   const { version } = alone.json.profile
   t.match(alone, { status: 201 })
@@ -133,10 +159,11 @@ t.test('and whoever has asked for what people approve', async (t) => {
   const request = (await desk.ask(requester, 'simple')).json
   const grant = await firstOf('grants', 'ci')
   const answer = await across(
+    1,
     () => desk.approve(alice, request),
     () => service.request('DELETE', `/v1/grants/${grant}`),
     // Every instance looks after what is approved: one may come by meanwhile.
-    0,
+    { laterMs: 0 },
   )
   t.match(answer, { json: { state: 'failed', end: { code: 'approval.plan', reason: /auth\.forbidden/ } } })
   t.notOk((await outcomesOf('ci')).includes('certificate'))
@@ -152,8 +179,8 @@ t.test(
     const call = { token, body: { csr: csrFor('web.example.internal'), profile: 'server' } }
     const askUnderKey = () =>
       service.request('POST', '/v1/certificates', { ...call, headers: { 'idempotency-key': 'unknown' } })
-    let back: Promise<unknown> | undefined
     const answer = await across(
+      1,
       askUnderKey,
       async () => {
         await accept(false)
@@ -163,12 +190,10 @@ t.test(
           and pid not in (select pid from pg_locks where not granted)`,
           [database, (await owner.query('select pg_backend_pid() as pid')).rows[0].pid],
         )
-        back = sleep(3_000).then(() => accept(true))
       },
-      // Later than anything is remembered.
-      2_200,
+      // Later than anything is remembered; and it is away for a while longer.
+      { laterMs: 2_200, after: () => sleep(800).then(() => accept(true)) },
     )
-    await back
     t.match(answer, { status: 503, json: { code: 'db.unavailable', retryable: true } })
     t.same(await outcomesOf('unknown'), ['unsigned'])
     t.match(await askUnderKey(), { status: 201, json: { replayed: false } })
