@@ -1,4 +1,6 @@
 /** A list on record that is none any more, as after a disk has failed. */
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import type pg from 'pg'
 import t, { type Test } from 'tap'
 
@@ -21,6 +23,9 @@ const spoilList = async (t: Test, service: TestService): Promise<pg.Client> => {
 t.test('one spoiled list keeps no instance from starting with all others, and is made anew', async (t) => {
   const service = await openTestService(t)
   const owner = await spoilList(t, service)
+  // The other one publishes a moment after its start, as soon as it may.
+  await owner.query('begin')
+  await owner.query('lock table crls in exclusive mode')
   const other = await openTestService(t, {}, service)
   const fetchList = async (shard: number) => {
     const answer = await fetch(`${other.publicUrl}/crl/default/${shard}.crl`)
@@ -30,10 +35,13 @@ t.test('one spoiled list keeps no instance from starting with all others, and is
   t.equal((await fetchList(4)).status, 200)
   t.match(await fetchList(3), { status: 503, retryAfter: '5' }, 'there is one to be: nobody is to take that for none')
   t.equal((await fetchList(128)).status, 404)
+  await owner.query('commit')
   for (let tries = 0; tries < 50 && (await fetchList(3)).status !== 200; tries += 1) {
     // The first has the lease, and what it serves is whole.
     await owner.query('delete from leases')
     await other.service.publishCrls()
+    // One that came to nothing is not tried again at once.
+    await sleep(200)
   }
   const { status, octets } = await fetchList(3)
   t.equal(status, 200)

@@ -5,19 +5,15 @@ import pg from 'pg'
 import t from 'tap'
 
 import { canonicalJson } from '../../src/canonical.ts'
-import { openLeases } from '../../src/store/leases.ts'
 import { openTestService } from '../helpers/service.ts'
+import { holdTurn } from '../helpers/turn.ts'
 import { employApprovers, openBeside, openDesk, wantApprovals } from '../http/approvals.ts'
 import { derFor } from '../http/people.ts'
 
 const service = await openTestService(t)
 const { store, stores } = await openBeside(t, service)
 // While the test has the lease the service leaves what is due alone.
-const leases = openLeases(stores.db, randomUUID())
-const hold = (): Promise<unknown> => leases.take('approvals', 5_000)
-const holding = setInterval(() => void hold().catch(() => {}), 1_000)
-t.teardown(() => clearInterval(holding))
-await hold()
+await holdTurn(t, stores.db, 'approvals')
 await wantApprovals(service, 'payments', { required: 1 })
 const { requester } = await employApprovers(service, ['payments'])
 const { plan: decided, id: first } = (await openDesk(service).ask(requester, 'payments')).json

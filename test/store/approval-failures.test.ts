@@ -1,13 +1,11 @@
 /** Where a roll is succeeded, however many requests wait for people: none is left, and no transaction takes too many locks. */
-import { randomUUID } from 'node:crypto'
-
 import t from 'tap'
 
 import type { IssueInput } from '../../src/ca/issuance.ts'
 import type { ProfileVersion } from '../../src/ca/recorder.ts'
 import { failOpenRequests } from '../../src/store/approvals.ts'
-import { openLeases } from '../../src/store/leases.ts'
 import { openTestService } from '../helpers/service.ts'
+import { holdTurn } from '../helpers/turn.ts'
 import { employApprovers, leaveOpenIntent, openBeside, openDesk, wantApprovals } from '../http/approvals.ts'
 
 t.test('those of a span fail, some in each transaction, and no others', async (t) => {
@@ -89,8 +87,7 @@ t.test('one that is being issued, or has been, is left, and those after it are n
     asked.push((await desk.ask(people.requester, 'payments', { key })).json)
   const [one, two, three] = asked.map(({ id }) => id) as [string, string, string]
   const { store, stores } = await openBeside(t, service)
-  const leases = openLeases(stores.db, randomUUID())
-  while (!(await leases.take('approvals', 60_000))) await new Promise((resolve) => setTimeout(resolve, 50))
+  await holdTurn(t, stores.db, 'approvals')
   const approve = (id: string, plan: string) =>
     store.decide(id, { type: 'request.approved', id, plan, reason: 'x', by: 'alice' }, () => {})
   await approve(two, asked[1]?.digest as string)

@@ -8,16 +8,15 @@ import { type ApprovalRequest, openApprovals } from '../../src/ca/approvals.ts'
 import { canonicalJson } from '../../src/canonical.ts'
 import { failOpenRequests } from '../../src/store/approvals.ts'
 import type { Queryable } from '../../src/store/database.ts'
-import { type Leases, openLeases } from '../../src/store/leases.ts'
 import { openTestServer } from '../helpers/database.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { holdTurn } from '../helpers/turn.ts'
 import { employApprovers, openBeside, openDesk, type People, wantApprovals } from '../http/approvals.ts'
 import { derFor } from '../http/people.ts'
 
 let service: TestService
 let people: People
 let beside: Awaited<ReturnType<typeof openBeside>>
-let turn: Leases
 let decided: never
 
 t.before(async () => {
@@ -25,7 +24,7 @@ t.before(async () => {
   await wantApprovals(service, 'payments', { required: 2 })
   people = await employApprovers(service, ['payments', 'server'])
   beside = await openBeside(t, service)
-  turn = openLeases(beside.stores.db, randomUUID())
+  await holdTurn(t, beside.stores.db, 'approvals')
   decided = (await openDesk(service).ask(people.requester, 'payments')).json.plan as never
   await openDesk(service).ask(people.requester, 'server')
 })
@@ -64,11 +63,6 @@ t.test(
     t.match(await beside.store.read(id), { state: 'pending', approvals: { length: 0 } })
   },
 )
-
-/** Whose turn it is: the service leaves what is approved or due to us. */
-t.beforeEach(async () => {
-  if (!(await turn.take('approvals', 5_000))) throw new Error('the service has come first')
-})
 
 const approve = (id: string, by: string) =>
   beside.store.decide(id, { type: 'request.approved', id, plan: 'ab'.repeat(32), reason: 'x', by }, () => {})

@@ -1,17 +1,15 @@
 /** Orders to revoke many, in the records: what is true of them whoever carries them out, and however many do. */
-import { randomUUID } from 'node:crypto'
-
 import pg from 'pg'
 import t from 'tap'
 
 import { type MassAsk, type MassRevocations, openMassRevocations } from '../../src/ca/mass-revocation.ts'
 import { massRevocationJob } from '../../src/jobs/mass-revocation.ts'
 import type { Stores } from '../../src/service.ts'
-import { openLeases } from '../../src/store/leases.ts'
 import { openMassRevocationStore } from '../../src/store/mass-revocations.ts'
 import { fill, nameOf } from '../helpers/filling.ts'
 import { quiet } from '../helpers/log.ts'
 import { massFacts } from '../helpers/mass.ts'
+import { holdTurn } from '../helpers/turn.ts'
 import { openTestStores, type TestStores } from './stores.ts'
 
 t.setTimeout(120_000)
@@ -32,11 +30,7 @@ t.before(async () => {
   const { serial } = await world.issue([`dns:${nameOf(0)}`])
   await fill(owner, { serial, first: 1, last: certificates - 1 })
   // While the test has the lease the service leaves orders alone, and the test carries them out itself.
-  const leases = openLeases(stores.db, randomUUID())
-  const hold = (): Promise<unknown> => leases.take('mass-revocation', 5_000)
-  await hold()
-  const holding = setInterval(() => void hold().catch(() => {}), 1_000)
-  t.teardown(() => clearInterval(holding))
+  await holdTurn(t, stores.db, 'mass-revocation')
   ;[one, two] = [revocationsOf(stores), revocationsOf(await world.open())]
 })
 

@@ -1,0 +1,20 @@
+/** What one instance at a time does, left to a test. */
+import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import type { Database } from '../../src/store/database.ts'
+import { openLeases } from '../../src/store/leases.ts'
+
+interface Teardown {
+  teardown(close: () => void): void
+}
+
+/** Takes the lease of a job from the service, for as long as the test takes. */
+export const holdTurn = async (t: Teardown, db: Database, job: 'approvals' | 'mass-revocation'): Promise<void> => {
+  const leases = openLeases(db, randomUUID())
+  // For as long as the service takes it: by one for longer it would know a clock that was set back, and take it over.
+  const hold = (): Promise<boolean> => leases.take(job, 5_000)
+  while (!(await hold())) await sleep(50)
+  const holding = setInterval(() => void hold().catch(() => {}), 1_000)
+  t.teardown(() => clearInterval(holding))
+}
