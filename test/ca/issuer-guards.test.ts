@@ -202,15 +202,16 @@ t.test('a halt holds from its commit on, whatever other instances believe', asyn
 t.test('an intent waits for a move that is under way, and a move for intents that are', async (t) => {
   const { stores, openInstance } = await open(t)
   const { issue, life } = await openInstance()
-  const moving = Promise.withResolvers<void>()
+  const [begun, moving] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const ended: string[] = []
   const text = `insert into issuer_states (issuer, state, by) values ('default', 'crl-only', 'test')`
   const move = stores.db.transaction(async (tx) => {
     await tx.query({ text })
+    begun.resolve()
     await moving.promise
     ended.push('move')
   })
-  await pause()
+  await begun.promise
   const issued = issue().catch((error: { code: string }) => ended.push(error.code))
   await pause()
   t.same(ended, [], 'it waits')
@@ -219,13 +220,14 @@ t.test('an intent waits for a move that is under way, and a move for intents tha
   t.same(ended, ['move', 'issuer.none_active'])
 
   await stage(life, 'next')
-  const asking = Promise.withResolvers<void>()
+  const [asked, asking] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const intent = stores.db.transaction(async (tx) => {
     t.match((await tx.query({ text: `select state_for_intent('next') as state` })).rows, [{ state: 'staged' }])
+    asked.resolve()
     await asking.promise
     ended.push('intent')
   })
-  await pause()
+  await asked.promise
   const second = life.move('next', 'halt', how).then(() => ended.push('halt'))
   await pause()
   asking.resolve()

@@ -152,9 +152,11 @@ const createFrom = async (server: TestServer, name: string, empty: boolean, trie
   }
 }
 
-/** The migrated database that others are copied from: made once for each state of `migrations/`. */
+/** The migrated database that others are copied from: made once for each state of `migrations/`, and each month. */
 const templateOf = async (server: TestServer): Promise<string> => {
-  const name = `template_${await digestOf(migrations)}`
+  // A migration makes partitions of the months around it: one of last month has others than those that are made today.
+  const month = new Date().toISOString().slice(0, 7).replace('-', '')
+  const name = `template_${await digestOf(migrations)}_${month}`
   if (await server.asSuperuser((client) => isThere(client, name))) return name
   await locked(server, async (client) => {
     if (await isThere(client, name)) return
@@ -168,7 +170,7 @@ const templateOf = async (server: TestServer): Promise<string> => {
 }
 
 /**
- * Templates of migrations as they were, but for the newest few, which other checkouts may be using; and databases of
+ * Templates of migrations and months as they were, but for the newest few, which other checkouts may be using; and databases of
  * tests that were killed.
  */
 const sweep = async (client: pg.Client): Promise<void> => {

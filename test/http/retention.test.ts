@@ -17,7 +17,7 @@ t.teardown(() => owner.end())
 const refuse = async (months: readonly number[], count: number): Promise<void> => {
   await owner.query(
     `insert into refusals (id, at, principal, code, digest, detail, violations)
-      select gen_random_uuid(), date_trunc('month', now()) - make_interval(months => m) + make_interval(secs => i), 'old',
+      select gen_random_uuid(), date_trunc('month', now(), 'UTC') - make_interval(months => m) + make_interval(secs => i), 'old',
         'csr.pem', '', '', '[]' from unnest($1::integer[]) m, generate_series(1, $2) i`,
     [months, count],
   )
