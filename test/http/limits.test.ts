@@ -274,7 +274,13 @@ t.test('rows that count no more are taken away, and change nothing', async (t) =
   t.same(statuses(await flood(3, token)), { 201: 3 })
   await db.query(`update limit_uses set counts_until = now() - interval '2 hours', not_after = now() - interval '2 hours',
     at = at - interval '2 days', day = day - 2 where principal = 'old'`)
-  t.same(statuses(await flood(3, token)), { 201: 3 }, 'they have expired')
+  // They have expired; and what a replica has counted a moment ago, it does not count again at once.
+  for (let issued = 0; issued < 3; ) {
+    const { status } = await ask({ token })
+    if (status === 201) issued += 1
+    else t.equal(status, 429)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
   await db.query('select maintain_limits()')
   const { rows } = await db.query(`select count(*)::integer as n from limit_uses where principal = 'old'`)
   t.equal(rows[0].n, 3)
