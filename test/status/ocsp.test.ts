@@ -167,10 +167,14 @@ t.test('another replica knows within two seconds', async (t) => {
   }
   t.equal(await ask(), 'good')
   await revoke(serial)
-  const start = Date.now()
-  while ((await ask()) !== 'revoked' && Date.now() - start < 5_000)
+  const start = performance.now()
+  // Of whoever was told good: one that stood still for longer asks the records.
+  let lastAsked = 0
+  for (let asked = 0; (await ask()) !== 'revoked'; asked = performance.now() - start) {
+    lastAsked = asked
     await new Promise((resolve) => setTimeout(resolve, 50))
-  t.ok(Date.now() - start < 2_000, `after ${Date.now() - start} ms`)
+  }
+  t.ok(lastAsked < 2_000, `good, asked after ${lastAsked} ms`)
 })
 
 t.test('never good of what is not on record, and nothing final of what is open', async (t) => {
