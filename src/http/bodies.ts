@@ -4,10 +4,12 @@ import type { IncomingMessage } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 
 import { Problem } from '../errors.ts'
+import { isKeyMaterial } from '../x509/pem.ts'
 import type { App } from './app.ts'
 import { batchPath, bodyLimit } from './bounds.ts'
-import { largeBody, parseJson, parseYaml, smallBody } from './json.ts'
+import { type DataBounds, largeBody, parseJson, parseYaml, smallBody } from './json.ts'
 import { assertMediaType } from './media.ts'
+import { keyInBody } from './problem.ts'
 import { assertQuery } from './query.ts'
 import { hasBody } from './unread.ts'
 
@@ -50,7 +52,7 @@ export const addParsers = (app: App): void => {
   app.removeAllContentTypeParsers()
   const asBuffer = { parseAs: 'buffer' } as const
   app.addContentTypeParser('application/json', asBuffer, async (request: FastifyRequest, octets: Buffer) =>
-    parseJson(octets, octets.length > bodyLimit && request.pattern === batchPath ? largeBody : smallBody),
+    readJson(octets, octets.length > bodyLimit && request.pattern === batchPath ? largeBody : smallBody),
   )
   app.addContentTypeParser('application/yaml', asBuffer, async (_request: FastifyRequest, octets: Buffer) =>
     parseYaml(octets),
@@ -73,4 +75,13 @@ export const addParsers = (app: App): void => {
   app.addContentTypeParser('application/jose', asBuffer, async (_request: FastifyRequest, octets: Buffer) =>
     octets.toString('latin1'),
   )
+}
+
+/** As `parseJson`, but tells of a private key where the body is refused: in a shell, text with lines is easily put in as it is. */
+const readJson = (octets: Buffer, bounds: DataBounds): unknown => {
+  try {
+    return parseJson(octets, bounds)
+  } catch (error) {
+    throw isKeyMaterial(octets.toString('latin1')) ? keyInBody() : error
+  }
 }

@@ -160,4 +160,5 @@ const groups: readonly (readonly [code: ProblemCode, name: string, beside?: Prob
   ['approval.twice', 'ApprovalRefused'],
   ['approval.own', 'ApprovalForbidden'],
   ['approval.failed', 'RequestClosed'],
+  ['csr.key_material', 'BodyMalformed'],
 ]

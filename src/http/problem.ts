@@ -9,6 +9,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import { isProblem, Problem, type ProblemCode, type ProblemKind, problems, type Violation } from '../errors.ts'
 import { describeError, type Log } from '../telemetry.ts'
+import { isKeyMaterial } from '../x509/pem.ts'
 import { formWords, timeWords } from './api/schemas.ts'
 import { dueOn, hasAnswer, noteEarly, sayLast } from './unread.ts'
 
@@ -164,8 +165,12 @@ const answerRaw = (socket: Socket, requestId: string, mapped: Mapped, fields = '
   return problem
 }
 
-/** Where AJV found fault, as violations; nothing but plain names of unknown fields is taken over from what was sent. */
+/**
+ * Where AJV found fault, as violations; nothing but plain names of unknown fields is taken over from what was sent. A private
+ * key in a field that we do not know has been shown all the same, and matters more than the field.
+ */
 export const schemaProblem = (errors: readonly SchemaError[], part: string): Problem => {
+  if (part === 'body' && hasPrivateKey(errors.map(({ data }) => data))) return keyInBody()
   const found = errors.slice(0, maxViolations).map((error) => schemaViolation(error, part))
   // A time breaks both the pattern and the format of times: that is one fault.
   const violations = found.filter(
@@ -180,7 +185,22 @@ export interface SchemaError {
   readonly instancePath: string
   readonly params: Readonly<Record<string, unknown>>
   readonly message?: string
+  /** What the fault is in: of an unknown field the object that has it. */
+  readonly data?: unknown
 }
+
+/** Each value once: many faults may be in the same object. */
+const hasPrivateKey = (values: readonly unknown[]): boolean => [...new Set(values)].some(holdsPrivateKey)
+
+/** No body nests deep (json.ts). */
+const holdsPrivateKey = (value: unknown): boolean => {
+  if (typeof value === 'string') return isKeyMaterial(value)
+  return typeof value === 'object' && value !== null && Object.values(value).some(holdsPrivateKey)
+}
+
+/** Of a body that is refused for what else is wrong with it. */
+export const keyInBody = (): Problem =>
+  new Problem('csr.key_material', 'The body holds a private key: treat it as exposed.')
 
 const schemaViolation = (
   { keyword, instancePath, params, message = 'is not valid' }: SchemaError,

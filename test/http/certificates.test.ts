@@ -169,6 +169,29 @@ t.test('requests that cannot even be read are refusals too', async (t) => {
   }
 })
 
+t.test('a private key that is sent in what is no field is told as one, wherever it stands', async (t) => {
+  const csr = csrFor('a.example.com')
+  const key = '-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n'
+  const sent = [
+    { csr, profile: 'server', key },
+    { csr, profile: 'server', tls: { files: [key] } },
+    { csr, profile: key },
+    { csr: `${csr}${key}` },
+    // As a shell puts a file in: lines end within a string.
+    `{"csr": "x", "profile": "server", "key": "${key}"}`,
+  ]
+  const told = { code: 'csr.key_material', detail: 'The body holds a private key: treat it as exposed.' }
+  for (const body of sent) {
+    const answer = await issue(body as object, { 'content-type': 'application/json' })
+    t.equal(answer.status, 400)
+    t.match(answer.json, told)
+    t.notOk(answer.text.includes('AAAA'), 'and nothing of it comes back')
+  }
+  const { json } = await issue({ items: [sent[0], { csr, profile: 'server' }] }, {}, '/v1/certificates/batch')
+  t.match(json.items, [{ status: 400, problem: told }, { status: 201 }])
+  t.match((await service.request('GET', '/v1/refusals?code=csr.key_material&limit=1')).json.items, [told])
+})
+
 t.test('names in JSON replace those of the request as a whole', async (t) => {
   const answer = await issue({
     csr: csrFor('old.evil.test'),

@@ -40,7 +40,7 @@ export const crlRoutes = (app: App, { crlImports }: HttpDeps): void => {
       config: {
         access: ['operator', 'admin'],
         accepts: ['application/json'],
-        problems: ['issuer.not_found', 'crl.invalid', 'csr.key_material'],
+        problems: ['issuer.not_found', 'crl.invalid'],
       },
       schema: {
         operationId: 'importCrl',
