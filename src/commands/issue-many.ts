@@ -6,6 +6,7 @@ import type { Command } from 'commander'
 
 import type { Client } from './client.ts'
 import { Failure, type FailureKind } from './failure.ts'
+import { hasEnded } from './issue/approval.ts'
 import { callBatch, callsOf, mayBeDone } from './issue/calls.ts'
 import { sweepChains } from './issue/chain-file.ts'
 import { type Ended, issuedOrNot, rowText, sumText, withoutAnswer } from './issue/ended.ts'
@@ -52,7 +53,8 @@ export const addIssueManyCommand = (program: Command): void => {
         rowText(ended),
       )
       const kind = kindOf(ended)
-      if (kind !== undefined) throw new Failure(kind, [...sumText(ended, broken), again(key, said)].join('\n'))
+      if (kind !== undefined)
+        throw new Failure(kind, [...sumText(ended, broken), again(key, said), ...anew(ended)].join('\n'))
     })
 }
 
@@ -124,8 +126,10 @@ const sendAll = async (
   return undefined
 }
 
-const isTooSoon = (problem: object | null | undefined): boolean =>
-  (problem as { readonly code?: unknown } | null | undefined)?.code === 'limit.requests'
+const isTooSoon = (problem: object | null | undefined): boolean => codeOf({ problem }) === 'limit.requests'
+
+const codeOf = ({ problem }: { readonly problem?: object | null | undefined }): string =>
+  String((problem as { readonly code?: unknown } | null | undefined)?.code)
 
 const asFailure = (error: unknown): Failure => {
   if (error instanceof Failure) return error
@@ -148,6 +152,14 @@ const again = (key: string, said: string | undefined): string =>
   said === undefined
     ? `To try again without a second certificate for any: the same command with --idempotency-key ${key}`
     : 'With its --idempotency-key the same command may be run again: what was issued is found again, and nothing is issued twice.'
+
+/** Under its key a request that has ended is told of for good. */
+const anew = (ended: readonly Ended[]): readonly string[] =>
+  ended.some(({ row }) => hasEnded(codeOf(row)))
+    ? [
+        'To ask anew for those whose approval has ended: chancery issue-many of these files alone, with another --idempotency-key or none.',
+      ]
+    : []
 
 /**
  * Which exit code, where requests ended differently (docs/commands.md): what has to be mended before it is of any use to run

@@ -159,7 +159,10 @@ t.test('a plan that has changed is issued by nobody, and who asks is told why', 
   const again = await pendingOf('vault')
   t.not(again.id, request.id)
   t.match((await chancery(decideArgs('reject', again))).out, `${again.id} is rejected.`)
-  t.match(await chancery([...issueArgs(out), '--no-wait']), { code: exitCodes.conflict, err: /why not/ })
+  t.match(await chancery([...issueArgs(out), '--no-wait']), {
+    code: exitCodes.conflict,
+    err: /why not.*\nTalk to whoever rejected it\. To ask anew: the same command\.$/ms,
+  })
   t.equal(await readShown(out), undefined)
 })
 
@@ -176,7 +179,7 @@ t.test('who asked withdraws it, and asks anew by the same command', async (t) =>
   t.match(shown, /^ended {7}at \S+ by ci: wrong name$/m)
   t.match(await chancery([...issueArgs(out), '--no-wait']), {
     code: exitCodes.conflict,
-    err: /approval\.withdrawn/,
+    err: /approval\.withdrawn.*\nTo ask anew: the same command\.$/m,
   })
   t.match(await chancery([...issueArgs(out), '--no-wait']), { code: exitCodes.later })
   const again = await pendingOf('vault')
@@ -275,8 +278,27 @@ t.test('with --csr and --out, the same command finds the same request', async (t
   await writeFile(`${out}.pending.json`, 'junk', { mode: 0o600 })
   t.match(await chancery(args), { code: exitCodes.later }, 'what is none is replaced')
   await chancery(decideArgs('reject', await pendingOf('vault')))
-  t.match(await chancery(args), { code: exitCodes.conflict, err: /approval\.rejected/ })
+  const rejected = {
+    code: exitCodes.conflict,
+    err: /approval\.rejected.*whoever rejected it\. To ask anew: the same command\.$/ms,
+  }
+  t.match(await chancery(args), rejected)
   t.same((await readdir(folder)).sort(), ['chain.pem', 'csr', 'key.pem'], 'and with its end')
+})
+
+t.test('whoever gave the key of a request that has ended is told to give another', async (t) => {
+  const csr = await vaultCsr(await newFolder(t))
+  const args = ['--token-file', tokens['requester'] ?? '', '--profile', 'vault', '--idempotency-key', 'said']
+  const one = ['issue', ...args, '--csr', csr, '--no-wait']
+  await chancery(one)
+  await chancery(decideArgs('reject', await pendingOf('vault')))
+  const anew = /whoever rejected it\. To ask anew: the same command with another --idempotency-key\.$/m
+  t.match(await chancery(one), { code: exitCodes.conflict, err: anew })
+  const many = ['issue-many', ...args, csr, '--out', await newFolder(t)]
+  await chancery(many)
+  await chancery(decideArgs('reject', await pendingOf('vault')))
+  const byFiles = /^To ask anew for those whose approval has ended: .* with another --idempotency-key or none\.$/m
+  t.match(await chancery(many), { code: exitCodes.conflict, err: byFiles })
 })
 
 t.test('whoever waits for what goes to standard output is told how to go on', async (t) => {

@@ -1,6 +1,7 @@
 /** A certificate that people must approve first: waiting for them, or saying how to come back. */
 import { setTimeout as sleep } from 'node:timers/promises'
 
+import type { ProblemCode } from '../../errors.ts'
 import { type Answer, type Client, segment } from '../client.ts'
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
@@ -36,6 +37,29 @@ const readRequest = (answer: Answer): RequestAnswer => {
   if (texts.every((text) => typeof text === 'string') && Array.isArray(told.approvals)) return told as RequestAnswer
   throw new Failure('failed', 'The server answered with what is no request; is it Chancery?')
 }
+
+/**
+ * What the service says to do next is for those who send an Idempotency-Key themselves. `again` is the command that asks
+ * under another one.
+ */
+export const askedAnew = (failure: Failure, again: string): Failure => {
+  const first = ends.get(failure.problemCode ?? '')
+  if (first === undefined) return failure
+  const told = failure.message.split('\n').slice(0, -1)
+  const next = `${first}To ask anew: ${again}.`
+  return new Failure(failure.kind, [...told, next].join('\n'), failure.problem)
+}
+
+/** People have said no, or nothing: whoever asks again asks them again. */
+export const hasEnded = (code: string): boolean => ends.has(code)
+
+/** What else is to be done before it is asked for again. */
+const ends: ReadonlyMap<string, string> = new Map<ProblemCode, string>([
+  ['approval.rejected', 'Talk to whoever rejected it. '],
+  ['approval.withdrawn', ''],
+  ['approval.expired', ''],
+  ['approval.failed', 'Read why. '],
+])
 
 export interface Waiting {
   readonly client: Client
@@ -88,3 +112,5 @@ const countText = (count: number, required: unknown): string => `${count} of ${v
 const firstPauseMs = 500
 const longestPauseMs = 5_000
 const patienceMs = 60_000
+/** How most questions are asked again. */
+export const theSame = 'the same command'

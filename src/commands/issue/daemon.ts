@@ -6,6 +6,7 @@
  */
 import type { ProblemCode } from '../../errors.ts'
 import { Failure } from '../failure.ts'
+import { hasEnded } from './approval.ts'
 import { pauseOf } from './renewal.ts'
 import { ExecFailure } from './tell.ts'
 
@@ -214,7 +215,7 @@ const reasonOf = (error: unknown): Reason => {
   if (!(error instanceof Failure)) return { retryAfter: undefined, isOfServer: false }
   const { code = '', retryAfter } = (error.problem ?? {}) as { code?: string; retryAfter?: number }
   // People have said no, or nothing, and each try would ask them again.
-  if (endings.has(code)) return { retryAfter: longSeconds, isOfServer: false }
+  if (hasEnded(code)) return { retryAfter: longSeconds, isOfServer: false }
   return { retryAfter, isOfServer: error.kind === 'later' && (code === '' || ofAll.has(code)) }
 }
 
@@ -227,13 +228,6 @@ const ofAll: ReadonlySet<string> = new Set<ProblemCode>([
   'limit.address_concurrent',
   'limit.room',
   'limit.failed_authentication',
-])
-
-const endings: ReadonlySet<string> = new Set<ProblemCode>([
-  'approval.rejected',
-  'approval.withdrawn',
-  'approval.expired',
-  'approval.failed',
 ])
 
 /** Others read the note: what a command has printed is for the log alone. */

@@ -11,7 +11,7 @@ import { hasBlock, parsePem } from '../../x509/pem.ts'
 import type { Client } from '../client.ts'
 import { exitCodes, Failure } from '../failure.ts'
 import { type Output, visible } from '../output.ts'
-import { Awaited, assertAnswered, untilDecided } from './approval.ts'
+import { Awaited, askedAnew, assertAnswered, theSame, untilDecided } from './approval.ts'
 import { chainText, faultInPlaceOf, questionOf, replaceChain, sweepChains } from './chain-file.ts'
 import { assertOfPublicKey, type IssuedAnswer, readIssued } from './issued.ts'
 
@@ -38,8 +38,9 @@ export const issueFor = async (body: RequestBody, options: ForRequest): Promise<
   if (isKept) await sweepChains([file])
   const question = await openQuestion(isKept ? questionOf(file) : undefined, options, digestOf(body, client))
   const answer = await ask(body, question, options).catch(async (error: unknown) => {
-    if (error instanceof Failure && final.has(error.kind)) await question.forget()
-    throw withKey(error, question)
+    if (!(error instanceof Failure)) throw error
+    if (final.has(error.kind)) await question.forget()
+    throw withKey(askedAnew(error, question.anew), question)
   })
   assertFor(body, answer)
   const chain = chainText(answer)
@@ -77,6 +78,8 @@ interface Question {
   readonly idempotencyKey: string
   /** How the same question is asked again. */
   readonly again: string
+  /** How another one is asked, once this one has ended. */
+  readonly anew: string
   /** Whether the same command does so by itself. */
   readonly isKept: boolean
   /** It has its answer. */
@@ -90,11 +93,11 @@ const openQuestion = async (
   digest: string,
 ): Promise<Question> => {
   if (said !== undefined)
-    return { idempotencyKey: said, again: 'the same command', isKept: true, forget: async () => {} }
+    return { idempotencyKey: said, again: theSame, anew: withAnother, isKept: true, forget: async () => {} }
   if (kept === undefined) {
     const idempotencyKey = randomUUID()
     const again = `the same command with --idempotency-key ${idempotencyKey}`
-    return { idempotencyKey, again, isKept: false, forget: async () => {} }
+    return { idempotencyKey, again, anew: theSame, isKept: false, forget: async () => {} }
   }
   const found = parseKept(await readFile(kept, 'utf8').catch(() => ''))
   const idempotencyKey = found?.digest === digest ? found.idempotencyKey : randomUUID()
@@ -102,7 +105,7 @@ const openQuestion = async (
     await writePrivateFile(kept, JSON.stringify({ digest, idempotencyKey })).catch((error: NodeJS.ErrnoException) => {
       throw new Failure('usage', `${kept} cannot be written (${error.code}); nothing was issued.`)
     })
-  return { idempotencyKey, again: 'the same command', isKept: true, forget: () => rm(kept, { force: true }) }
+  return { idempotencyKey, again: theSame, anew: theSame, isKept: true, forget: () => rm(kept, { force: true }) }
 }
 
 const parseKept = (text: string): { readonly digest: string; readonly idempotencyKey: string } | undefined => {
@@ -161,11 +164,12 @@ export const assertFor = ({ csr }: Pick<RequestBody, 'csr'>, answer: IssuedAnswe
 }
 
 /** What may have been issued is found again under the same key. */
-const withKey = (error: unknown, { isKept, idempotencyKey }: Question): unknown => {
-  if (isKept || !(error instanceof Failure) || error.exitCode !== exitCodes.later) return error
+const withKey = (error: Failure, { isKept, idempotencyKey }: Question): Failure => {
+  if (isKept || error.exitCode !== exitCodes.later) return error
   const hint = `To try again without a second certificate: --idempotency-key ${idempotencyKey}`
   return new Failure('later', `${error.message}\n${hint}`, error.problem)
 }
 
 /** There is no certificate to be had under this key. */
 const final: ReadonlySet<Failure['kind']> = new Set(['refused', 'missing', 'conflict'])
+const withAnother = 'the same command with another --idempotency-key'

@@ -8,7 +8,7 @@ import { Failure } from '../failure.ts'
 import { type Output, visible } from '../output.ts'
 import { durationText } from '../progress.ts'
 import { type Advice, type Advised, adviceFor, knownAdvice, momentIn } from './advice.ts'
-import { Awaited, untilDecided } from './approval.ts'
+import { Awaited, theSame, untilDecided } from './approval.ts'
 import type { Standing, Ward } from './daemon.ts'
 import { fileNames, type Held, openFolder } from './folder.ts'
 import type { IssuedAnswer } from './issued.ts'
@@ -124,7 +124,7 @@ export const issueInto = async (orders: readonly IntoOptions[], client: Client, 
   const settle = async (task: TaskOfOptions): Promise<void> => {
     const name = tasks.length > 1 ? `${task.folder.path}: ` : ''
     const tell = (text: string): void => void process.stderr.write(`${name}${text}`)
-    const waiting = { client: polite, tell, again: 'the same command', signal: ending.signal }
+    const waiting = { client: polite, tell, again: theSame, signal: ending.signal }
     for (let request = await inTurn(() => attempt(task)); request; request = await inTurn(() => attempt(task)))
       await untilDecided(request, waiting)
   }

@@ -3,7 +3,7 @@ import { createPrivateKey, randomUUID, X509Certificate } from 'node:crypto'
 
 import type { Client } from '../client.ts'
 import { Failure } from '../failure.ts'
-import { Awaited, assertAnswered } from './approval.ts'
+import { Awaited, askedAnew, assertAnswered, theSame } from './approval.ts'
 import { type Folder, type Held, isUnderWay, type Pending } from './folder.ts'
 import { assertLeadsTo, assertOfKey, type IssuedAnswer, readIssued } from './issued.ts'
 import { bodyFor, digestOf, newKey, type Order, requestFor } from './order.ts'
@@ -92,7 +92,7 @@ const renew = async (task: Task, client: Client, signal?: AbortSignal, tried: Tr
     if (!(error instanceof Failure) || !isFinal(error, pending, asksItself)) throw error
     await folder.forget(pending)
     if (isKeyBlocked(error) && pending.keyPem === held?.keyPem) return { refusal, isKeySpent: true }
-    if (pending.replaces === undefined) throw withRefusal(error, refusal)
+    if (pending.replaces === undefined) throw withRefusal(askedAnew(error, theSame), refusal)
     if (client.hasToken) return { refusal: error, isKeySpent }
     throw new Failure(error.kind, `${error.message}\nThere is no token to ask for a new one with.`, error.problem)
   })
