@@ -33,11 +33,24 @@ export const loadCluster = async (kubeconfig: string | undefined, { programMs = 
   if (cluster.proxyUrl !== undefined) throw new Error('a cluster behind a proxy cannot be served')
   const namespace = config.getContextObject(config.getCurrentContext())?.namespace ?? (await podNamespace(kubeconfig))
   const user = config.getCurrentUser()
+  assertEachOnce(cluster, user)
   assertCertificates(cluster, user)
   // That of a pod the library keeps for a minute by the clock of the machine, which may be set back.
   const ofPod: string | undefined = user?.authProvider?.config?.tokenFile
   const tokenFile = ofPod ?? (kubeconfig === undefined ? undefined : await tokenFileOf(kubeconfig, user?.name))
   return { namespace, access: sharing(() => accessOf(config, cluster.server, tokenFile)) }
+}
+
+/** As kubectl has it: the library would take the file without a word, where the documentation of client-go has the data win. */
+const assertEachOnce = ({ caFile, caData }: ClusterEntry, user: User | null): void => {
+  const { certFile, certData, keyFile, keyData } = user ?? {}
+  const named = [
+    ['certificate-authority', caFile, caData],
+    ['client-certificate', certFile, certData],
+    ['client-key', keyFile, keyData],
+  ] as const
+  const twice = named.find(([, file, data]) => file && data)
+  if (twice) throw new Error(`${twice[0]} and ${twice[0]}-data are both there; take out the one that is not meant`)
 }
 
 /** As kubectl has it: what is missing or no certificate at the start would fail each call, for ever. A token may come later. */

@@ -225,6 +225,11 @@ t.test('what a kubeconfig names for TLS is there at the start, and can be used',
   )
   const unusable = { 'client-certificate': 'nothing.pem', 'client-key': 'nothing.pem' }
   t.match(await told({}, unusable), /^the client certificate and its key cannot be used: /)
+  const twice = { 'certificate-authority': 'ca.pem', 'certificate-authority-data': inBase64(pem) }
+  const both = (name: string): string => `${name} and ${name}-data are both there; take out the one that is not meant`
+  t.equal(await told(twice), both('certificate-authority'), 'whether or not they say the same')
+  for (const name of ['client-certificate', 'client-key'])
+    t.equal(await told({}, { ...unusable, [`${name}-data`]: inBase64('nothing') }), both(name))
   const spoilt = pem.replace(/^.{64}$/m, '')
   t.match(await told({ 'certificate-authority-data': inBase64(spoilt) }), /holds no certificate in PEM$/)
   await told({ 'certificate-authority-data': inBase64(`Of a cluster\n${pem}${spoilt}`) }).then((of) =>
