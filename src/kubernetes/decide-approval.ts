@@ -12,8 +12,11 @@ import type { RequestFacts } from './request-facts.ts'
 export type ApprovalStep =
   | { readonly kind: 'ignore' }
   | { readonly kind: 'approve'; readonly condition: Condition; readonly event: Told }
-  /** For good, where it is about the request, which nobody can change; otherwise until the next look, since Node objects change. */
-  | { readonly kind: 'leave'; readonly event: Told; readonly isFinal: boolean }
+  /**
+   * For good, where it is about the request, which nobody can change; otherwise until the next look, since Node objects change.
+   * `rival` is another node whose object keeps it.
+   */
+  | { readonly kind: 'leave'; readonly event: Told; readonly isFinal: boolean; readonly rival?: string }
   /** What other nodes have is not known at present. */
   | { readonly kind: 'wait'; readonly event: Told }
 
@@ -51,8 +54,10 @@ export const decideApproval = (
 ): ApprovalStep => {
   const outright = decideOutright(request, facts, behindMs)
   if (outright !== undefined) return outright
-  const reason = reasonOfNodes(request, facts as RequestFacts, { node, nodes })
+  const reason = reasonOfNode(request, facts as RequestFacts, node)
   if (reason !== undefined) return left(reason, false)
+  const shared = sharedName(request, facts as RequestFacts, nodes)
+  if (shared !== undefined) return { ...left(shared.reason, false), rival: shared.rival }
   const message = 'the node asks for itself, and for nothing but what its Node object has'
   return {
     kind: 'approve',
@@ -75,7 +80,7 @@ export const decideOutright = (
 
 const notApproved = (note: string): Told => ({ type: 'Warning', reason: 'NotApproved', action: 'Approve', note })
 
-const left = (reason: string, isFinal: boolean): ApprovalStep => ({
+const left = (reason: string, isFinal: boolean): Extract<ApprovalStep, { readonly kind: 'leave' }> => ({
   ...{ kind: 'leave', isFinal },
   event: notApproved(`left to people: ${reason}`),
 })
@@ -92,28 +97,38 @@ const reasonOfRequest = (
   return violationOf(request, facts)
 }
 
-const reasonOfNodes = (
-  request: SigningRequest,
-  facts: RequestFacts,
-  { node, nodes }: Pick<Nodes, 'node' | 'nodes'>,
-): string | undefined => {
+const reasonOfNode = (request: SigningRequest, facts: RequestFacts, node: Node | undefined): string | undefined => {
   const name = nodeOf(request) ?? ''
   if (node === undefined || node.metadata.name !== name) return `node ${bounded(name, 128)} does not exist`
-  const asked = new Map(facts.names.map((asked) => [formOf(asked), asked]))
-  const strangers = new Map(asked)
+  const strangers = namesAsked(facts)
   for (const form of formsOf(node)) strangers.delete(form)
   const [stranger] = strangers.values()
-  if (stranger) return `names: ${stranger.kind} ${bounded(stranger.value, 128)} is not among the addresses of the node`
-  // A node writes its own addresses: what it shares with another one, people must tell apart.
+  return stranger && `names: ${stranger.kind} ${bounded(stranger.value, 128)} is not among the addresses of the node`
+}
+
+interface Shared {
+  readonly reason: string
+  /** Who has it as well. */
+  readonly rival: string
+}
+
+/** A node writes its own addresses: what it shares with another one, people must tell apart. */
+const sharedName = (request: SigningRequest, facts: RequestFacts, nodes: Iterable<Node>): Shared | undefined => {
+  const asked = namesAsked(facts)
   for (const other of nodes) {
-    if (other.metadata.name === name) continue
+    const rival = other.metadata.name
+    if (rival === nodeOf(request)) continue
     for (const form of formsOf(other)) {
       const shared = asked.get(form)
-      if (shared) return `names: ${shared.kind} ${bounded(shared.value, 128)} is of node ${other.metadata.name}, too`
+      if (shared)
+        return { rival, reason: `names: ${shared.kind} ${bounded(shared.value, 128)} is of node ${rival}, too` }
     }
   }
   return undefined
 }
+
+const namesAsked = ({ names }: RequestFacts): Map<string, RequestFacts['names'][number]> =>
+  new Map(names.map((asked) => [formOf(asked), asked]))
 
 const formOf = ({ kind, value }: RequestFacts['names'][number]): string =>
   `${kind} ${kind === 'ip' ? canonical(value) : value}`

@@ -11,7 +11,7 @@ import { apiVersionOf, resources, rootOf } from './resources.ts'
 import { type SigningDeps, waitFor } from './signing.ts'
 import type { Watch } from './watch.ts'
 
-export type PodsDeps = Omit<SigningDeps, 'watch' | 'nodes' | 'retryFor'> & {
+export type PodsDeps = Omit<SigningDeps, 'watch' | 'nodes' | 'rivals' | 'retryFor'> & {
   readonly watch: Watch<PodCertificateRequest>
 }
 

@@ -49,11 +49,14 @@ export interface SigningDeps {
   readonly signers: ReadonlyMap<string, SignerSettings>
   /** Where requests of kubelets are approved. */
   readonly nodes: Watch<Node> | undefined
+  /** By the name of a request, the other node whose object keeps it from being approved. */
+  readonly rivals: Map<string, string>
   readonly sayings: Sayings
 }
 
 export const lookAtSigningRequest = async (deps: SigningDeps, { key, waited, signal }: Turn): Promise<Looked> => {
   const kept = deps.watch.get(key)
+  deps.rivals.delete(key)
   const isUndecided = deps.nodes !== undefined && kept !== undefined && isToBeApproved(kept)
   if (!isUndecided) deps.sayings.forget(key)
   if (kept === undefined || !(isUndecided || isToBeSigned(kept))) return { kind: 'end' }
@@ -153,6 +156,7 @@ const approve = async (
     })
   if (step.kind === 'ignore') return { kind: 'end' }
   if (step.kind !== 'approve') {
+    if (step.kind === 'leave' && step.rival !== undefined) deps.rivals.set(request.metadata.name, step.rival)
     const isTold = tellOnce(deps, request, step.event)
     // What could not be told must be told another time.
     return step.kind === 'wait' ? { kind: 'retry', after: blindSeconds } : leave(step, isTold, waited)
@@ -182,7 +186,7 @@ const tellOnce = ({ sayings, recorder }: SigningDeps, request: SigningRequest, e
   return isTold
 }
 
-/** What has waited for so long may wait for as long again, but for what its Node object says meanwhile. */
+/** What has waited for so long may wait for as long again, but for what Node objects say meanwhile. */
 const leave = ({ isFinal }: { readonly isFinal: boolean }, isTold: boolean, waited: number): Looked => ({
   kind: 'retry',
   after: isFinal && isTold ? finalSeconds : Math.min(seldomSeconds, Math.max(reconsiderSeconds, waited)),

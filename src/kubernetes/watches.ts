@@ -44,7 +44,7 @@ export interface Wake {
   request(key: string, why?: Why): void
   signingRequest(key: string, why?: Why): void
   podRequest(key: string, why?: Why): void
-  /** It has come, has gone, or has other addresses now. */
+  /** It has come, has gone, or has other addresses now: for its own requests, and those of others that want what it had. */
   node(name: string): void
 }
 

@@ -98,6 +98,7 @@ export const openWork = (deps: WorkDeps): Work => {
       (key, waited, signal) => lookAtRequest({ ...shared, watch: requests, issuers }, { key, waited, signal }),
     )
   const signers = new Map(settings.signers.map((signer) => [signer.name, signer]))
+  const rivals = new Map<string, string>()
   /** Those of the whole cluster: a lane for each signer. */
   const bySigner =
     <T extends KubernetesObject & { readonly spec: { readonly signerName: string } }>(watch: Watch<T>) =>
@@ -112,7 +113,10 @@ export const openWork = (deps: WorkDeps): Work => {
         sharerOf: (key) => signingRequests.get(key)?.spec.username ?? '',
       },
       (key, waited, signal) =>
-        lookAtSigningRequest({ ...shared, watch: signingRequests, issuers, signers, nodes }, { key, waited, signal }),
+        lookAtSigningRequest(
+          { ...shared, watch: signingRequests, issuers, signers, nodes, rivals },
+          { key, waited, signal },
+        ),
     )
 
   const podQueue =
@@ -131,7 +135,8 @@ export const openWork = (deps: WorkDeps): Work => {
     podRequest: (key, why) => podQueue?.add(key, why),
     node: (name) => {
       for (const request of signingRequests?.all() ?? [])
-        if (isOfNode(request, name)) wake.signingRequest(request.metadata.name, 'awaited')
+        if (isOfNode(request, name) || rivals.get(request.metadata.name) === name)
+          wake.signingRequest(request.metadata.name, 'awaited')
     },
     throughIssuer: (name, why) => {
       for (const request of requests?.all() ?? [])

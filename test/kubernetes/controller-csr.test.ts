@@ -192,6 +192,25 @@ t.test('a kubelet’s request is approved by its Node object, signed, and never 
   t.ok(await late)
   t.match(leafOf(await signed(running, 'strange')).subjectAltName, /10\.0\.0\.12/)
   t.equal(looks(), 1)
+  // What another node has as well is left to people until that one has gone, or has other addresses.
+  const rival = { ...worker, metadata: { name: 'worker-2' } }
+  for (const [name, leave] of [
+    [
+      'changed',
+      () => cluster.apply({ ...rival, status: { addresses: [{ type: 'InternalIP', address: '10.0.0.13' }] } }),
+    ],
+    ['gone', () => cluster.remove('nodes', '', 'worker-2')],
+  ] as const) {
+    await cluster.apply({ ...rival, status: { addresses: [{ type: 'InternalIP', address: '10.0.0.11' }] } })
+    await create(running, { ...asking, name, csr: serving('0a00000b') })
+    while ((await queued(running, 'left', 'certificatesigningrequests')) !== 2) await sleep(5)
+    t.equal(condition(cluster.get('certificatesigningrequests', '', name) ?? {}, 'Approved'), undefined)
+    const freed = cluster.until('certificatesigningrequests', { name }, (object) => isApproved(object))
+    await leave()
+    t.ok(await freed)
+    await signed(running, name)
+  }
+  t.equal(looks(), 1)
 })
 
 const isApproved = (object: Tree | undefined): boolean => condition(object ?? {}, 'Approved') !== undefined

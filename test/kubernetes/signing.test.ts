@@ -34,7 +34,7 @@ const open = (first: SigningRequest = asking) => {
     nodes: Object.defineProperty(nodes, 'behindMs', { get: () => world.behindMs }) as unknown as Watch<Node>,
     recorder: { record: (_: unknown, { note }: { readonly note: string }) => world.takes && notes.push(note) > 0 },
     ...{ meter: openMeter(new Registry()), readRequest, clock: () => new Date(0), signers: new Map() },
-    sayings: openSayings(() => 0),
+    ...{ sayings: openSayings(() => 0), rivals: new Map() },
   } as unknown as SigningDeps
   return { calls, notes, world, look: (waited = 0) => lookAtSigningRequest(deps, { key, waited, signal }) }
 }

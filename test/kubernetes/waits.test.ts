@@ -37,7 +37,7 @@ for (const [look, object] of kinds)
         recorder: { record: (_: unknown, event: Told) => told.push(event) },
         issuers: { find: () => issuerOf(), hear: () => {}, suspect: () => {} },
         asker: { ask: async () => ({ outcome: { kind: 'fault', fault: { kind: 'problem', problem: problem() } } }) },
-        sayings: openSayings(() => time.now),
+        ...{ sayings: openSayings(() => time.now), rivals: new Map() },
         ...{ clock: () => new Date(object.metadata.creationTimestamp), readRequest },
       }
       const tries = async (): Promise<number> => {
