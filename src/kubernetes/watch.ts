@@ -54,6 +54,8 @@ export const openWatch = <T extends KubernetesObject>(deps: WatchDeps<T>): Watch
   const ending = new AbortController()
   const kept = new Map<string, T>()
   const state = { synced: false }
+  /** Written by us since the pages of a list were begun, which are all of one moment: of these the list may be older. */
+  const written = new Set<string>()
   const currency = openCurrency({ resource: deps.resource.plural, log: deps.log, now: deps.now })
   /** As it is kept. */
   const put = (next: T): void => {
@@ -76,15 +78,20 @@ export const openWatch = <T extends KubernetesObject>(deps: WatchDeps<T>): Watch
   }
   const replace = (objects: ReadonlyMap<string, T>): void => {
     for (const [key, object] of [...kept]) if (!objects.has(key)) drop(object)
-    for (const [key, object] of objects)
-      if (kept.get(key)?.metadata.resourceVersion !== object.metadata.resourceVersion) put(object)
+    for (const [key, object] of objects) {
+      const before = kept.get(key)
+      // Of any other, one of an older version is as it is now: a server may have been restored from a backup.
+      if (written.has(key) && isKnown(object, before)) continue
+      if (before?.metadata.resourceVersion !== object.metadata.resourceVersion) put(object)
+    }
     state.synced = true
     currency.renew()
   }
   const resync = setInterval(() => {
     for (const [key, object] of kept) deps.changed(key, object, object)
   }, deps.resyncMs ?? 600_000).unref()
-  const running = follow(deps, { tell, drop, replace, currency, signal: ending.signal })
+  const begin = (): void => written.clear()
+  const running = follow(deps, { tell, drop, begin, replace, currency, signal: ending.signal })
   return {
     get: (key) => kept.get(key),
     all: () => kept.values(),
@@ -95,6 +102,7 @@ export const openWatch = <T extends KubernetesObject>(deps: WatchDeps<T>): Watch
       const key = keyOf(object.metadata)
       const { uid, resourceVersion } = kept.get(key)?.metadata ?? {}
       if (uid !== object.metadata.uid || resourceVersion === undefined || !after.includes(resourceVersion)) return
+      written.add(key)
       put(deps.keep(object))
     },
     get synced() {
@@ -122,6 +130,8 @@ const isKnown = ({ metadata: next }: KubernetesObject, before: KubernetesObject 
 interface Following<T> {
   tell(object: T): void
   drop(object: T): void
+  /** A list is asked for, which `replace` ends. */
+  begin(): void
   replace(objects: ReadonlyMap<string, T>): void
   readonly currency: Currency
   readonly signal: AbortSignal
@@ -204,7 +214,7 @@ const list = async <T extends KubernetesObject>(deps: WatchDeps<T>, to: Followin
  */
 const listPages = async <T extends KubernetesObject>(
   deps: WatchDeps<T>,
-  { replace, signal }: Following<T>,
+  { begin, replace, signal }: Following<T>,
   most: number | undefined,
 ): Promise<string> => {
   const { resource, keep } = deps
@@ -215,6 +225,7 @@ const listPages = async <T extends KubernetesObject>(
   /** Pages in a row that were short enough. */
   let short = 0
   let next: string | undefined
+  begin()
   for (;;) {
     const page = await pageOf(deps, { limit, next, signal }).catch((error: unknown) => {
       if (!isTooLong(error) || limit === undefined || limit === 1) throw error

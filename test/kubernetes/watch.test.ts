@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Registry } from 'prom-client'
 import t from 'tap'
 
-import { type KubernetesApi, openApi } from '../../src/kubernetes/api.ts'
+import { ApiFault, type KubernetesApi, openApi } from '../../src/kubernetes/api.ts'
 import { openMeter } from '../../src/kubernetes/metrics.ts'
 import type { CertificateRequest, Issuer, PodCertificateRequest } from '../../src/kubernetes/objects.ts'
 import { keepPodRequest } from '../../src/kubernetes/pods.ts'
@@ -324,6 +324,47 @@ t.test('what our own write has made of an object does not take the place of what
   watch.learn(ours, [first.metadata.resourceVersion])
   t.equal(versions(), later)
   t.equal(changes.length, 3)
+})
+
+t.test('what we have written while a list came in pages is not set back by it', async (t) => {
+  const object = (name: string, resourceVersion: string): CertificateRequest => {
+    const { metadata, ...more } = certificateRequest('11-get-pending-web')
+    return { ...more, metadata: { ...metadata, name, namespace: 'team-a', uid: name, resourceVersion } }
+  }
+  const page = (items: readonly CertificateRequest[], next?: string) => ({
+    ...{ items, metadata: { resourceVersion: '10', ...(next !== undefined && { continue: next }) } },
+  })
+  const second = Promise.withResolvers<void>()
+  let lists = 0
+  let isAsked = false
+  const api = {
+    call: async (
+      _method: string,
+      _path: string,
+      { query = {} }: { query?: Record<string, string | undefined> } = {},
+    ) => {
+      if (query['continue'] === undefined) {
+        lists += 1
+        return lists === 1 ? page([object('a', '7'), object('b', '8')]) : page([object('a', '7')], 'more')
+      }
+      isAsked = true
+      await second.promise
+      return page([object('b', '3')])
+    },
+    lines: async (_path: string, { signal }: { signal: AbortSignal }) => {
+      if (lists === 1) throw new ApiFault(410, 'too old', { reason: 'Expired' })
+      await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
+    },
+    close: () => {},
+  } as unknown as KubernetesApi
+  const { watch, changes } = open(t, api)
+  await until(() => isAsked)
+  watch.learn(object('a', '12'), ['7'])
+  second.resolve()
+  const versionOf = (name: string) => watch.get(`team-a/${name}`)?.metadata.resourceVersion
+  await until(() => versionOf('b') === '3')
+  t.equal(versionOf('a'), '12')
+  t.same(changes, ['came team-a/a', 'came team-a/b', 'changed team-a/a', 'changed team-a/b'])
 })
 
 t.test(
