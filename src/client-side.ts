@@ -19,6 +19,7 @@ import { fetchedKeys, type KeySet, KeysUnavailable, staticKeys } from './keys/ke
 import type { Verifier } from './keys/verifier.ts'
 import type { Metrics } from './metrics.ts'
 import type { Provider } from './policy/identity.ts'
+import { hasKeyFor } from './policy/identity-keys.ts'
 import type { Stores } from './service.ts'
 import { readHeld, readRenewalFacts } from './store/holders.ts'
 import { readCertificateStanding } from './store/revocations.ts'
@@ -108,7 +109,7 @@ const isSigning = (issuers: Issuers, name: string): boolean =>
   issuers.all().some(({ issuer, state }) => issuer.name === name && (state === 'active' || state === 'retiring'))
 
 const openKeySet = (
-  { name, issuer, document: { keys } }: Provider,
+  { name, issuer, algorithms, document: { keys } }: Provider,
   log: Log,
   metrics: Pick<Metrics, 'keysFetched'>,
 ): KeySet => {
@@ -117,7 +118,15 @@ const openKeySet = (
   return fetchedKeys({
     fetch: () => (url === undefined ? discoverKeys(issuer, { ca }) : fetchJson(url, { ca })),
     now: () => performance.now(),
-    fetched: () => metrics.keysFetched(name, 'fetched'),
+    fetched: (found) => {
+      const isOfUse = hasKeyFor(found, algorithms)
+      metrics.keysFetched(name, isOfUse ? 'fetched' : 'useless')
+      if (!isOfUse)
+        log.warn(
+          { event: 'provider.keyless', provider: name, algorithms },
+          'none of the keys that were fetched can verify a token of this provider: none is accepted',
+        )
+    },
     failed: (err) => {
       metrics.keysFetched(name, 'failed')
       log.warn({ event: 'provider.unreachable', provider: name, err }, 'keys could not be fetched')

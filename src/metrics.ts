@@ -38,7 +38,7 @@ export interface Metrics extends Meter {
   /** Somebody has shown what it has, or nothing: `accepted`, or the code of the problem. */
   authenticated(kind: string, outcome: string): void
   /** The keys of an identity provider were asked for. */
-  keysFetched(provider: string, outcome: 'fetched' | 'failed'): void
+  keysFetched(provider: string, outcome: 'fetched' | 'useless' | 'failed'): void
   /** What is known of tokens of identity providers. */
   watchTokens(read: () => TokenFigures): void
   watchWitnesses(read: () => readonly WitnessFigures[]): void
@@ -109,7 +109,7 @@ export const metricTable = {
   },
   chancery_jwks_fetches_total: {
     kind: 'counter',
-    help: 'Times that the keys of an identity provider were asked for.',
+    help: 'Times that the keys of an identity provider were asked for; `useless` where none of them can verify a token.',
     labels: ['provider', 'outcome'],
   },
   chancery_jwks_age_seconds: {

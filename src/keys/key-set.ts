@@ -32,12 +32,15 @@ export interface FetchedKeysDeps {
   readonly fetch: () => Promise<unknown>
   /** Milliseconds, of a clock that only goes on. */
   readonly now: () => number
-  /** Told of each try. */
-  readonly fetched?: () => void
+  /** Told of each try: with all that there is, which may be none that is of any use. */
+  readonly fetched?: (keys: JSONWebKeySet['keys']) => void
   readonly failed: (error: unknown) => void
 }
 
-/** Nothing is fetched before a token asks for it. */
+/**
+ * Nothing is fetched before a token asks for it. Who publishes no key any more has taken them all back: those of before are not
+ * kept for it.
+ */
 export const fetchedKeys = ({ fetch, now, fetched = () => {}, failed }: FetchedKeysDeps): KeySet => {
   let held: { readonly find: FindKey; readonly text: string; readonly at: number } | undefined
   let triedAt = Number.NEGATIVE_INFINITY
@@ -55,7 +58,7 @@ export const fetchedKeys = ({ fetch, now, fetched = () => {}, failed }: FetchedK
       held = { find: held && isSame ? held.find : finderOf(keys), text, at: now() }
       if (!isSame) generation += 1
       isAway = false
-      fetched()
+      fetched((keys as JSONWebKeySet).keys)
     } catch (error) {
       isAway = true
       failed(error)

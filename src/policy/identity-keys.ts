@@ -3,8 +3,8 @@ import { createPublicKey, type KeyObject } from 'node:crypto'
 
 import type { ProviderDocument, TokenAlgorithm } from './identity-document.ts'
 
-interface Jwk {
-  readonly kty: string
+export interface Jwk {
+  readonly kty?: string | undefined
   readonly alg?: unknown
   readonly use?: unknown
   readonly key_ops?: unknown
@@ -23,9 +23,13 @@ export const uselessKeys = ({ keys: { static: given }, algorithms }: ProviderDoc
     const reason = faultOf(jwk)
     return reason === undefined ? [] : [{ field: `/keys/static/${i}`, reason }]
   })
-  if (faults.length > 0 || given.some((jwk) => algorithms.some((algorithm) => fits(jwk, algorithm)))) return faults
+  if (faults.length > 0 || hasKeyFor(given, algorithms)) return faults
   return [{ field: '/keys/static', reason: `has no key that signs by ${algorithms.join(' or ')}` }]
 }
+
+/** Whether any token could be by one of these. */
+export const hasKeyFor = (keys: readonly Jwk[], algorithms: readonly TokenAlgorithm[]): boolean =>
+  keys.some((jwk) => algorithms.some((algorithm) => fits(jwk, algorithm)))
 
 const faultOf = (jwk: Jwk): string | undefined => {
   const key = read(jwk)

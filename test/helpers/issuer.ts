@@ -14,7 +14,7 @@ export interface TestKey {
 }
 
 /** What goes wrong, one at a time. */
-export type Trouble = 'none' | 'down' | 'slow' | 'huge' | 'garbage' | 'redirect' | 'other issuer' | 'error'
+export type Trouble = 'none' | 'down' | 'slow' | 'huge' | 'garbage' | 'redirect' | 'other issuer' | 'error' | 'keyless'
 
 export interface TestIssuer {
   readonly url: string
@@ -65,7 +65,7 @@ export const openTestIssuer = async (t: { teardown(close: () => Promise<void>): 
     }
     if (request.url !== '/keys') return void response.writeHead(404).end()
     fetches += 1
-    response.end(JSON.stringify({ keys: [key.jwk] }))
+    response.end(JSON.stringify({ keys: trouble === 'keyless' ? [] : [key.jwk] }))
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo

@@ -256,6 +256,18 @@ t.test('keys are rotated under load, and a provider that is away is told as such
   t.equal(headers['retry-after'], '5')
 })
 
+t.test('a provider that publishes no key of use is told of, and none of its tokens is accepted', async (t) => {
+  const bare = await openTestIssuer(t)
+  bare.trouble = 'keyless'
+  const keys = { discovery: true, ca: bare.ca }
+  t.equal((await apply({ ...documents.cluster, name: 'bare', issuer: bare.url, keys })).status, 201)
+  const token = bare.token(serviceAccount('shop', 'web'))
+  const { status, json } = await service.request('GET', '/v1/authorities', { token })
+  t.match({ status, json }, { status: 401, json: { code: 'auth.invalid' } })
+  const { text } = await service.request('GET', '/metrics')
+  t.match(text, /^chancery_jwks_fetches_total\{provider="bare",outcome="useless"\} 1$/m)
+})
+
 t.test('a new version of a document holds on every replica within two seconds', async (t) => {
   const other = await openTestService(t, {}, service)
   const token = cluster.token(serviceAccount('shop', 'versions'))

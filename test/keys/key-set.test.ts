@@ -47,3 +47,15 @@ t.test('a key that nobody knows yet is asked for again, while its issuer cannot 
     t.equal(state.tries, 3)
   }
 })
+
+t.test('who takes all keys back is believed: none of before is accepted any longer', async (t) => {
+  const { state, keys, find } = open()
+  t.ok(await find('one'))
+  const { generation } = keys
+  state.published = { keys: [] }
+  state.now += 10_000
+  await t.rejects(find('two'), TokenFault)
+  await t.rejects(find('one'), TokenFault)
+  t.not(keys.generation, generation, 'and what was verified by one is worth nothing')
+  t.same(state.failures, [])
+})
