@@ -217,7 +217,7 @@ const tagOf = (der: Buffer): string => `"${hash('sha256', der)}"`
 
 export const malformedRequest: OcspAnswer = { der: ocspErrors.malformedRequest, kind: 'malformedRequest' }
 const unauthorized: OcspAnswer = { der: ocspErrors.unauthorized, kind: 'unauthorized' }
-const tryLater: OcspAnswer = { der: ocspErrors.tryLater, kind: 'tryLater' }
+export const tryLater: OcspAnswer = { der: ocspErrors.tryLater, kind: 'tryLater' }
 
 // What is kept -----------------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ const open = async (t: Test) => {
     clock: () => now,
     crls: { find: (issuer: string) => (issuer === 'here' ? list() : undefined) },
     crlImports: { find: (path: string) => (path === '/root.crl' ? list() : undefined) },
-    ocsp: { knows: () => true, answer },
+    ocsp: { knows: (issuer: string) => issuer === 'here', answer },
     records: reached({ issuers: async () => issuers } as object),
   } as never)
   t.teardown(() => app.close())
@@ -124,5 +124,18 @@ t.test('a list that its issuer is to have is not told to be nowhere, but asked f
   for (const path of ['/crl/new/4.crl', '/crl/old/3.crl', '/crl/nobody/3.crl']) {
     const { status, json } = await get(path)
     t.match([status, json()], [404, { code: 'crl.not_found' }], path)
+  }
+})
+
+t.test('questions about an issuer that is not open here yet are put off, about any other turned away', async (t) => {
+  const { get } = await open(t)
+  for (const issuer of ['new', 'ended']) {
+    const { status, headers } = await get(`/ocsp/${issuer}/MAA=`)
+    t.equal(status, 200)
+    t.match(headers, { 'content-type': 'application/ocsp-response', 'cache-control': 'no-store' })
+  }
+  for (const issuer of ['old', 'none']) {
+    const { status, json } = await get(`/ocsp/${issuer}/MAA=`)
+    t.match({ status, json: json() }, { status: 404, json: { code: 'issuer.not_found' } })
   }
 })

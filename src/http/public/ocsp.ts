@@ -1,7 +1,7 @@
 /** OCSP over HTTP (RFC 6960 appendix A.1, RFC 5019 5 and 6): by POST, and by GET with the request in the path. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
-import { malformedRequest, type OcspAnswer } from '../../ca/ocsp.ts'
+import { malformedRequest, type OcspAnswer, tryLater } from '../../ca/ocsp.ts'
 import { isProblem, Problem } from '../../errors.ts'
 import { Type } from '../../schema.ts'
 import { decodeBase64 } from '../../x509/pem.ts'
@@ -49,9 +49,12 @@ export const ocspRoutes = (app: App, deps: PublicDeps): void => {
   })
 }
 
-const answer = async ({ ocsp }: PublicDeps, issuer: string, octets: Buffer): Promise<OcspAnswer> => {
-  if (!ocsp.knows(issuer)) throw new Problem('issuer.not_found', 'There is no issuer with this name in use.')
-  return ocsp.answer(issuer, octets)
+const answer = async ({ ocsp, records }: PublicDeps, issuer: string, octets: Buffer): Promise<OcspAnswer> => {
+  if (ocsp.knows(issuer)) return ocsp.answer(issuer, octets)
+  // One that was brought a moment ago is opened here within a second, while its certificates already name this place.
+  const isInUse = (await records.issuers('fresh')).some(({ name, state }) => name === issuer && state !== 'retired')
+  if (isInUse) return tryLater
+  throw new Problem('issuer.not_found', 'There is no issuer with this name in use.')
 }
 
 /** Undefined for what is no base64. Escaped or not, with its padding (RFC 4648 4). */
