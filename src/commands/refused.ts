@@ -29,11 +29,17 @@ export const failureOf = ({ status, text, headers }: Pick<Answer, 'status' | 'te
   const { detail, code, next, violations = [], requestId, retryAfter } = problem
   const lines = [
     `${detail} (${code}, request ${requestId})`,
-    ...violations.map(violationText),
+    ...violations.filter((violation) => !isToldIn(detail, violation)).map(violationText),
     next + (retryAfter === undefined ? '' : ` Retry-After: ${retryAfter} s.`),
   ]
   return new Failure(kindOf(problem), lines.map(visible).join('\n'), problem)
 }
+
+/** The detail of a refusal is mostly the first of them, in a sentence. */
+const isToldIn = (detail: string, { check, field, value, reason }: Violation): boolean =>
+  detail.startsWith(
+    `The check ${check} failed${value && ` for ${JSON.stringify(value)}`}${field && ` at ${field}`}: ${reason}`,
+  )
 
 /** As far as it is one: whoever stands in the place of the server may say anything. */
 const readProblem = (told: unknown, status: number): ProblemBody | undefined => {

@@ -27,6 +27,7 @@ t.test('each that failed is told of with its folder, and the first decides the e
   const text = await chancery(['issue', '--orders', file])
   t.equal(text.code, exitCodes.refused)
   t.match(text.err, new RegExp(`^${one}: The check names\\.dns\\.allow failed`, 'm'))
+  t.notMatch(text.err, /^ {2}names\.dns\.allow/m, 'and it is told once')
   t.match(text.err, new RegExp(`^${three}: The new certificate is in its place, but --exec failed: false ended`, 'm'))
   t.ok(await readShown(two))
   const json = await chancery(['issue', '--orders', file, '--json'])
