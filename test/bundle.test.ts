@@ -11,7 +11,7 @@ import t from 'tap'
 import { blocksOf } from './helpers/docs.ts'
 
 const run = promisify(execFile)
-t.setTimeout(240_000)
+t.setTimeout(300_000)
 
 /** A network namespace of its own has no network; not everyone may make one. */
 const apart = spawnSync('unshare', ['--net', 'true']).status === 0 ? ['unshare', '--net'] : ['env']

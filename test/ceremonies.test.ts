@@ -20,7 +20,7 @@ import { openSoftHsm } from './hsm/softhsm.ts'
 
 const run = promisify(execFile)
 const root = join(import.meta.dirname, '..')
-t.setTimeout(180_000)
+t.setTimeout(300_000)
 
 t.test('from an empty room to a certificate under a root that was never online', async (t) => {
   const blocks = await blocksOf('docs/ceremonies.md')

@@ -14,7 +14,7 @@ import { freePort } from './helpers/port.ts'
 const root = join(import.meta.dirname, '..')
 const run = promisify(execFile)
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 t.test('README: one command starts it, and its examples do what they say', async (t) => {
   const blocks = await blocksOf('README.md')

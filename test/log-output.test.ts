@@ -15,7 +15,7 @@ import { bare } from './helpers/environment.ts'
 import { startInstance } from './helpers/instance.ts'
 import { freePort } from './helpers/port.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 const module = join(import.meta.dirname, '../src/log-output.ts')
 

@@ -14,7 +14,7 @@ import { csrFor } from '../http/people.ts'
 
 const run = promisify(execFile)
 const root = join(import.meta.dirname, '..', '..')
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 t.test('from a suspicious host name to the statement that nothing else was issued for it', async (t) => {
   const blocks = await blocksOf('docs/auditing.md')

@@ -15,7 +15,7 @@ import { openTestService } from '../helpers/service.ts'
 import { dns, ip, mail, pem, rdn, request, type Signer, san, seq, uri, utf8 } from '../x509/build.ts'
 import { nodeSigner } from '../x509/keys.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const service = await openTestService(t, { CHANCERY_REFUSALS_PER_MINUTE: '100000' })
 const document = {
   name: 'provenance',

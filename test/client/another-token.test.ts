@@ -13,7 +13,7 @@ import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { newFolder, readShown } from './folders.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 let service: TestService
 let chancery: Chancery

@@ -13,7 +13,7 @@ import { chanceryFor, mainFile, type Run } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder } from './folders.ts'
 
-t.setTimeout(60_000)
+t.setTimeout(300_000)
 const codeIn = (text: string): string => /type the code (\S+)/.exec(text)?.[1] ?? ''
 
 t.test('who logs in first is told as whom, and need not log in again when something is granted', async (t) => {

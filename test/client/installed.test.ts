@@ -24,7 +24,7 @@ import t from 'tap'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder, readShown } from './folders.ts'
 
-t.setTimeout(180_000)
+t.setTimeout(300_000)
 const home = join(import.meta.dirname, '..', '..')
 const run = promisify(execFile)
 

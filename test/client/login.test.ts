@@ -23,7 +23,7 @@ import { mainFile, type Run } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { newFolder } from './folders.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const clients = openClientCa('Clients of the tests')
 let issuer: DeviceIssuer
 let service: TestService

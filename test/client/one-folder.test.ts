@@ -16,7 +16,7 @@ import { chanceryFor, startChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder, readShown } from './folders.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const service = await openTestService(t)
 const chancery = chanceryFor(service)
 const client = await openClient({ server: service.url }, { CHANCERY_DATA: service.config.dataDir })

@@ -9,7 +9,7 @@ import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder, readShown } from './folders.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const service = await openTestService(t)
 const chancery = chanceryFor(service)
 

@@ -11,7 +11,7 @@ import { type IntoOptions, issueInto, readTask, wardOf } from '../../src/command
 import { openTestService } from '../helpers/service.ts'
 import { newFolder } from './folders.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const minute = 60_000
 const hour = 60 * minute
 const service = await openTestService(t)

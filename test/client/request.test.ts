@@ -14,7 +14,7 @@ import { openTestService } from '../helpers/service.ts'
 import { csrOn } from '../http/holders.ts'
 import { newFolder } from './folders.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const service = await openTestService(t)
 const chancery = chanceryFor(service)
 const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })

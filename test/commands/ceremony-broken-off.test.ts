@@ -11,7 +11,7 @@ import { exitCodes } from '../../src/commands/failure.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { fileKey, opensslKeys, openTable, rootParameters, signParameters, type Table } from './ceremonies.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 /** The transcript, whose last line is right. */
 const transcriptOf = async (table: Table, name = 'root.txt'): Promise<string> => {

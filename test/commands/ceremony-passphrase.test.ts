@@ -7,7 +7,7 @@ import t from 'tap'
 import { exitCodes } from '../../src/commands/failure.ts'
 import { crlParameters, fileKey, openTable, passphrase, rootParameters } from './ceremonies.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 const done = { code: 0, err: '' }
 

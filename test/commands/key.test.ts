@@ -19,7 +19,7 @@ import { csrFor } from '../http/people.ts'
 const chancery = (env: Readonly<Record<string, string>>, ...args: readonly string[]): Promise<Run> =>
   runChancery(args, { env: { ...bare, CHANCERY_LOG_LEVEL: 'error', ...env }, timeout: 30_000 })
 const uri = 'pkcs11:token=ca;object=default'
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 t.test('a PIN that was refused stays so for every process, until it is unlatched', async (t) => {
   const hsm = await openShim(t)

@@ -13,7 +13,7 @@ import { type Run, runChancery } from '../helpers/run.ts'
 import { newSigner } from '../roll/hashing.ts'
 import { openTestStores } from '../store/stores.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const { service, issue } = await openTestStores(t)
 const folder = await mkdtemp(join(tmpdir(), 'chancery-roll-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))

@@ -27,7 +27,7 @@ import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 import { sha256, verifyEd25519 } from '../roll/hashing.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const silent = { update: () => {}, tell: () => {} }
 const folder = await mkdtemp(join(tmpdir(), 'chancery-recover-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))

@@ -27,7 +27,7 @@ import { csrFor } from '../http/people.ts'
 import { newSigner, sha256 } from '../roll/hashing.ts'
 import { openTestStores } from '../store/stores.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const { service, issue } = await openTestStores(t, { CHANCERY_ROLL_PUBLIC: 'yes' })
 const folder = await mkdtemp(join(tmpdir(), 'chancery-roll-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))

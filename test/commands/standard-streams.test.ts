@@ -13,7 +13,7 @@ import { bare } from '../helpers/environment.ts'
 import { mainFile } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const folder = await mkdtemp(join(tmpdir(), 'chancery-streams-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 

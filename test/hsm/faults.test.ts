@@ -90,7 +90,7 @@ const service = await openTestService(t, {
   ...hsm.env,
 })
 const issuerKey = (await service.request('GET', '/v1/authorities/default/bundle')).text
-t.setTimeout(180_000)
+t.setTimeout(300_000)
 const results: string[] = []
 
 const issue = async (service: TestService) => {

@@ -12,7 +12,7 @@ import { startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
 import { openShim } from './softhsm.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 const hsm = await openShim(t)
 const database = await openTestDatabase(t)

@@ -17,7 +17,7 @@ import { openSql } from '../helpers/sql.ts'
 import { csrFor } from '../http/people.ts'
 import { openShim } from './softhsm.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(300_000)
 
 /** Of this process. */
 const signers = (): number[] =>

@@ -8,7 +8,7 @@ import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 import { openShim, type Shim } from './softhsm.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 /** So many ask at once, over and over; each again until it has its certificate. Resolves to what they were told. */
 const issueAll = async (service: TestService, { clients, each }: { clients: number; each: number }) => {

@@ -83,7 +83,7 @@ const trial = sha256(Buffer.from('Chancery trial signature: this is not a certif
 
 const queried = (url: string, text: string): Promise<readonly Record<string, Buffer>[]> => askSql(url, text)
 
-t.setTimeout(240_000)
+t.setTimeout(300_000)
 
 t.test(
   'under kill -9 the token signs nothing but recorded intents and lists, each once, and the fixed trial text',

@@ -77,7 +77,7 @@ const faults: Readonly<Record<string, Fault>> = {
   }, /is not the key of issuer default|is not held by its token alone/),
 }
 
-t.setTimeout(180_000)
+t.setTimeout(300_000)
 
 const hsm = await openShim(t)
 const database = await openTestDatabase(t)

@@ -15,7 +15,7 @@ import { csrFor } from '../http/people.ts'
 import { openTestSigners } from './signers.ts'
 import { openShim } from './softhsm.ts'
 
-t.setTimeout(180_000)
+t.setTimeout(300_000)
 const messageOf = (work: Promise<unknown>): Promise<string> =>
   work.then(
     () => '',

@@ -7,7 +7,7 @@ import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openBeside, openDesk, type People, wantApprovals } from './approvals.ts'
 import { csrFor } from './people.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 let service: TestService
 let people: People
 let desk: ReturnType<typeof openDesk>

@@ -15,7 +15,7 @@ import type { SigningKey } from '../../src/keys/signing-key.ts'
 import { takeDescriptors } from '../helpers/descriptors.ts'
 import { bare } from '../helpers/environment.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const data = await mkdtemp(join(tmpdir(), 'chancery-signers-'))
 t.teardown(() => rm(data, { recursive: true, force: true }))
 await makePassphrase(data)

@@ -11,7 +11,7 @@ import { metricTable } from '../../src/metrics.ts'
 import { output } from '../interop/tools.ts'
 import { home, type Json, manifests } from './manifests.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 const folder = join(home, 'deploy/alerts')
 const text = await readFile(join(folder, 'chancery.rules.yaml'), 'utf8')

@@ -13,7 +13,7 @@ import { blocksOf } from '../helpers/docs.ts'
 import { mainFile } from '../helpers/run.ts'
 import { install } from './installation.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const run = promisify(execFile)
 
 const id = 1_000_650_000

@@ -14,7 +14,7 @@ import { type Json, type Manifest, manifests, podsOf, render } from './manifests
 import { openRunning, readyOf } from './running.ts'
 import { condition, type Tree, textAt } from './values.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 const overlay = await render(join(manifests, 'overlays/kubelet-serving'))
 const examples = (

@@ -17,7 +17,7 @@ import {
 } from './manifests.ts'
 import { mayGo, type Place, type Way } from './policies.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const rendered = await everything()
 const production = ['overlays/mounted-keys', 'overlays/pkcs11', 'overlays/kubelet-serving'] as const
 const overlays = [...production, 'overlays/trial'] as const

@@ -23,7 +23,7 @@ import { openChancerySide } from './chancery-side.ts'
 import { install } from './installation.ts'
 import { home, type Json, manifests, namesIn, render } from './manifests.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const page = await readFile(join(home, 'docs/kubernetes.md'), 'utf8')
 const blocks = await blocksOf('docs/kubernetes.md')
 

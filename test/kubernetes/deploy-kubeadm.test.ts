@@ -15,7 +15,7 @@ import { openTestService } from '../helpers/service.ts'
 import { output, run } from '../interop/tools.ts'
 import { keyPairFor } from './chancery-side.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 interface Wanted {
   readonly commonName: string

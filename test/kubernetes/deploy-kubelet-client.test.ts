@@ -14,7 +14,7 @@ import { type Json, type Manifest, manifests, renderWith } from './manifests.ts'
 import { openRunning } from './running.ts'
 import { condition, type Tree, textAt } from './values.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const path = '/apis/certificates.k8s.io/v1/certificatesigningrequests'
 
 /** What stands there as a comment, taken in. */

@@ -8,7 +8,7 @@ import { faultsOfSchema, pruneBySchema, validateBySchema } from './schema.ts'
 import { bundleFaults } from './trust-manager.ts'
 import type { Tree } from './values.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 const ours = new Map<string, Tree>()
 for (const plural of ['chanceryissuers', 'chanceryclusterissuers']) {

@@ -9,7 +9,7 @@ import { readControllerDocument } from '../../src/commands/controller.ts'
 import { loadConfig } from '../../src/config.ts'
 import { everything, home, type Json, type Manifest, namesIn, type PodTemplate, podsOf } from './manifests.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const rendered = await everything()
 
 const named = (place: string, kind: string, name: RegExp | string): Manifest => {

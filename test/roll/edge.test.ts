@@ -7,7 +7,7 @@ import { type Hash, inclusionProof, type ReadTile, verifyInclusion } from '../..
 import { hasher, leavesUpTo } from './hashing.ts'
 import { naivePath, naiveRoot, naiveTile } from './naive.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const many = leavesUpTo(66_600)
 
 /** What a store would hold: the hashes of each level, of which each completed subtree is the next. */

@@ -15,7 +15,7 @@ import {
 import { hasher, leavesUpTo } from './hashing.ts'
 import { naiveConsistency, naiveLeaf, naivePath, naiveRoot, naiveTile } from './naive.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const all = leavesUpTo(300)
 
 const tilesOf =

@@ -18,7 +18,7 @@ import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, leaveOpenIntent, openDesk, untilState, wantApprovals } from '../http/approvals.ts'
 import { csrFor } from '../http/people.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 const openRecovery = async (t: { teardown(close: () => Promise<void>): void }) => {
   const replica = await openReplica(t)

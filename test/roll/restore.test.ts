@@ -32,7 +32,7 @@ import { csrFor } from '../http/people.ts'
 import { sha256 } from './hashing.ts'
 import { depsOf, type Stored, storedOf } from './world.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const data = await mkdtemp(join(tmpdir(), 'chancery-drill-'))
 t.teardown(() => rm(data, { recursive: true, force: true }))
 const database = await openTestDatabase(t)

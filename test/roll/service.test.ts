@@ -6,7 +6,7 @@ import { openTestService } from '../helpers/service.ts'
 import { csrFor, employ } from '../http/people.ts'
 import { type Stored, storedOf, verifyAll } from './world.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const certificates = openRollCertificates(1)
 t.teardown(() => certificates.close())
 const service = await openTestService(t)

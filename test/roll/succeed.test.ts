@@ -16,7 +16,7 @@ import { openTestService } from '../helpers/service.ts'
 import { employApprovers, leaveOpenIntent, openDesk, wantApprovals } from '../http/approvals.ts'
 import { csrFor } from '../http/people.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 t.test('what waited for people has failed on the roll that succeeds, and is not approved any more', async (t) => {
   const replica = await openReplica(t)

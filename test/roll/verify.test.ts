@@ -39,7 +39,7 @@ import {
   verifyAll,
 } from './world.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const certificates = openRollCertificates(1)
 t.teardown(() => certificates.close())
 

@@ -19,7 +19,7 @@ import { type Instance, startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
 
 const clients = 32
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 t.test('a rotation under load, on two replicas: every request is answered, and every certificate chains', async (t) => {
   const database = await openTestDatabase({ teardown: () => {} })

@@ -16,7 +16,7 @@ import { pem, requestBy } from '../x509/build.ts'
 
 const run = promisify(execFile)
 const root = join(import.meta.dirname, '..', '..')
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 t.test('from a certificate to its revocation, as the page tells it', async (t) => {
   await assertTools('openssl', 'curl')

@@ -13,7 +13,7 @@ import { asks, type Made } from '../interop/asks.ts'
 import { assertTools, output, run } from '../interop/tools.ts'
 
 await assertTools('openssl', 'ocsptool')
-t.setTimeout(180_000)
+t.setTimeout(300_000)
 const folder = await mkdtemp(join(tmpdir(), 'chancery-standing-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 const service = await openTestService(t)

@@ -8,7 +8,7 @@ import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
 import { employApprovers, openBeside, openDesk, wantApprovals } from '../http/approvals.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const service = await openTestService(t)
 await wantApprovals(service, 'payments', { required: 1 })
 await wantApprovals(service, 'quiet', { required: 1 })

@@ -11,7 +11,7 @@ import { migrate } from '../../src/store/migrate.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { quiet as log } from '../helpers/log.ts'
 
-t.setTimeout(60_000)
+t.setTimeout(300_000)
 
 t.test('what was approved while standings came to be stands as approved in the end', async (t) => {
   const { ownerUrl } = await openTestDatabase(t, { empty: true })

@@ -12,7 +12,7 @@ import { massFacts } from '../helpers/mass.ts'
 import { holdTurn } from '../helpers/turn.ts'
 import { openTestStores, type TestStores } from './stores.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 const certificates = 1_250
 let world: TestStores

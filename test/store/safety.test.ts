@@ -34,7 +34,7 @@ const faultsAs = async (t: { teardown(close: () => Promise<void>): void }, url: 
   return databaseFaults(db)
 }
 
-t.setTimeout(60_000)
+t.setTimeout(300_000)
 
 t.test('the serving role as migrations make it has nothing to answer for', async (t) => {
   const { servingUrl } = await openTestDatabase(t)

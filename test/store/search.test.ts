@@ -19,7 +19,7 @@ import { commonName, newP256, request, tlv } from '../x509/build.ts'
 import { allowAll, openTestStores } from './stores.ts'
 
 // Some thousands of searches.
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 const { service, stores } = await openTestStores(t)
 

@@ -8,7 +8,7 @@ import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { csrFor } from '../http/people.ts'
 
-t.setTimeout(60_000)
+t.setTimeout(300_000)
 
 const connect = async (url: string): Promise<pg.Client> => {
   const client = new pg.Client({ connectionString: url })
