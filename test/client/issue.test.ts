@@ -106,7 +106,10 @@ t.test('names are told apart by their form; what is none is told before anything
   )
   for (const [name, sentence] of [
     ['web..example.com', /web\.\.example\.com: a DNS name is not labels/],
-    ['münchen.example.com', /a DNS name has characters beyond ASCII; an internationalized name is written in its xn-- form/],
+    [
+      'münchen.example.com',
+      /a DNS name has characters beyond ASCII; an internationalized name is written in its xn-- form/,
+    ],
     ['web.example.com:8443', /web\.example\.com:8443: a DNS name/],
     ['a@b@c', /an e-mail address/],
     ['mailto:', /a URI/],
