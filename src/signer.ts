@@ -37,7 +37,7 @@ const main = async (): Promise<void> => {
     losing = true
     // What made us leave is among it.
     tellLoad()
-    host?.refuse(reason)
+    host?.refuse(reason, beginWithinMs)
     stream.say({ id: 0, kind: answers.leaving, body: Buffer.from(reason) })
     // What lies in the socket was not signed: unanswered, nobody would know.
     const settled = lastWord.promise.then(() => host?.idle())
@@ -94,5 +94,7 @@ const end = (): never => {
 const serviceSocket = 3
 /** For the signatures that are under way in other sessions. */
 const settleWithinMs = 500
+/** What has not begun by then does not begin, so that it is answered, as not signed, before we end. */
+const beginWithinMs = 400
 
 await main()

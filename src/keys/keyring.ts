@@ -18,7 +18,10 @@ export interface Keyring {
 }
 
 /** One that does not log in by itself: keys in tokens reject with `LoginNeeded` until somebody has. */
-export interface BareKeyring extends Keyring, TokenDoor {}
+export interface BareKeyring extends Keyring, TokenDoor {
+  /** Before an end: whoever waits for a session of a token is told within this time, or nobody would know what was signed. */
+  hurry(withinMs: number): void
+}
 
 export interface KeyringDeps {
   /** `file:` keys lie under it. */
@@ -67,6 +70,7 @@ export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, loading, lost
     prepare: async (uri, past) => (await inToken()).prepare(uri, past),
     logIn: async (uri) => (await inToken()).logIn(uri),
     load: () => tokens?.load() ?? noLoad,
+    hurry: (withinMs) => tokens?.hurry(withinMs),
     close: async () => tokens?.close(),
   }
 }

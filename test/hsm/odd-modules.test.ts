@@ -4,6 +4,7 @@ import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
+import type { SigningFault } from '../../src/keys/signing-key.ts'
 import { openTestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 import { openTestSigners } from './signers.ts'
@@ -146,6 +147,17 @@ t.test('a module that finds its sessions again only when it starts is started ag
   await new Promise((resolve) => setTimeout(resolve, 1_200))
   const asked = signers.keys.load().failures['CKR_SESSION_HANDLE_INVALID'] ?? 0
   t.ok(asked > 8 && asked < 200, `asked ${asked} times within a second`)
+})
+
+t.test('what waits behind a signature that hangs is known not to be signed when its process ends', async (t) => {
+  // So slow that it is not asked on the event loop, which would hang with it.
+  await hsm.misbehave('sign-delay=5')
+  const signers = await openTestSigners(t, hsm, { CHANCERY_PKCS11_SESSIONS: '1' })
+  const key = await signers.keys.open(uri)
+  await hsm.misbehave('sign-hang')
+  const asked = [100, 60_000, 60_000].map((withinMs) => key.sign([Buffer.from('x')], withinMs))
+  const times = (await Promise.all(asked)).map(([fault]) => (fault as SigningFault).when)
+  t.strictSame(times, ['late', 'before', 'before'])
 })
 
 t.test('a key that somebody else makes under the same label at the same time is the only one left', async (t) => {

@@ -47,6 +47,21 @@ t.test('a token that gave too few is asked again after a while, and not before',
   t.not(await pool.take(1), 'late')
 })
 
+t.test('who hurries lets nobody wait longer than that, and gives out nothing afterwards', async (t) => {
+  const { pool, open } = openPool({ size: 1, allows: 1 })
+  const first = (await pool.take(10)) as Handle
+  const waiting = pool.take(60_000)
+  const behind = pool.take(60_000)
+  pool.hurry(20)
+  pool.give(first)
+  t.equal(await waiting, first, 'who came in time is served')
+  t.equal(await behind, 'late')
+  pool.give(first)
+  t.equal(await pool.take(60_000), 'late')
+  t.equal(pool.load.waiting, 0)
+  t.equal(open.size, 1)
+})
+
 t.test('there is always a session that keeps the login, however many fail', async (t) => {
   const { pool, open, state } = openPool({ size: 3, allows: 3 })
   for (let i = 0; i < 10; i += 1) pool.discard((await pool.take(10)) as Handle)

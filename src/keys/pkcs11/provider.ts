@@ -34,6 +34,8 @@ export interface Pkcs11Provider extends TokenDoor {
   open(uri: string): Promise<SigningKey>
   create(uri: string, kind: KeyKind): Promise<SigningKey>
   load(): KeyLoad
+  /** Whoever waits for a session is told within this time, if there was none: that the key was not touched. */
+  hurry(withinMs: number): void
   close(): void
 }
 
@@ -138,6 +140,9 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
       [...tokens.values()]
         .map(({ sessions }) => ({ ...sessions.load, failures: {} }))
         .reduce(addLoads, { ...noLoad, failures: Object.fromEntries(failures) }),
+    hurry: (withinMs) => {
+      for (const { sessions } of tokens.values()) sessions.hurry(withinMs)
+    },
     close: () => {
       for (const { token } of tokens.values()) quietly(() => token.lib.C_CloseAllSessions(token.slot))
     },

@@ -30,6 +30,8 @@ export interface Sessions {
   discard(session: Handle): void
   /** An operation hangs in it: neither used again nor closed, and what it held of the size stays held. */
   abandon(session: Handle): void
+  /** Nobody waits for longer than this from now on, and nobody is given a session after it. */
+  hurry(withinMs: number): void
   /** As many as there ever are at the same time. */
   readonly most: number
   readonly load: Omit<KeyLoad, 'failures'>
@@ -38,6 +40,7 @@ export interface Sessions {
 interface Waiter {
   readonly serve: (session: Handle) => void
   readonly fail: (error: unknown) => void
+  readonly giveUp: () => void
   readonly timer: NodeJS.Timeout
 }
 
@@ -55,6 +58,7 @@ export const openSessions = ({
   let size = most
   let fullUntil = 0
   let inUse = 0
+  let isOver = false
 
   /** Undefined where the token gives no more: then those there are have to do. */
   const another = (): Handle | undefined => {
@@ -105,6 +109,7 @@ export const openSessions = ({
 
   return {
     take: async (withinMs) => {
+      if (isOver) return 'late'
       const session = waiting.length === 0 ? next() : undefined
       if (session !== undefined) {
         inUse += 1
@@ -118,7 +123,7 @@ export const openSessions = ({
           waiting.splice(waiting.indexOf(waiter), 1)
           resolve('late')
         }, withinMs)
-        const waiter: Waiter = { serve: resolve, fail: reject, timer }
+        const waiter: Waiter = { serve: resolve, fail: reject, giveUp: () => resolve('late'), timer }
         waiting.push(waiter)
       })
       waits.observe((performance.now() - start) / 1000)
@@ -136,6 +141,15 @@ export const openSessions = ({
       serve()
     },
     abandon: () => {},
+    hurry: (withinMs) => {
+      setTimeout(() => {
+        isOver = true
+        for (const { giveUp, timer } of waiting.splice(0)) {
+          clearTimeout(timer)
+          giveUp()
+        }
+      }, withinMs)
+    },
     most,
     get load() {
       return { inUse, waiting: waiting.length, waits: waits.so }

@@ -17,8 +17,8 @@ import {
 export interface Host {
   /** Answers a record as soon as its key does. Nothing that is asked makes it throw. */
   hear(record: SignerRecord): void
-  /** Signs nothing more of what it hears. */
-  refuse(reason: string): void
+  /** Signs nothing more of what it hears, and of what it has heard nothing that has not begun within this time. */
+  refuse(reason: string, withinMs: number): void
   /** Resolves when nothing is under way. */
   idle(): Promise<void>
 }
@@ -87,8 +87,9 @@ export const hostKeys = (ring: BareKeyring, say: SignerStream['say']): Host => {
       if (kind === verbs.sign) void sign(id, body)
       else ask[kind]?.(id, decodeJson(body) as Question)
     },
-    refuse: (reason) => {
+    refuse: (reason, withinMs) => {
       refusal = reason
+      ring.hurry(withinMs)
     },
     idle: () => (busy === 0 ? Promise.resolve() : new Promise((resolve) => waiting.push(resolve))),
   }
