@@ -6,6 +6,7 @@
 
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
+import { LateSignature, type SigningFault } from '../keys/signing-key.ts'
 import type { KeyStanding } from '../policy/checks.ts'
 import { decide, refusal, toldOf } from '../policy/decide.ts'
 import { issuedBy } from '../roll/entries.ts'
@@ -436,9 +437,26 @@ const refuseKey = ({ profile, ask, context }: Judged, keyStanding: KeyStanding):
 const sign = async (deps: IssuanceDeps, issuer: Issuer, intent: Intent): Promise<Buffer> => {
   const signature = await issuer.sign(intent.tbs)
   if (Buffer.isBuffer(signature)) return signature
-  if (signature.when === 'before') await deps.recorder.recordUnsigned(intent)
+  if (signature instanceof LateSignature) void endLate(deps, signature, intent)
+  else await endUnsigned(deps, signature, intent)
   const detail = signature.when === 'late' ? 'The signing key took too long.' : 'The signing key did not sign.'
   throw new Problem('key.unavailable', detail, { retryAfter: 5, cause: signature })
+}
+
+/**
+ * The key's queue gives up after the same time as whoever asks, and is heard of a moment later: what waited in it was never
+ * signed, and the retry has to wait for no more than that moment.
+ */
+const endLate = async (deps: IssuanceDeps, { outcome }: LateSignature, intent: Intent): Promise<void> => {
+  await endUnsigned(deps, await outcome, intent)
+}
+
+const endUnsigned = async (
+  { recorder }: IssuanceDeps,
+  outcome: Buffer | SigningFault,
+  intent: Intent,
+): Promise<void> => {
+  if (!Buffer.isBuffer(outcome) && outcome.when === 'before') await recorder.recordUnsigned(intent)
 }
 
 const checkSignature = async (

@@ -6,7 +6,7 @@ import { createPublicKey, hash, verify } from 'node:crypto'
 
 import { withDeadline } from '../deadline.ts'
 import { Problem } from '../errors.ts'
-import { SigningFault, type SigningKey, trialText } from '../keys/signing-key.ts'
+import { LateSignature, SigningFault, type SigningKey, trialText } from '../keys/signing-key.ts'
 import type { Context, Plan } from '../policy/decide.ts'
 import type { KeyAlgorithmId, SignatureAlgorithm } from '../x509/algorithms.ts'
 import { parseAnchor, parseCertificate, type TbsFacts } from '../x509/certificate.ts'
@@ -44,6 +44,7 @@ export interface Issuer {
   readonly bounds: Context['issuer']
   /** Throws `key.unavailable` until the key was opened once. */
   template(plan: Pick<Plan, 'keyUsage' | 'extendedKeyUsage' | 'revocation'>): Template
+  /** A `LateSignature` at its deadline. */
   sign(tbs: Buffer): Promise<Buffer | SigningFault>
   /** Why the key is known not to sign, or to sign wrongly, if it is. */
   readonly fault: string | undefined
@@ -209,11 +210,12 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
   const sign = async (message: Buffer): Promise<Buffer | SigningFault> => {
     const start = performance.now()
     const asked = inUse
-    const answer = asked ? await withDeadline(ask(asked, message), deadlineMs) : [notOpened(fault)]
+    const asking = asked ? ask(asked, message) : Promise.resolve([notOpened(fault)])
+    const answer = await withDeadline(asking, deadlineMs)
     const outcome =
       answer === 'late'
-        ? new SigningFault('late', `no signature within ${deadlineMs} ms`)
-        : (answer[0] ?? new SigningFault('unknown', 'the provider gave no answer'))
+        ? new LateSignature(`no signature within ${deadlineMs} ms`, asking.then(outcomeIn, noAnswer))
+        : outcomeIn(answer)
     // What is answered where it was says nothing of where it is now.
     if (asked === inUse) fault = Buffer.isBuffer(outcome) ? undefined : outcome.message
     if (asked && asked === inUse && fault === undefined) tellOpening(asked)
@@ -290,6 +292,10 @@ const openTelling = (tell: (key: SigningKey) => void): ((key: SigningKey) => voi
 }
 const mostTellings = 5
 const tellingSpanMs = 600_000
+
+const outcomeIn = ([outcome]: readonly (Buffer | SigningFault)[]): Buffer | SigningFault => outcome ?? noAnswer()
+
+const noAnswer = (): SigningFault => new SigningFault('unknown', 'the provider gave no answer')
 
 const notOpened = (fault: string | undefined): SigningFault =>
   new SigningFault('before', fault ?? 'its key has not been opened yet')

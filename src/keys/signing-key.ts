@@ -42,5 +42,16 @@ export class SigningFault extends Error {
   }
 }
 
+/** Nobody waits for it any more. It may still be heard that the key was never touched. */
+export class LateSignature extends SigningFault {
+  /** What came of it in the end. Never rejects. */
+  readonly outcome: Promise<Buffer | SigningFault>
+
+  constructor(message: string, outcome: LateSignature['outcome']) {
+    super('late', message)
+    this.outcome = outcome
+  }
+}
+
 /** What a key signs to show that it can; never a valid TBS, so worth nothing to anyone. */
 export const trialText = Buffer.from('Chancery trial signature: this is not a certificate.\n')

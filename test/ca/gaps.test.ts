@@ -346,6 +346,55 @@ t.test('a key that does not answer within its deadline is 503, and the intent is
   t.same(await outcomes(), ['abandoned'])
 })
 
+t.test(
+  'a key that says after its deadline that it was not used: the intent is unsigned, and the retry issues',
+  async (t) => {
+    const { process, endOpen, outcomes, faultsFound } = await open(t)
+    const gaveUp = Promise.withResolvers<void>()
+    const queued = await process({
+      key: (real) => ({
+        ...real,
+        sign: async (messages) => {
+          if (isTrial(messages)) return real.sign(messages)
+          await gaveUp.promise
+          return messages.map(() => new SigningFault('before', 'no session was free in time'))
+        },
+      }),
+    })
+    await t.rejects(queued('k1'), { code: 'key.unavailable', kind: { retryable: true } })
+    t.same(await outcomes(), [], 'until then nobody knows')
+    const retry = (await process({ requestDeadlineMs: 10_000 }))('k1')
+    gaveUp.resolve()
+    const issued = await retry
+    t.same((await outcomes()).sort(), ['certificate', 'unsigned'])
+    t.equal(await endOpen(), 0)
+    t.same(await faultsFound([{ key: 'k1', issued }]), [])
+  },
+)
+
+t.test('a key that signs after its deadline leaves its intent to be abandoned', async (t) => {
+  const { process, endOpen, outcomes, faultsFound } = await open(t)
+  const signed = Promise.withResolvers<void>()
+  let late: Promise<unknown> = Promise.resolve()
+  const slow = await process({
+    key: (real) => ({
+      ...real,
+      sign: (messages) => {
+        if (isTrial(messages)) return real.sign(messages)
+        const answer = signed.promise.then(() => real.sign(messages))
+        late = answer
+        return answer
+      },
+    }),
+  })
+  await t.rejects(slow('k1'), { code: 'key.unavailable', kind: { retryable: true } })
+  signed.resolve()
+  await late
+  t.equal(await endOpen(), 1)
+  t.same(await outcomes(), ['abandoned'])
+  t.same(await faultsFound([]), [])
+})
+
 t.test('many calls at once under one key end in one certificate, which all of them get', async (t) => {
   const { process, outcomes, faultsFound } = await open(t)
   const [one, other] = [await process(), await process()]
