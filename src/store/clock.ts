@@ -46,8 +46,9 @@ export const databaseClock = (clock: () => Date, toleranceMs: number): DatabaseC
     observe: (databaseNow, tookMs) => {
       readAt = clock()
       const skew = readAt.getTime() - databaseNow.getTime()
-      // It was read at some time in between: whoever was held up meanwhile, as by SIGSTOP, only hears of it late.
-      skewMs = tookMs > promptMs ? Math.min(skew, Math.max(skew - tookMs, skewMs)) : skew
+      // It was read at some time in between, and a commit that its disk holds up, or SIGSTOP, makes us hear of it late: what was
+      // known before holds as far as it can.
+      skewMs = Math.min(skew, Math.max(skew - tookMs, skewMs))
     },
     observeEvent: (time) => {
       if (time > lastEvent) lastEvent = time
@@ -60,9 +61,6 @@ export const databaseClock = (clock: () => Date, toleranceMs: number): DatabaseC
     },
   }
 }
-
-/** Milliseconds. */
-const promptMs = 1_000
 
 const describe = (milliseconds: number): string =>
   `${(Math.abs(milliseconds) / 1000).toFixed(1)} s ${milliseconds > 0 ? 'ahead of' : 'behind'}`
