@@ -211,8 +211,9 @@ export const openRollSide = (
       deadlineMs: config.limits.signingDeadlineMs,
       sleep,
     })
-    // Nobody waits for the checkpoint of a list, and whoever restores a backup of before it must be told of it all the same.
-    parts.add(() => withDeadline(checkpoints.end(), lastLookMs).catch(() => {}))
+    // Nobody waits for the checkpoint of a list, and whoever restores a backup of before it must be told of it all the same. The
+    // database is not asked: it may be away, and one that hangs would have to be waited for.
+    parts.add(() => withDeadline(checkpoints.end(roll.seen()), lastSignatureMs).catch(() => {}))
     witnesses = witnessesOf(stores, checkpoints)
     return { checkpoints, witnesses, keyFault: key.fault, close: parts.close }
   })
@@ -232,5 +233,5 @@ const witnessesOf = ({ db, config, log }: Pick<Stores, 'db' | 'config' | 'log'>,
   })
 
 const ed25519 = signatureAlgorithm('ed25519')
-/** A database that is away, or a key that hangs, keeps nothing from being closed. */
-const lastLookMs = 2_000
+/** A key that hangs keeps nothing from being closed. */
+const lastSignatureMs = 2_000

@@ -455,3 +455,21 @@ t.test('what there is when an anchor is opened for the first time is in it, befo
   t.match(await readAnchor(config), { size: (await stores.roll.head()).size })
   await close()
 })
+
+t.test('what was written last is in the anchor after a stop, also where the database is away by then', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-anchor-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  const { stores, keys, config } = await openReplica(t, { env: { CHANCERY_ROLL_ANCHOR: join(folder, 'anchor') } })
+  let isAway = false
+  const roll = {
+    ...stores.roll,
+    head: () => (isAway ? Promise.reject(new Problem('db.unavailable', 'It is away.')) : stores.roll.head()),
+  }
+  const { checkpoints, close } = await openRollSide({ ...stores, roll }, keys)
+  const { size } = await checkpoints.newest()
+  const event = { type: 'principal.created', principal: 'last', by: 'test' } as const
+  await stores.roll.change(async () => ({ events: [event], result: undefined }))
+  isAway = true
+  await close()
+  t.match(await readAnchor(config), { size: size + 1 })
+})

@@ -46,8 +46,8 @@ export interface Checkpoints {
   sign(head: RollHead): Promise<Published>
   /** Signs the head as it is now, whoever moved it. */
   follow(): Promise<void>
-  /** The same for the last time, where any was signed: a start that came to nothing has not touched the key. */
-  end(): Promise<void>
+  /** Signs what was seen last, where any was signed before: a start that came to nothing has not touched the key. */
+  end(seen: RollHead): Promise<void>
 }
 
 export interface CheckpointsDeps {
@@ -167,8 +167,8 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
     proofAt,
     sign: batch.add,
     follow: async () => void (await follow()),
-    end: async () => {
-      if (newest) await follow()
+    end: async (seen) => {
+      if (newest && newest.size < seen.size) await batch.add(seen)
     },
   }
 }

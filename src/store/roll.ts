@@ -74,6 +74,8 @@ export interface RollWriter {
   assertClock(): void
   /** The head as it is now, after what was seen before. Throws `roll.inconsistent`. */
   head(): Promise<Head>
+  /** The newest head that was seen, with all that was written here. */
+  seen(): RollHead
 }
 
 /** `first` is a head that was seen before, and is kept elsewhere. */
@@ -82,9 +84,6 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
   /** Where the head is believed to be. */
   let known: Head | undefined
   const trail = openTrail(hasher, first)
-
-  const encode = (events: readonly RollEvent[], time: Date): Buffer[] =>
-    events.map((event) => codec.entry(event, time).leafHash)
 
   /** Never before the last event. */
   const eventTime = (head: Head): Date => new Date(Math.max(clock.eventTime().getTime(), head.time.getTime()))
@@ -95,7 +94,7 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
     at: { readonly db: Queryable; readonly head: Head; readonly edge: Edge },
   ): Promise<Appended | undefined> => {
     const time = eventTime(at.head)
-    const leaves = encode(events, time)
+    const leaves = events.map((event) => codec.entry(event, time).leafHash)
     const grown = extend(at.edge, leaves, hasher)
     const place = { ...at.head, time, toleranceMs: clock.toleranceMs, grown: parametersOf(grown) }
     const asked = performance.now()
@@ -198,6 +197,7 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
       await trail.edgeAt(db, head, before)
       return head
     },
+    seen: () => trail.seen,
   }
 }
 

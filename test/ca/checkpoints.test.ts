@@ -250,12 +250,12 @@ t.test('a key that takes its time is asked once', async (t) => {
 t.test('at the end what came last is kept elsewhere, and a key that nobody wanted is left alone', async (t) => {
   const { world, checkpoints } = openWorld()
   t.equal(await checkpoints.probe(), undefined)
-  await checkpoints.end()
+  await checkpoints.end(headAt(300))
   t.same([world.signed, world.anchored], [[], []])
   await checkpoints.newest()
-  world.head = headAt(420)
-  await checkpoints.end()
-  t.same(world.anchored, [300, 420])
+  world.looking = () => Promise.reject(new Problem('db.unavailable', 'It is away.'))
+  for (const size of [300, 420, 420]) await checkpoints.end(headAt(size))
+  t.same(world.anchored, [300, 420], 'and the database is not asked for it')
 })
 
 t.test('a wrong signature is handed to nobody, and a whole batch with it', async (t) => {
