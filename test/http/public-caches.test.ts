@@ -1,6 +1,7 @@
 /** How long what is public may be kept, and when it is told again: a revocation is unknown for no longer than a minute. */
 import t, { type Test } from 'tap'
 
+import { Problem } from '../../src/errors.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
 import { ocspErrors } from '../../src/x509/ocsp.ts'
 import { openStandIn, reached } from './stand-in.ts'
@@ -10,7 +11,7 @@ const start = new Date('2026-11-24T23:59:00Z')
 const endingIn = (milliseconds: number): Date => new Date(now.getTime() + milliseconds)
 
 const open = async (t: Test) => {
-  const world = { ends: endingIn(3_600_000), sharesDate: false, cacheable: true }
+  const world = { ends: endingIn(3_600_000), sharesDate: false, cacheable: true, isAway: false }
   const { deps } = await openStandIn()
   const der = Buffer.from('some octets')
   const list = () => ({ der, sha256: 'x', thisUpdate: start, nextUpdate: world.ends, sharesDate: world.sharesDate })
@@ -29,12 +30,17 @@ const open = async (t: Test) => {
     crls: { find: (issuer: string) => (issuer === 'here' ? list() : undefined) },
     crlImports: { find: (path: string) => (path === '/root.crl' ? list() : undefined) },
     ocsp: { knows: (issuer: string) => issuer === 'here', answer },
-    records: reached({ issuers: async () => issuers } as object),
+    records: reached({
+      issuers: async () => {
+        if (world.isAway) throw new Problem('db.unavailable', 'It is away.', { retryAfter: 1 })
+        return issuers
+      },
+    } as object),
   } as never)
   t.teardown(() => app.close())
   const get = async (url: string, headers: Record<string, string> = {}, method: 'GET' | 'HEAD' = 'GET') => {
     const told = await app.inject({ url, headers, method })
-    return { status: told.statusCode, headers: told.headers, json: () => told.json() }
+    return { status: told.statusCode, headers: told.headers, octets: told.rawPayload, json: () => told.json() }
   }
   return { world, get }
 }
@@ -128,14 +134,22 @@ t.test('a list that its issuer is to have is not told to be nowhere, but asked f
 })
 
 t.test('questions about an issuer that is not open here yet are put off, about any other turned away', async (t) => {
-  const { get } = await open(t)
+  const { world, get } = await open(t)
   for (const issuer of ['new', 'ended']) {
-    const { status, headers } = await get(`/ocsp/${issuer}/MAA=`)
+    const { status, headers, octets } = await get(`/ocsp/${issuer}/MAA=`)
     t.equal(status, 200)
+    t.same(octets, ocspErrors.tryLater)
     t.match(headers, { 'content-type': 'application/ocsp-response', 'cache-control': 'no-store' })
   }
   for (const issuer of ['old', 'none']) {
     const { status, json } = await get(`/ocsp/${issuer}/MAA=`)
     t.match({ status, json: json() }, { status: 404, json: { code: 'issuer.not_found' } })
   }
+  world.isAway = true
+  for (const issuer of ['new', 'old', 'none']) {
+    const { status, headers, json } = await get(`/ocsp/${issuer}/MAA=`)
+    t.match({ status, json: json() }, { status: 503, json: { code: 'db.unavailable' } }, 'while nobody can look')
+    t.match(headers, { 'retry-after': '1', 'cache-control': 'no-store' })
+  }
+  t.equal((await get(question)).status, 200, 'and who is known here needs no look')
 })

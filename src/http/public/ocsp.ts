@@ -51,7 +51,8 @@ export const ocspRoutes = (app: App, deps: PublicDeps): void => {
 
 const answer = async ({ ocsp, records }: PublicDeps, issuer: string, octets: Buffer): Promise<OcspAnswer> => {
   if (ocsp.knows(issuer)) return ocsp.answer(issuer, octets)
-  // One that was brought a moment ago is opened here within a second, while its certificates already name this place.
+  // One that was brought a moment ago is opened here within a second, while its certificates already name this place. While nobody
+  // can look, nobody is told that there is none: 503, which is asked again.
   const isInUse = (await records.issuers('fresh')).some(({ name, state }) => name === issuer && state !== 'retired')
   if (isInUse) return tryLater
   throw new Problem('issuer.not_found', 'There is no issuer with this name in use.')
