@@ -5,6 +5,7 @@ import { parseAnchor } from '../x509/certificate.ts'
 import { parsePemCertificates } from '../x509/pem.ts'
 import { readClaimRule } from './claims.ts'
 import { type MappingDocument, type ProviderDocument, ProviderDocumentSchema } from './identity-document.ts'
+import { isSecret } from './identity-keys.ts'
 import { readNameTemplate, readPrincipalTemplate } from './identity-templates.ts'
 import { pointer, ruledKinds, show } from './names.ts'
 import { originRuleFaults } from './origin-rules.ts'
@@ -60,8 +61,7 @@ const keyFaults: Sense = ({ keys, algorithms }, report) => {
   given.forEach((key, i) => {
     const place = `/keys/static/${i}`
     if (!keyTypes.has(key.kty)) report(`${place}/kty`, key.kty, `must be one of ${[...keyTypes].join(', ')}`)
-    if (secrets.some((member) => Object.hasOwn(key, member)))
-      report(place, '', 'holds a private or a shared key: treat it as exposed')
+    if (isSecret(key)) report(place, '', 'holds a private or a shared key: treat it as exposed')
     if (given.length > 1 && typeof (key as { kid?: unknown }).kid !== 'string')
       report(place, '', 'must have a kid, by which tokens name it, where there are several')
   })
@@ -124,8 +124,6 @@ const senses: readonly (readonly [string, Sense])[] = [
 ]
 
 const keyTypes: ReadonlySet<string> = new Set(['RSA', 'EC', 'OKP', 'AKP'])
-/** Members of private and shared keys (RFC 7518 6, RFC 9964). */
-const secrets = ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'k', 'priv']
 const maxOctets = 65_536
 /** Seconds. */
 const maxLifetime = 86_400

@@ -29,7 +29,12 @@ export const uselessKeys = ({ keys: { static: given }, algorithms }: ProviderDoc
 
 /** Whether any token could be by one of these. */
 export const hasKeyFor = (keys: readonly Jwk[], algorithms: readonly TokenAlgorithm[]): boolean =>
-  keys.some((jwk) => algorithms.some((algorithm) => fits(jwk, algorithm)))
+  keys.some(
+    (jwk) => !isSecret(jwk) && faultOf(jwk) === undefined && algorithms.some((algorithm) => fits(jwk, algorithm)),
+  )
+
+/** A private or a shared key: nothing is verified with what others may sign by. */
+export const isSecret = (jwk: object): boolean => secrets.some((member) => Object.hasOwn(jwk, member))
 
 const faultOf = (jwk: Jwk): string | undefined => {
   const key = read(jwk)
@@ -57,6 +62,8 @@ const read = (jwk: Jwk): KeyObject | undefined => {
 const kindOf = ({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): string | undefined =>
   asymmetricKeyDetails?.namedCurve ?? asymmetricKeyType
 
+/** Members of private and shared keys (RFC 7518 6, RFC 9964). */
+const secrets = ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'k', 'priv']
 /** RFC 7518 3.3. */
 const leastBits = 2048
 const kinds: Readonly<Record<TokenAlgorithm, string>> = {

@@ -1,10 +1,13 @@
 /** Documents of identity providers: everything that can be wrong with one, and how little a pattern takes. */
+import { generateKeyPairSync } from 'node:crypto'
+
 import fc from 'fast-check'
 import t from 'tap'
 
 import { isProblem } from '../../src/errors.ts'
 import { readClaimRule, readTemplate } from '../../src/policy/claims.ts'
 import { assertWithin, decideIdentity, parseProvider, readSpan } from '../../src/policy/identity.ts'
+import { hasKeyFor } from '../../src/policy/identity-keys.ts'
 import { readNameTemplate, readPrincipalTemplate } from '../../src/policy/identity-templates.ts'
 import { newRsaKey } from '../helpers/issuer.ts'
 
@@ -28,6 +31,25 @@ const faultsOf = (document: unknown): readonly string[] => {
     return (error.options.violations ?? []).map(({ field, reason }) => `${field} ${reason}`)
   }
 }
+
+t.test('keys that were fetched are of use where one of them can verify a token', async (t) => {
+  const { jwk, privateKey } = newRsaKey()
+  const short = generateKeyPairSync('rsa', { modulusLength: 1024 }).publicKey.export({ format: 'jwk' })
+  const useless = [
+    short,
+    privateKey.export({ format: 'jwk' }),
+    { ...jwk, use: 'enc' },
+    { ...jwk, alg: 'RS512' },
+    { ...jwk, key_ops: ['sign'] },
+    { kty: 'RSA' },
+    { kty: 'oct', k: 'AAAA' },
+    {},
+  ]
+  for (const key of useless) t.notOk(hasKeyFor([key], ['RS256']), JSON.stringify(key).slice(0, 60))
+  t.notOk(hasKeyFor(useless, ['RS256']))
+  t.notOk(hasKeyFor([jwk], ['ES256']))
+  t.ok(hasKeyFor([...useless, jwk], ['ES256', 'RS256']))
+})
 
 t.test('every fault of a document is told with its place', async (t) => {
   t.same(faultsOf(good), [])
