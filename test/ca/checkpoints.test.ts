@@ -259,6 +259,10 @@ t.test('at the end what came last is kept elsewhere, and a key that nobody wante
 })
 
 t.test('a wrong signature is handed to nobody, and a whole batch with it', async (t) => {
+  const { world, checkpoints } = openWorld()
+  world.signing = async (messages) => messages.map(() => Buffer.alloc(64))
+  await t.rejects(checkpoints.newest(), { code: 'key.bad_signature' }, 'nor the first one')
+  await isRed(t, checkpoints, 'key.bad_signature')
   for (const [what, signing] of [
     ['all', async (messages: readonly Buffer[]) => messages.map((_, i) => Buffer.alloc(64, i))],
     ['the last', async (_: unknown, right: readonly Buffer[]) => [...right.slice(0, -1), Buffer.alloc(64)]],

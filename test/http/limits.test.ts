@@ -275,12 +275,15 @@ t.test('rows that count no more are taken away, and change nothing', async (t) =
   await db.query(`update limit_uses set counts_until = now() - interval '2 hours', not_after = now() - interval '2 hours',
     at = at - interval '2 days', day = day - 2 where principal = 'old'`)
   // They have expired; and what a replica has counted a moment ago, it does not count again at once.
-  for (let issued = 0; issued < 3; ) {
-    const { status } = await ask({ token })
-    if (status === 201) issued += 1
-    else t.equal(status, 429)
-    await new Promise((resolve) => setTimeout(resolve, 50))
+  const issued = async (service: TestService): Promise<number> => {
+    for (let tries = 0; tries < 200; tries += 1) {
+      const { status } = await ask({ token, service })
+      if (status !== 429) return status
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+    return 429
   }
+  for (const service of [...replicas, one]) t.equal(await issued(service), 201)
   await db.query('select maintain_limits()')
   const { rows } = await db.query(`select count(*)::integer as n from limit_uses where principal = 'old'`)
   t.equal(rows[0].n, 3)
