@@ -36,10 +36,10 @@ t.test('a stand-in that there was no place for is written as soon as there is', 
   t.match(await chancery(['issuer', 'list']), { code: 0, out: /^default .* crl-only /m, err: /^$/ })
 })
 
-/** What a busy machine may have to tell as well: of lists that come too late, and of records that do not answer in time. */
+/** What a busy machine may have to tell as well: of lists that come too late, and of records and keys that do not answer in time. */
 const isLate = (err: unknown): boolean =>
   (err instanceof SigningFault && err.when === 'late') ||
-  (isProblem(err) && err.code === 'db.unavailable') ||
+  (isProblem(err) && ['db.unavailable', 'key.unavailable'].includes(err.code)) ||
   (err instanceof Error && err.message.startsWith('another instance has recorded lists'))
 
 t.test('after the only issuer is halted and the service started again, it is reached on its stand-in', async (t) => {
