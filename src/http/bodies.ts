@@ -4,12 +4,11 @@ import type { IncomingMessage } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 
 import { Problem } from '../errors.ts'
-import { isKeyMaterial } from '../x509/pem.ts'
 import type { App } from './app.ts'
 import { batchPath, bodyLimit } from './bounds.ts'
-import { type DataBounds, largeBody, parseJson, parseYaml, smallBody } from './json.ts'
+import { largeBody, parseJson, parseYaml, smallBody } from './json.ts'
 import { assertMediaType } from './media.ts'
-import { keyInBody } from './problem.ts'
+import { isPrivateKey, keyInBody } from './private-keys.ts'
 import { assertQuery } from './query.ts'
 import { hasBody } from './unread.ts'
 
@@ -52,10 +51,12 @@ export const addParsers = (app: App): void => {
   app.removeAllContentTypeParsers()
   const asBuffer = { parseAs: 'buffer' } as const
   app.addContentTypeParser('application/json', asBuffer, async (request: FastifyRequest, octets: Buffer) =>
-    readJson(octets, octets.length > bodyLimit && request.pattern === batchPath ? largeBody : smallBody),
+    read(octets, (octets) =>
+      parseJson(octets, octets.length > bodyLimit && request.pattern === batchPath ? largeBody : smallBody),
+    ),
   )
   app.addContentTypeParser('application/yaml', asBuffer, async (_request: FastifyRequest, octets: Buffer) =>
-    parseYaml(octets),
+    read(octets, parseYaml),
   )
   // Octets as they are, one character each: the reader of requests knows by the media type what they mean. What else
   // a JSON body says comes from the query here.
@@ -77,11 +78,11 @@ export const addParsers = (app: App): void => {
   )
 }
 
-/** As `parseJson`, but tells of a private key where the body is refused: in a shell, text with lines is easily put in as it is. */
-const readJson = (octets: Buffer, bounds: DataBounds): unknown => {
+/** Tells of a private key where the body cannot be parsed: in a shell, text with lines is easily put in as it is. */
+const read = (octets: Buffer, parse: (octets: Buffer) => unknown): unknown => {
   try {
-    return parseJson(octets, bounds)
+    return parse(octets)
   } catch (error) {
-    throw isKeyMaterial(octets.toString('latin1')) ? keyInBody() : error
+    throw isPrivateKey(octets.toString('latin1')) ? keyInBody() : error
   }
 }

@@ -68,6 +68,4 @@ export const ajvOptions = {
   strict: true,
   strictTypes: false,
   ownProperties: true,
-  // Each fault has the value that it is in, which is looked at for what must not have been sent.
-  verbose: true,
 } as const

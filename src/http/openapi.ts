@@ -290,9 +290,9 @@ const codesOf = (
   if (access !== 'open' && method !== 'GET') codes.push('roll.inconsistent')
   if (schema.params) codes.push('request.uri')
   if (schema.body || accepts.length > 0) codes.push('request.media_type', tooLarge)
-  if (schema.body && accepts.includes('application/json')) codes.push('csr.key_material')
   // Where none is taken, one is refused.
   else if (access !== 'open' && !probe) codes.push('request.media_type')
+  if (schema.body && accepts.includes('application/json')) codes.push('csr.key_material')
   return [...new Set(codes)]
 }
 

@@ -9,8 +9,8 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import { isProblem, Problem, type ProblemCode, type ProblemKind, problems, type Violation } from '../errors.ts'
 import { describeError, type Log } from '../telemetry.ts'
-import { isKeyMaterial } from '../x509/pem.ts'
 import { formWords, timeWords } from './api/schemas.ts'
+import { keyFirst } from './private-keys.ts'
 import { dueOn, hasAnswer, noteEarly, sayLast } from './unread.ts'
 
 export interface ProblemDocument {
@@ -117,7 +117,7 @@ export const sendProblem = (reply: FastifyReply, problem: Problem): FastifyReply
 export const openErrorHandler =
   (log: Log) =>
   (error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
-    const problem = toProblem(error, request.routeOptions.config.tooLarge)
+    const problem = keyFirst(toProblem(error, request.routeOptions.config.tooLarge), request.body)
     request.problem = problem.code
     request.reason = problem.options.reason ?? null
     logCause(log, request.id, problem)
@@ -165,12 +165,8 @@ const answerRaw = (socket: Socket, requestId: string, mapped: Mapped, fields = '
   return problem
 }
 
-/**
- * Where AJV found fault, as violations; nothing but plain names of unknown fields is taken over from what was sent. A private
- * key in a field that we do not know has been shown all the same, and matters more than the field.
- */
+/** Where AJV found fault, as violations; nothing but plain names of unknown fields is taken over from what was sent. */
 export const schemaProblem = (errors: readonly SchemaError[], part: string): Problem => {
-  if (part === 'body' && hasPrivateKey(errors.map(({ data }) => data))) return keyInBody()
   const found = errors.slice(0, maxViolations).map((error) => schemaViolation(error, part))
   // A time breaks both the pattern and the format of times: that is one fault.
   const violations = found.filter(
@@ -185,22 +181,7 @@ export interface SchemaError {
   readonly instancePath: string
   readonly params: Readonly<Record<string, unknown>>
   readonly message?: string
-  /** What the fault is in: of an unknown field the object that has it. */
-  readonly data?: unknown
 }
-
-/** Each value once: many faults may be in the same object. */
-const hasPrivateKey = (values: readonly unknown[]): boolean => [...new Set(values)].some(holdsPrivateKey)
-
-/** No body nests deep (json.ts). */
-const holdsPrivateKey = (value: unknown): boolean => {
-  if (typeof value === 'string') return isKeyMaterial(value)
-  return typeof value === 'object' && value !== null && Object.values(value).some(holdsPrivateKey)
-}
-
-/** Of a body that is refused for what else is wrong with it. */
-export const keyInBody = (): Problem =>
-  new Problem('csr.key_material', 'The body holds a private key: treat it as exposed.')
 
 const schemaViolation = (
   { keyword, instancePath, params, message = 'is not valid' }: SchemaError,

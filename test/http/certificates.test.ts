@@ -177,6 +177,11 @@ t.test('a private key that is sent in what is no field is told as one, wherever 
     { csr, profile: 'server', tls: { files: [key] } },
     { csr, profile: key },
     { csr: `${csr}${key}` },
+    { csr: `${csr}${key}`, profile: 'server', validity: 5 },
+    { csr, profile: 'server', names: { dns: [key], ip: 5 } },
+    // What is told of a name that is none would be kept as well.
+    { csr, profile: 'server', names: { dns: [key] } },
+    { csr, profile: 'server', [key.replaceAll('\n', ' ')]: 5 },
     // As a shell puts a file in: lines end within a string.
     `{"csr": "x", "profile": "server", "key": "${key}"}`,
   ]
@@ -187,9 +192,38 @@ t.test('a private key that is sent in what is no field is told as one, wherever 
     t.match(answer.json, told)
     t.notOk(answer.text.includes('AAAA'), 'and nothing of it comes back')
   }
-  const { json } = await issue({ items: [sent[0], { csr, profile: 'server' }] }, {}, '/v1/certificates/batch')
-  t.match(json.items, [{ status: 400, problem: told }, { status: 201 }])
-  t.match((await service.request('GET', '/v1/refusals?code=csr.key_material&limit=1')).json.items, [told])
+  const { json } = await issue(
+    { items: [...sent.slice(0, -1), { csr, profile: 'server' }] },
+    {},
+    '/v1/certificates/batch',
+  )
+  t.match(json.items.at(-1), { status: 201 })
+  for (const item of json.items.slice(0, -1)) t.match(item, { status: 400, problem: told })
+  const { items } = (await service.request('GET', '/v1/refusals?limit=1000')).json
+  t.match(
+    items.filter(({ detail }: { readonly detail: string }) => detail === told.detail),
+    { length: sent.length },
+    'each of the batch, and the one whose shape was right',
+  )
+  t.notOk(JSON.stringify(items).includes('AAAA'), 'nor is it kept')
+  for (const [type, body] of [
+    ['json', JSON.stringify({ name: key })],
+    ['yaml', `name: |\n  ${key.replaceAll('\n', '\n  ')}`],
+    ['yaml', `name: ${key}name: x\n`],
+  ] as const) {
+    const headers = { 'content-type': `application/${type}`, 'if-none-match': '*' }
+    const answer = await service.request('PUT', '/v1/profiles/own', { headers, body })
+    t.match(answer.json, told)
+    t.notOk(answer.text.includes('AAAA'))
+  }
+})
+
+t.test('whoever only speaks of a private key is told what is wrong with the body', async (t) => {
+  const body = { csr: csrFor('a.example.com'), profile: 'server', note: 'the old PRIVATE KEY is lost' }
+  t.match((await issue(body)).json, { code: 'request.malformed', violations: [{ field: '/note' }] })
+  t.match((await issue(`${JSON.stringify(body)},`, { 'content-type': 'application/json' })).json, {
+    code: 'request.malformed',
+  })
 })
 
 t.test('names in JSON replace those of the request as a whole', async (t) => {

@@ -7,6 +7,7 @@ import type { Static } from '../../schema.ts'
 import { extendedKeyUsageName } from '../../x509/extensions.ts'
 import { assertNames, type Name, type NameKind, parseName } from '../../x509/names.ts'
 import { parsePem, parseRawBody } from '../../x509/pem.ts'
+import { holdsPrivateKey, keyInBody } from '../private-keys.ts'
 import type { Ask, AskedNames } from './schemas.ts'
 import { parseDuration } from './views.ts'
 
@@ -20,6 +21,9 @@ export const readAsk = (ask: AskBody, isRaw: boolean, idempotencyKey: string | u
   if (idempotencyKey !== undefined && !keyPattern.test(idempotencyKey)) {
     throw new Problem('idempotency.key', 'Idempotency-Key must be 1 to 128 visible ASCII characters.')
   }
+  // Of a name that is none, what was sent is told, and kept with the refusal.
+  const { csr: _, ...beside } = ask
+  if (holdsPrivateKey(beside)) throw keyInBody()
   const validity = ask.validity === undefined ? undefined : parseDuration(ask.validity, '/validity')
   return {
     csr: isRaw ? parseRawBody(ask.csr) : parsePem(ask.csr, 'CERTIFICATE REQUEST'),

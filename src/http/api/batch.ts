@@ -13,6 +13,7 @@ import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { isLargerThan, smallBody } from '../json.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
+import { keyFirst } from '../private-keys.ts'
 import { documentOf, logCause, schemaProblem, toProblem } from '../problem.ts'
 import { leaveWith, openRoom } from '../room.ts'
 import { type AskBody, readAsk } from './ask.ts'
@@ -210,10 +211,10 @@ type BatchItem = AskBody & { readonly idempotencyKey?: string }
 const assertAsk = (item: unknown, request: FastifyRequest): BatchItem => {
   // Of each value it may have a fault to tell, which takes ten times as long as it takes to read one.
   if (isLargerThan(item, smallBody.values))
-    throw new Problem('request.malformed', `An item holds at most ${smallBody.values} values.`)
+    throw keyFirst(new Problem('request.malformed', `An item holds at most ${smallBody.values} values.`), item)
   const validate = request.compileValidationSchema(BatchAsk, 'body')
   if (validate(item)) return item as BatchItem
-  throw schemaProblem(validate.errors ?? [], 'body')
+  throw keyFirst(schemaProblem(validate.errors ?? [], 'body'), item)
 }
 
 /**
