@@ -38,6 +38,7 @@ export const loadCluster = async (kubeconfig: string | undefined, { programMs = 
   // That of a pod the library keeps for a minute by the clock of the machine, which may be set back.
   const ofPod: string | undefined = user?.authProvider?.config?.tokenFile
   const tokenFile = ofPod ?? (kubeconfig === undefined ? undefined : await tokenFileOf(kubeconfig, user?.name))
+  assertOneMethod(user, tokenFile)
   return { namespace, access: sharing(() => accessOf(config, cluster.server, tokenFile)) }
 }
 
@@ -51,6 +52,13 @@ const assertEachOnce = ({ caFile, caData }: ClusterEntry, user: User | null): vo
   ] as const
   const twice = named.find(([, file, data]) => file && data)
   if (twice) throw new Error(`${twice[0]} and ${twice[0]}-data are both there; take out the one that is not meant`)
+}
+
+/** As kubectl has it: a call has room for one of them, and the file does not say which is meant. */
+const assertOneMethod = (user: User | null, tokenFile: string | undefined): void => {
+  const { token, username, password } = user ?? {}
+  if ((token || tokenFile) && (username || password))
+    throw new Error('a token and a username or password are both there; take out what is not meant')
 }
 
 /** As kubectl has it: what is missing or no certificate at the start would fail each call, for ever. A token may come later. */

@@ -54,8 +54,8 @@ export const openWatch = <T extends KubernetesObject>(deps: WatchDeps<T>): Watch
   const ending = new AbortController()
   const kept = new Map<string, T>()
   const state = { synced: false }
-  /** Written by us since the pages of a list were begun, which are all of one moment: of these the list may be older. */
-  const written = new Set<string>()
+  /** While a list is read, whose pages are all of one moment: written by us since. Of these the list may be older. */
+  let written: Set<string> | undefined
   const currency = openCurrency({ resource: deps.resource.plural, log: deps.log, now: deps.now })
   /** As it is kept. */
   const put = (next: T): void => {
@@ -81,16 +81,19 @@ export const openWatch = <T extends KubernetesObject>(deps: WatchDeps<T>): Watch
     for (const [key, object] of objects) {
       const before = kept.get(key)
       // Of any other, one of an older version is as it is now: a server may have been restored from a backup.
-      if (written.has(key) && isKnown(object, before)) continue
+      if (written?.has(key) && isKnown(object, before)) continue
       if (before?.metadata.resourceVersion !== object.metadata.resourceVersion) put(object)
     }
+    written = undefined
     state.synced = true
     currency.renew()
   }
   const resync = setInterval(() => {
     for (const [key, object] of kept) deps.changed(key, object, object)
   }, deps.resyncMs ?? 600_000).unref()
-  const begin = (): void => written.clear()
+  const begin = (): void => {
+    written = new Set()
+  }
   const running = follow(deps, { tell, drop, begin, replace, currency, signal: ending.signal })
   return {
     get: (key) => kept.get(key),
@@ -102,7 +105,7 @@ export const openWatch = <T extends KubernetesObject>(deps: WatchDeps<T>): Watch
       const key = keyOf(object.metadata)
       const { uid, resourceVersion } = kept.get(key)?.metadata ?? {}
       if (uid !== object.metadata.uid || resourceVersion === undefined || !after.includes(resourceVersion)) return
-      written.add(key)
+      written?.add(key)
       put(deps.keep(object))
     },
     get synced() {

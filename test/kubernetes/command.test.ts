@@ -252,6 +252,25 @@ t.test('what a kubeconfig names for TLS is there at the start, and can be used',
   })
 })
 
+t.test('a kubeconfig with a token and a password is refused: which of them is meant nobody can say', async (t) => {
+  const one = { username: 'admin', password: 'secret' }
+  const both = 'a token and a username or password are both there; take out what is not meant'
+  for (const [user, told] of [
+    [one, 'taken'],
+    [{ ...one, token: 'first' }, both],
+    [{ token: 'first', password: 'secret' }, both],
+    [{ ...one, tokenFile: 'absent.token' }, both],
+    [{ token: 'first', username: '' }, 'taken'],
+  ] as const) {
+    await kubeconfig('methods', 'https://127.0.0.1:1', user)
+    const says = await loadCluster(join(folder, 'methods')).then(
+      () => 'taken',
+      (error: Error) => error.message,
+    )
+    t.equal(says, told)
+  }
+})
+
 t.test('a kubeconfig that names a file with a token: what is in it now, and not the token beside it', async (t) => {
   await kubeconfig('rotating', 'https://127.0.0.1:1', { token: 'none', tokenFile: 'rotating.token' })
   const { access } = await loadCluster(join(folder, 'rotating'))
