@@ -35,11 +35,11 @@ export const failureOf = ({ status, text, headers }: Pick<Answer, 'status' | 'te
   return new Failure(kindOf(problem), lines.map(visible).join('\n'), problem)
 }
 
-/** The detail of a refusal is mostly the first of them, in a sentence. */
-const isToldIn = (detail: string, { check, field, value, reason }: Violation): boolean =>
-  detail.startsWith(
-    `The check ${check} failed${value && ` for ${JSON.stringify(value)}`}${field && ` at ${field}`}: ${reason}`,
-  )
+/** The detail of a refusal is mostly the first of them, in a sentence; another one may begin with the same words. */
+const isToldIn = (detail: string, { check, field, value, reason }: Violation): boolean => {
+  const told = `The check ${check} failed${value && ` for ${JSON.stringify(value)}`}${field && ` at ${field}`}: ${reason}`
+  return detail === told || detail === `${told}.`
+}
 
 /** As far as it is one: whoever stands in the place of the server may say anything. */
 const readProblem = (told: unknown, status: number): ProblemBody | undefined => {

@@ -71,6 +71,25 @@ t.test('a server that says nonsense of when to renew keeps nobody from renewing'
     })
 })
 
+t.test('a violation that is the sentence of the refusal is told once, and each other one as well', async (t) => {
+  const first = { check: 'a.b', field: '/x', value: '"', reason: 'is none of these. Or of those' }
+  const others = [
+    { ...first, reason: 'is none' },
+    { ...first, reason: 'is none of these.' },
+    { ...first, value: '' },
+  ]
+  const whole = { status: 422, code: 'x.y', next: 'Mend it.', requestId: 'r', violations: [first, ...others] }
+  const listed = others.map(({ value, reason }) => `  a.b /x${value && ` ${value}`}: ${reason}\n`).join('')
+  for (const end of ['.', '']) {
+    const detail = `The check a.b failed for "\\"" at /x: ${first.reason}${end}`
+    const answer = JSON.stringify({ ...whole, detail })
+    answerBy(t, (response) => response.writeHead(422, { 'content-type': 'application/problem+json' }).end(answer))
+    await t.rejects(client.call('GET', '/v1/profiles'), {
+      message: `${detail} (x.y, request r)\n${listed}Mend it.`,
+    })
+  }
+})
+
 t.test('what a problem says is taken as far as it is one', async (t) => {
   const whole = { status: 503, code: 'x.y', detail: 'Busy.', next: 'Wait.', requestId: 'r', retryable: true }
   for (const [more, problem, text] of [
