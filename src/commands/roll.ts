@@ -12,6 +12,7 @@ import { openRest, type RestOptions, readAll, withRestOptions } from './rest.ts'
 import type { Exported } from './roll/export.ts'
 import type { Verified } from './roll/findings.ts'
 import type { GivenEntry } from './roll/prove.ts'
+import type { GivenNote } from './roll/state.ts'
 import type { LoadSettings } from './with-records.ts'
 
 export interface RollOptions extends RestOptions {
@@ -131,7 +132,7 @@ const verifyTiles = async (options: VerifyOptions, told: Told): Promise<Verified
   return verifySource({
     source: await openSource(options.from, options),
     keys: await readKeys(options.key),
-    checkpoints: await Promise.all(options.checkpoint.map(readNote)),
+    checkpoints: await Promise.all(options.checkpoint.map(readSeen)),
     state: options.state === undefined ? undefined : await openStateFolder(options.state),
     ...told,
   })
@@ -145,9 +146,9 @@ const verifyDatabase =
     const { verifyDatabase } = await import('./roll/database.ts')
     const { openStateFolder } = await import('./roll/state.ts')
     if (options.from !== undefined) throw new Failure('usage', 'Either --from or --database.')
-    const given = await Promise.all(options.checkpoint.map(readNote))
+    const given = await Promise.all(options.checkpoint.map(readSeen))
     const seen = options.state === undefined ? [] : (await openStateFolder(options.state)).seen
-    const checkpoints = [...given, ...seen.map(({ note }) => note)]
+    const checkpoints = [...given, ...seen]
     const keys = checkpoints.length > 0 ? await readKeys(options.key) : { roll: [], witnesses: [] }
     return verifyDatabase(url === true ? await settings() : url, { keys, checkpoints, ...told })
   }
@@ -252,6 +253,8 @@ const collect = (value: string, before: readonly string[]): readonly string[] =>
 const outputOf = ({ json }: RestOptions): Output => openOutput(json === true, (text) => process.stdout.write(text))
 
 const readNote = (path: string): Promise<Buffer> => readGiven(path, 'The checkpoint ')
+
+const readSeen = async (name: string): Promise<GivenNote> => ({ note: await readNote(name), name })
 
 const openingOf = (entry: string) => {
   const { time, origin, key, succeeds, by } = JSON.parse(entry)

@@ -34,7 +34,7 @@ export interface Note {
 /** A signature that holds. */
 export interface Signed {
   readonly key: VerifierKey
-  /** Of a cosignature: seconds since 1970. */
+  /** Of a cosignature: seconds since 1970, which a date can tell. */
   readonly time: number | undefined
 }
 
@@ -147,7 +147,7 @@ const verifySignature = async (
   const before = isTimed ? timeOctets : 0
   if (octets.length === before + signatureOctets) {
     const time = isTimed ? decodeTime(octets) : undefined
-    const isTime = time === undefined || Number.isSafeInteger(time)
+    const isTime = time === undefined || time <= lastTime
     if (isTime && (await verify(key.publicKey, signedOctets(text, time), octets.subarray(before)))) return time
   }
   throw new RollFault('note.signature', `the signature by ${key.name} does not hold`)
@@ -197,6 +197,8 @@ const controls = /[\0-\x09\x0b-\x1f]/
 /** Control characters too: they would end a line, or be none of a note's. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
 const notInNames = /[\0-\x1f+\p{White_Space}]/u
+/** The last second that a date can tell: whoever signs a later one has no clock. All up to it are told apart as numbers. */
+const lastTime = 8_640_000_000_000
 const idOctets = 4
 const timeOctets = 8
 const keyOctets = 32

@@ -6,7 +6,7 @@
  */
 import { openCheckpoint, type SignedCheckpoint } from './checkpoint.ts'
 import { type Edge, emptyEdge, extend, openEdge, type Subtree, storeEdge } from './edge.ts'
-import { isRollFault } from './fault.ts'
+import { isRollFault, type RollFault } from './fault.ts'
 import { type Finding, type FindingCode, isFindingCode } from './findings.ts'
 import { parseEntry, type RollEntry } from './forms.ts'
 import { openHistory } from './history.ts'
@@ -37,11 +37,17 @@ export interface RollVerifierDeps extends HistoryDeps {
   /** Whether each certificate's signature is by the key in its issuer's. */
   readonly verifyCertificates: (signed: readonly SignedBy[]) => Promise<readonly boolean[]>
   /** Signed notes that were seen, of any sizes and in any order: the roll must have been, or become, each of them. */
-  readonly checkpoints: readonly (string | Uint8Array)[]
+  readonly checkpoints: readonly SeenNote[]
   /** Told of each finding as soon as it is there; those of signatures come later than others. */
   readonly tell: (finding: Finding) => void
   /** Told of each subtree that became complete, to be compared with stored tiles. */
   readonly completed?: (subtree: Subtree) => void
+}
+
+export interface SeenNote {
+  readonly note: string | Uint8Array
+  /** Where it is from: told of one that cannot be read, which says nothing of itself. */
+  readonly name?: string
 }
 
 /** JSON: a few kilobytes, and 32 octets for each serial, in strings of at most a megabyte. */
@@ -184,18 +190,21 @@ const openCheckpoints = async (
   tell: TellOf,
 ): Promise<SignedCheckpoint[]> => {
   const opened: SignedCheckpoint[] = []
-  for (const note of checkpoints) {
+  for (const { note, name } of checkpoints) {
     try {
       const checkpoint = await openCheckpoint(note, keys, verify)
       if (checkpoint.size >= size) opened.push(checkpoint)
       else tell(checkpoint.size, 'checkpoint.passed', `this verification goes on from ${size}`)
     } catch (error) {
       if (!isRollFault(error)) throw error
-      tell(0, 'checkpoint.invalid', error.message)
+      tell(0, 'checkpoint.invalid', invalidText(error, name))
     }
   }
   return opened.sort((a, b) => a.size - b.size)
 }
+
+export const invalidText = ({ message }: RollFault, name: string | undefined): string =>
+  name === undefined ? message : `${message} (${name})`
 
 /** Batches of signatures under way: the next entries are read meanwhile, as long as there are not too many. */
 const openSignatures = (verifyCertificates: RollVerifierDeps['verifyCertificates'], tell: TellOf) => {

@@ -102,4 +102,38 @@ t.test('whether the witnesses whose keys are given have cosigned the newest chec
     { name: 'w.example/two', time: null },
   ]
   t.match(JSON.parse((await verify(keys, '--json')).out), { found: 0, witnesses })
+  // Given once more, as alone and in a file of all, it is no other one that has not.
+  const twice = JSON.parse((await verify([...keys, ...keys], '--json')).out)
+  t.same(twice.witnesses, witnesses)
+})
+
+t.test('a cosignature of a time that no date can tell does not hold', async (t) => {
+  const witness = newSigner('w.example/late', 'cosignature', 8_640_000_000_001)
+  await cp(at('whole'), at('late'), { recursive: true })
+  const { text, signatures } = parseNote(await readFile(at('whole', 'checkpoint')))
+  await writeFile(
+    at('late', 'checkpoint'),
+    encodeNote({ text, signatures: [...signatures, await signText(text, witness)] }),
+  )
+  const keys = ['--key', key, '--key', encodeVerifierKey(witness.key)]
+  const told = {
+    code: exitCodes.refused,
+    err: /none of this roll: the signature by w\.example\/late does not hold\./,
+  }
+  for (const verb of ['verify', 'checkpoint'])
+    t.match(await chancery(verb, '--from', at('late'), ...keys, '--json'), told)
+})
+
+t.test('a checkpoint that is none is told with the file that it is in', async (t) => {
+  const text = await readFile(at('whole', 'checkpoint'), 'utf8')
+  const [other, older] = [text.replace(/^.*$/m, 'another.example/roll'), text.replace(/\n.*\n/, '\n1\n')]
+  await writeFile(at('other'), other)
+  await writeFile(at('older'), older)
+  const state = ['--state', at('named'), '--key', key]
+  t.match(await chancery('verify', '--from', at('whole'), ...state), { code: 0 })
+  const given = ['--checkpoint', at('other'), '--checkpoint', at('older')]
+  const { code, out } = await chancery('verify', '--from', at('whole'), ...given, ...state)
+  t.equal(code, exitCodes.refused)
+  for (const name of ['other', 'older'])
+    t.match(out, new RegExp(`^at \\d+ checkpoint\\.invalid: .* \\(${at(name)}\\)$`, 'm'))
 })

@@ -429,7 +429,7 @@ t.test('a replica that shows a checkpoint from seconds ago is asked again, and f
   const verify = async (pauses: number) => {
     const report = openReport()
     const verified = await verifySource({
-      ...{ source, keys: await readKeys([key]), checkpoints: [newest], state: undefined, tell: report.tell },
+      ...{ source, keys: await readKeys([key]), checkpoints: [{ note: newest }], state: undefined, tell: report.tell },
       progress: () => {},
       pausesMs: Array.from({ length: pauses }, () => 0),
     })

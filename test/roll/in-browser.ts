@@ -38,7 +38,7 @@ const run = async () => {
     sha256,
     verify,
     keys: { roll: [key] },
-    checkpoints: [checkpoint],
+    checkpoints: [{ note: checkpoint }],
     readCertificate: () => undefined,
     readContents: () => undefined,
     verifyCertificates: async () => [],

@@ -69,6 +69,16 @@ t.test('a cosignature is over its time and the text', async (t) => {
     const altered = { text, signatures: [{ ...signature, octets }] }
     await t.rejects(verifyNote(altered, [key], verifyEd25519), { code: 'note.signature' })
   }
+  const lastOfDates = 8_640_000_000_000
+  for (const [time, holds] of [
+    [lastOfDates, true],
+    [lastOfDates + 1, false],
+  ] as const) {
+    const signed = await signText(text, { key, time, sign: (message) => sign(null, message, privateKey) })
+    const told = verifyNote({ text, signatures: [signed] }, [key], verifyEd25519)
+    if (holds) t.same(await told, [{ key, time }])
+    else await t.rejects(told, { code: 'note.signature' })
+  }
   await t.rejects(signText(text, { key, sign: () => Buffer.alloc(64) }), TypeError, 'a cosignature has a time')
 })
 

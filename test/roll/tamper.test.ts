@@ -51,7 +51,14 @@ const verify = async (
   checkpoints: readonly Buffer[] = [Buffer.from(note)],
 ): Promise<readonly Finding[]> => {
   const report = openReport()
-  await verifyRecords({ rows, certificates, keys, checkpoints, tell: report.tell, progress: () => {} })
+  await verifyRecords({
+    rows,
+    certificates,
+    keys,
+    checkpoints: checkpoints.map((note) => ({ note })),
+    tell: report.tell,
+    progress: () => {},
+  })
   return report.findings()
 }
 

@@ -615,8 +615,14 @@ t.test('found: checkpoints over more than there is, of another fork, by another 
   const { findings } = await verifyAll(entries.slice(0, last - 1), certificates, { checkpoints })
   t.same(codesOf(findings), ['0 checkpoint.invalid', '9 checkpoint.root', `${last} checkpoint.beyond`])
   const found: Parameters<typeof codesOf>[0][number][] = []
-  await openRollVerifier({ ...byStranger, checkpoints: checkpoints.slice(0, 1), tell: (one) => found.push(one) })
-  t.same(codesOf(found), ['0 checkpoint.invalid'])
+  const [note = ''] = checkpoints
+  const seen = [{ note }, { note, name: 'seen/by-others' }]
+  await openRollVerifier({ ...byStranger, checkpoints: seen, tell: (one) => found.push(one) })
+  const why = 'note.unsigned: none of its signatures is by a known key'
+  t.match(found, [
+    { index: 0, code: 'checkpoint.invalid', message: why },
+    { index: 0, code: 'checkpoint.invalid', message: `${why} (seen/by-others)` },
+  ])
 })
 
 t.test('a message is one short line, whatever names are on the roll', async (t) => {

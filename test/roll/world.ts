@@ -231,7 +231,7 @@ export const depsOf = (
   sha256,
   verify: verifyEd25519,
   keys: { roll: [roll.key] },
-  checkpoints,
+  checkpoints: checkpoints.map((note) => ({ note })),
   tell: (finding) => found.push(finding),
 })
 

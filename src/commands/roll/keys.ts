@@ -1,7 +1,7 @@
 /** The keys by which a roll is known: what an auditor has from somewhere else than the roll itself. */
 
 import { isRollFault } from '../../roll/fault.ts'
-import { parseVerifierKey, type VerifierKey } from '../../roll/note.ts'
+import { encodeVerifierKey, parseVerifierKey, type VerifierKey } from '../../roll/note.ts'
 import { sha256 } from '../../sha256.ts'
 import { Failure } from '../failure.ts'
 import { readGivenText } from '../given.ts'
@@ -14,9 +14,11 @@ export interface RollKeys {
 
 /** Each is a key, or a file with one on each line. Throws a usage failure. */
 export const readKeys = async (given: readonly string[]): Promise<RollKeys> => {
-  const keys: VerifierKey[] = []
+  const each: VerifierKey[] = []
   for (const one of given)
-    keys.push(...(/^[^+\s]+\+[0-9a-f]{8}\+\S+$/.test(one) ? [parse(one)] : await readFileOf(one)))
+    each.push(...(/^[^+\s]+\+[0-9a-f]{8}\+\S+$/.test(one) ? [parse(one)] : await readFileOf(one)))
+  // Of one that is given twice a note has one signature.
+  const keys = [...new Map(each.map((key) => [encodeVerifierKey(key), key])).values()]
   const roll = keys.filter(({ type }) => type === 'ed25519')
   if (roll.length === 0) throw new Failure('usage', noneText(given, keys))
   return { roll, witnesses: keys.filter(({ type }) => type !== 'ed25519') }

@@ -24,13 +24,14 @@ import { differing } from './columns.ts'
 import type { Verified } from './findings.ts'
 import { issuanceOf } from './issuances.ts'
 import type { RollKeys } from './keys.ts'
+import type { GivenNote } from './state.ts'
 
 export interface RecordsVerification {
   readonly rows: RollRows
   readonly certificates: Pick<RollCertificates, 'readCertificate' | 'readContents' | 'verifyCertificates'>
   readonly keys: RollKeys
   /** Signed notes that were seen. */
-  readonly checkpoints: readonly Buffer[]
+  readonly checkpoints: readonly GivenNote[]
   readonly tell: (finding: Finding) => void
   readonly progress: (done: number, total: number) => void
 }

@@ -12,9 +12,14 @@ import { parseNote } from '../../roll/note.ts'
 import type { VerifierState } from '../../roll/verify.ts'
 import { Failure } from '../failure.ts'
 
-export interface SeenCheckpoint {
-  readonly size: number
+export interface GivenNote {
   readonly note: Buffer
+  /** The file that it is in, where it is in one. */
+  readonly name?: string
+}
+
+export interface SeenCheckpoint extends GivenNote {
+  readonly size: number
 }
 
 export interface StateFolder {
@@ -34,11 +39,13 @@ export const openStateFolder = async (folder: string): Promise<StateFolder> => {
   const names = (await readdir(checkpoints)).filter((name) => !name.endsWith('.new'))
   return {
     state: await readState(join(folder, 'state')),
-    seen: await Promise.all(names.map(async (name) => seenOf(await readFile(join(checkpoints, name))))),
+    seen: await Promise.all(names.map((name) => seenIn(join(checkpoints, name)))),
     see: (note) => writeWhole(join(checkpoints, hash('sha256', note).slice(0, 32)), [note]),
     save: (state) => writeWhole(join(folder, 'state'), linesOf(state)),
   }
 }
+
+const seenIn = async (name: string): Promise<SeenCheckpoint> => ({ ...seenOf(await readFile(name)), name })
 
 /** The size it says; whether it is signed is for the verifier to find. */
 export const seenOf = (note: Buffer): SeenCheckpoint => {

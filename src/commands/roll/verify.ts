@@ -9,7 +9,7 @@ import type { Finding } from '../../roll/findings.ts'
 import { judgeGrowth, openTreeHasher, type ReadTile } from '../../roll/merkle.ts'
 import { isEqual } from '../../roll/text.ts'
 import { encodeTile, hashesPerTile } from '../../roll/tiles.ts'
-import { openRollVerifier, type VerifierState } from '../../roll/verify.ts'
+import { invalidText, openRollVerifier, type VerifierState } from '../../roll/verify.ts'
 import { verifyEd25519 } from '../../roll-crypto.ts'
 import { sha256 } from '../../sha256.ts'
 import { openRollCertificates, type RollCertificates } from '../roll-certificates.ts'
@@ -17,14 +17,14 @@ import { openNote } from './checkpoints.ts'
 import type { Verified } from './findings.ts'
 import type { RollKeys } from './keys.ts'
 import { type RollSource, readCheckpoint } from './source.ts'
-import { type SeenCheckpoint, type StateFolder, seenOf } from './state.ts'
+import { type GivenNote, type SeenCheckpoint, type StateFolder, seenOf } from './state.ts'
 import { openTileReader, readBundles, type TileReader, widthAt } from './tiles.ts'
 
 export interface Verification {
   readonly source: RollSource
   readonly keys: RollKeys
   /** Signed notes that others have seen. */
-  readonly checkpoints: readonly Buffer[]
+  readonly checkpoints: readonly GivenNote[]
   readonly state: StateFolder | undefined
   readonly tell: (finding: Finding) => void
   readonly progress: (done: number, total: number) => void
@@ -35,7 +35,7 @@ export interface Verification {
 /** Saves the state when nothing was found. */
 export const verifySource = async (verification: Verification): Promise<Verified> => {
   const { keys, state } = verification
-  const given = verification.checkpoints.map(seenOf)
+  const given = verification.checkpoints.map((one) => ({ ...one, ...seenOf(one.note) }))
   const signed = await Promise.all([...(state?.seen ?? []), ...given].map((one) => signedSize(one, keys)))
   const shown = await lookForNewest(verification, Math.max(0, ...signed))
   const newest = shown.reduce((best, one) => (one.size > best.size ? one : best))
@@ -117,7 +117,7 @@ const verifyFrom = async (before: VerifierState | undefined, begun: Begun): Prom
     {
       ...certificates,
       ...{ sha256, keys, verify: verifyEd25519, tell, seed: randomInt(2 ** 32) },
-      checkpoints: ahead.map(({ note }) => note),
+      checkpoints: ahead,
       completed: upper.add,
     },
     saved,
@@ -180,7 +180,7 @@ interface Whole {
 }
 
 /** A checkpoint from before the point at which this verification began: it must be a beginning of what there is now. */
-const comparePassed = async ({ note, size: index }: SeenCheckpoint, whole: Whole): Promise<void> => {
+const comparePassed = async ({ note, size: index, name }: SeenCheckpoint, whole: Whole): Promise<void> => {
   const { tiles, size, root, keys, tell } = whole
   try {
     const checkpoint = await openCheckpoint(note, keys, verifyEd25519)
@@ -195,7 +195,7 @@ const comparePassed = async ({ note, size: index }: SeenCheckpoint, whole: Whole
   } catch (error) {
     if (error instanceof NotThere) return tell(error.finding)
     if (!isRollFault(error)) throw error
-    tell({ index, code: 'checkpoint.invalid', message: error.message })
+    tell({ index, code: 'checkpoint.invalid', message: invalidText(error, name) })
   }
 }
 
