@@ -368,6 +368,52 @@ t.test('what we have written while a list came in pages is not set back by it', 
 })
 
 t.test(
+  'where pages expire and the list is begun anew, it is right of what was written before, and of what is gone',
+  async (t) => {
+    const object = (name: string, resourceVersion: string): CertificateRequest => {
+      const { metadata, ...more } = certificateRequest('11-get-pending-web')
+      return { ...more, metadata: { ...metadata, name, namespace: 'team-a', uid: name, resourceVersion } }
+    }
+    const page = (items: readonly CertificateRequest[], next?: string) => ({
+      ...{ items, metadata: { resourceVersion: '10', ...(next !== undefined && { continue: next }) } },
+    })
+    const second = Promise.withResolvers<void>()
+    let lists = 0
+    let isAsked = false
+    const pages = [
+      () => page([object('a', '7'), object('b', '8')]),
+      () => page([object('a', '7')], 'more'),
+      // As of a backup from before both: what was written is not there any more.
+      () => page([object('a', '5')]),
+    ]
+    const api = {
+      call: async (
+        _method: string,
+        _path: string,
+        { query = {} }: { query?: Record<string, string | undefined> } = {},
+      ) => {
+        if (query['continue'] === undefined) return pages[Math.min(lists++, 2)]?.()
+        isAsked = true
+        await second.promise
+        throw new ApiFault(410, 'too old', { reason: 'Expired' })
+      },
+      lines: async (_path: string, { signal }: { signal: AbortSignal }) => {
+        if (lists === 1) throw new ApiFault(410, 'too old', { reason: 'Expired' })
+        await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
+      },
+      close: () => {},
+    } as unknown as KubernetesApi
+    const { watch, changes } = open(t, api)
+    await until(() => isAsked)
+    watch.learn(object('a', '12'), ['7'])
+    second.resolve()
+    await until(() => watch.size === 1)
+    await until(() => watch.get('team-a/a')?.metadata.resourceVersion === '5')
+    t.same(changes, ['came team-a/a', 'came team-a/b', 'changed team-a/a', 'went team-a/b', 'changed team-a/a'])
+  },
+)
+
+t.test(
   'who waits for an issuer is woken by what was written of it, and not again when the watch tells it',
   async (t) => {
     const cluster = await openCluster(t, {
