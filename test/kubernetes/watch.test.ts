@@ -326,14 +326,28 @@ t.test('what our own write has made of an object does not take the place of what
   t.equal(changes.length, 3)
 })
 
+/** One of those of `page`, as its version says. */
+const object = (name: string, resourceVersion: string): CertificateRequest => {
+  const { metadata, ...more } = certificateRequest('11-get-pending-web')
+  return { ...more, metadata: { ...metadata, name, namespace: 'team-a', uid: name, resourceVersion } }
+}
+
+const page = (items: readonly CertificateRequest[], next?: string) => ({
+  items,
+  metadata: { resourceVersion: '10', ...(next !== undefined && { continue: next }) },
+})
+
+const expired = (): ApiFault => new ApiFault(410, 'too old', { reason: 'Expired' })
+
+/** The watch of a first list has no past, so that there is another list. */
+const secondList = (listsSoFar: () => number): Pick<KubernetesApi, 'lines'> => ({
+  lines: async (_path, { signal }) => {
+    if (listsSoFar() === 1) throw expired()
+    await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
+  },
+})
+
 t.test('what we have written while a list came in pages is not set back by it', async (t) => {
-  const object = (name: string, resourceVersion: string): CertificateRequest => {
-    const { metadata, ...more } = certificateRequest('11-get-pending-web')
-    return { ...more, metadata: { ...metadata, name, namespace: 'team-a', uid: name, resourceVersion } }
-  }
-  const page = (items: readonly CertificateRequest[], next?: string) => ({
-    ...{ items, metadata: { resourceVersion: '10', ...(next !== undefined && { continue: next }) } },
-  })
   const second = Promise.withResolvers<void>()
   let lists = 0
   let isAsked = false
@@ -351,10 +365,7 @@ t.test('what we have written while a list came in pages is not set back by it', 
       await second.promise
       return page([object('b', '3')])
     },
-    lines: async (_path: string, { signal }: { signal: AbortSignal }) => {
-      if (lists === 1) throw new ApiFault(410, 'too old', { reason: 'Expired' })
-      await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
-    },
+    ...secondList(() => lists),
     close: () => {},
   } as unknown as KubernetesApi
   const { watch, changes } = open(t, api)
@@ -370,13 +381,6 @@ t.test('what we have written while a list came in pages is not set back by it', 
 t.test(
   'where pages expire and the list is begun anew, it is right of what was written before, and of what is gone',
   async (t) => {
-    const object = (name: string, resourceVersion: string): CertificateRequest => {
-      const { metadata, ...more } = certificateRequest('11-get-pending-web')
-      return { ...more, metadata: { ...metadata, name, namespace: 'team-a', uid: name, resourceVersion } }
-    }
-    const page = (items: readonly CertificateRequest[], next?: string) => ({
-      ...{ items, metadata: { resourceVersion: '10', ...(next !== undefined && { continue: next }) } },
-    })
     const second = Promise.withResolvers<void>()
     let lists = 0
     let isAsked = false
@@ -395,12 +399,9 @@ t.test(
         if (query['continue'] === undefined) return pages[Math.min(lists++, 2)]?.()
         isAsked = true
         await second.promise
-        throw new ApiFault(410, 'too old', { reason: 'Expired' })
+        throw expired()
       },
-      lines: async (_path: string, { signal }: { signal: AbortSignal }) => {
-        if (lists === 1) throw new ApiFault(410, 'too old', { reason: 'Expired' })
-        await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
-      },
+      ...secondList(() => lists),
       close: () => {},
     } as unknown as KubernetesApi
     const { watch, changes } = open(t, api)
