@@ -12,7 +12,7 @@ import {
 import type { Placed } from '../../src/ca/issuers.ts'
 import { SigningFault } from '../../src/keys/signing-key.ts'
 import { type Crl, parseCrl } from '../../src/x509/crl.ts'
-import { sha256 } from '../helpers/hash.ts'
+import { aloneFor } from '../helpers/publisher.ts'
 import { openTestService } from '../helpers/service.ts'
 
 const { service } = await openTestService(t)
@@ -31,17 +31,9 @@ const open = ({ shards = 1, store, ...over }: Over = {}) => {
   const failures: string[] = []
   const now = new Date()
   const publisher = openCrlPublisher({
-    issuers: { all: () => [{ ...placed, issuer: Object.create(placed.issuer, { shards: { value: shards } }) }] },
+    ...aloneFor(placed, shards),
     times: { periodMs: 40_000_000, validityMs: 90_000_000 },
-    successions: 0,
     clock: () => now,
-    assertClock: () => {},
-    chance: () => 1,
-    sha256,
-    nextTurn: async () => {},
-    mayGoOn: async () => true,
-    elapsedMs: () => 0,
-    spoiled: () => new Map(),
     published: (lists) => published.push(...lists),
     failed: (issuer, error) => failures.push(`${issuer}: ${(error as Error).message}`),
     store: {

@@ -9,7 +9,7 @@ import {
   openCrlPublisher,
 } from '../../src/ca/crl.ts'
 import type { Placed } from '../../src/ca/issuers.ts'
-import { sha256 } from '../helpers/hash.ts'
+import { aloneFor } from '../helpers/publisher.ts'
 import { openTestService } from '../helpers/service.ts'
 
 const { service } = await openTestService(t)
@@ -25,17 +25,9 @@ const open = (
   const made: IntendedCrl[] = []
   const failures: unknown[] = []
   const publisher = openCrlPublisher({
-    issuers: { all: () => [{ ...placed, issuer: Object.create(placed.issuer, { shards: { value: 1 } }) }] },
+    ...aloneFor(placed, 1),
     times,
-    successions: 0,
     clock: now,
-    assertClock: () => {},
-    chance: () => 1,
-    sha256,
-    nextTurn: async () => {},
-    mayGoOn: async () => true,
-    elapsedMs: () => 0,
-    spoiled: () => new Map(),
     published: () => {},
     failed: (_issuer, error) => failures.push(error),
     store: {
