@@ -13,7 +13,7 @@ import { openTestSigners } from './signers.ts'
 import { openSoftHsm } from './softhsm.ts'
 
 const hsm = await openSoftHsm(t)
-const { keys, refused } = await openTestSigners(t, hsm)
+const { keys, refused, events } = await openTestSigners(t, hsm)
 
 const holds = async (key: SigningKey, message: Buffer): Promise<boolean> => {
   const [signature] = await key.sign([message])
@@ -83,6 +83,16 @@ t.test('messages are answered in their order, however many there are', async (t)
   const signatures = await key.sign(messages)
   const publicKey = createPublicKey({ key: key.spki, format: 'der', type: 'spki' })
   t.ok(signatures.every((one, i) => Buffer.isBuffer(one) && verify('sha256', messages[i] ?? one, publicKey, one)))
+})
+
+t.test('what nobody waits for any more when its turn comes is not signed, and costs its signer nothing', async (t) => {
+  const key = await keys.open('pkcs11:token=ca;object=ec-p256')
+  const late = Array.from({ length: 50 }, (_, i) => Buffer.from(`message ${i}`))
+  const outcomes = await key.sign(late, 0)
+  const times = outcomes.map((one) => (one instanceof SigningFault ? one.when : 'signed'))
+  t.same([...new Set(times)], ['before'])
+  t.ok(await holds(key, Buffer.from('in time')))
+  t.notOk(events.includes('signer.ended'))
 })
 
 t.test('opensc sees a key that cannot leave', async (t) => {

@@ -227,6 +227,9 @@ const openSigning = (
     return new SigningFault('before', message, new TokenFault('token', message, cause))
   }
 
+  const notInTime = (): SigningFault =>
+    new SigningFault('before', `no session of the token ${token.label} was free in time`)
+
   return async (message, withinMs) => {
     const untilMs = performance.now() + withinMs
     for (;;) {
@@ -236,9 +239,14 @@ const openSigning = (
         return new SigningFault('before', `the token ${token.label} gives no session (${name})`, error)
       })
       if (session instanceof SigningFault) return session
-      if (session === 'late')
-        return new SigningFault('before', `no session of the token ${token.label} was free in time`)
+      if (session === 'late') return notInTime()
       if (session === 'full') return new SigningFault('before', `too many wait for the token ${token.label}`)
+      // One may come in the turn that ends the time for it, however long that took: nobody waits for its signature any more, and
+      // the module would be blamed for what has not begun.
+      if (performance.now() >= untilMs) {
+        sessions.give(session)
+        return notInTime()
+      }
       const outcome = await signIn(session, message, untilMs)
       // The key was not touched, and only this session is to blame: another one may do.
       const isWorthAnother =
@@ -246,9 +254,10 @@ const openSigning = (
       if (!isWorthAnother) return outcome
       unbegun += 1
       const isInEach = unbegun > sessions.most
-      if (performance.now() >= untilMs) return isInEach ? lostAll(outcome) : outcome
       // Asked without a pause, the module would keep this process from all else.
-      if (isInEach) await sleep(askAgainMs)
+      const pauseMs = isInEach ? askAgainMs : 0
+      if (performance.now() + pauseMs >= untilMs) return isInEach ? lostAll(outcome) : outcome
+      if (isInEach) await sleep(pauseMs)
     }
   }
 }
