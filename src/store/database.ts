@@ -10,7 +10,7 @@ import pg from 'pg'
 
 import { Problem } from '../errors.ts'
 import type { Log } from '../telemetry.ts'
-import { genericPlans, keptPlans, ourWords, sessionTimeouts } from './session-settings.ts'
+import { durableCommits, genericPlans, keptPlans, ourWords, sessionTimeouts } from './session-settings.ts'
 import { openFewConnections, openLastWords, shortageOf } from './shortages.ts'
 import { types } from './types.ts'
 import { Client, type SessionConfig } from './wire.ts'
@@ -90,13 +90,14 @@ export const openDatabase = (options: DatabaseOptions): Database => {
   const { observe = () => {}, answerTimeout = 15_000 } = options
   const how = { prepared, ...(options.patient ? {} : { answerTimeout }) }
   const hasSettings = prepared && !options.patient
+  const onConnect = async (client: pg.ClientBase): Promise<void> => void (await run(client, how, durableCommits))
   const connection = {
     connectionString: options.url,
     application_name: options.applicationName,
     types,
     keepAlive: true,
     connectionTimeoutMillis,
-    ...(hasSettings ? { ...sessionTimeouts, sessionOptions: `${ourWords} ${keptPlans}` } : {}),
+    ...(hasSettings ? { ...sessionTimeouts, sessionOptions: `${ourWords} ${keptPlans}`, onConnect } : {}),
   }
   const tellFew = openFewConnections(options.log)
   const lastWords = openLastWords()
@@ -274,11 +275,18 @@ const poolOf = (config: pg.PoolConfig, log: Log): pg.Pool => {
   return opened
 }
 
-const openClient = async (config: SessionConfig): Promise<pg.Client> => {
+/** As a pool opens one. */
+const openClient = async (config: SessionConfig & Pick<pg.PoolConfig, 'onConnect'>): Promise<pg.Client> => {
   const client = new Client(config)
   client.on('error', () => {})
-  await client.connect().catch((cause: unknown) => endOf(client).then(() => Promise.reject(cause)))
-  return client
+  try {
+    await client.connect()
+    await config.onConnect?.(client)
+    return client
+  } catch (cause) {
+    await endOf(client)
+    throw cause
+  }
 }
 
 const endOf = (client: pg.Client): Promise<void> => client.end().catch(() => {})

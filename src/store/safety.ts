@@ -34,10 +34,11 @@ export const lacksRights = async (db: Queryable): Promise<boolean> =>
 const ofNewDatabases = / may make temporary tables /
 const migrating = 'as in each database that is new: "chancery migrate" takes that back where its role owns the database'
 
+/** As sessions begin: ours know better (`durableCommits`), those behind a pooler and of others do not. */
 const selectSettings = {
   text: `
-    select name, setting from pg_settings
-    where (name in ('fsync', 'full_page_writes') and setting <> 'on') or (name = 'synchronous_commit' and setting = 'off')
+    select name, reset_val as setting from pg_settings
+    where (name in ('fsync', 'full_page_writes') and reset_val <> 'on') or (name = 'synchronous_commit' and reset_val = 'off')
     order by name`,
 }
 

@@ -20,3 +20,11 @@ export const keptPlans = '-c enable_seqscan=off -c enable_bitmapscan=off'
  */
 export const ourWords = '-c datestyle=ISO -c search_path=public -c default_transaction_isolation=read\\ committed'
 export const genericPlans = `${ourWords} ${keptPlans} -c plan_cache_mode=force_generic_plan`
+/**
+ * What is handed out must be on a disk first, whatever role, database or a reload of the server's settings says while we run; what
+ * waits for a standby as well, or for none, is its operator's to choose. No start-up setting can tell the two apart.
+ */
+export const durableCommits = {
+  text: `
+    select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') in ('on', 'off')`,
+}

@@ -343,6 +343,32 @@ t.test('a statement waits for those before it whatever isolation the role has', 
   t.strictSame(await db.transaction(async (tx) => (await tx.query(statement)).rows), rows)
 })
 
+t.test('what is acknowledged is on a disk whatever the role has, and waits for standbys as it says', async (t) => {
+  const role = decodeURIComponent(new URL(ownerUrl.replace('@/', '@localhost/')).username)
+  const database = (await admin.query('select current_database() as name')).rows[0].name
+  const setting = `alter role ${admin.escapeIdentifier(role)} in database ${admin.escapeIdentifier(database)}`
+  t.teardown(() => admin.query(`${setting} reset synchronous_commit`))
+  const statement = { text: `select setting, source from pg_settings where name = 'synchronous_commit'` }
+  const found = async (db: Database) => [
+    ...(await db.query(statement)).rows,
+    ...(await Promise.all(ownPools.map((pool) => db.query({ ...statement, pool })))).flatMap(({ rows }) => rows),
+    ...(await db.apart((tx) => tx.query(statement))).rows,
+  ]
+  for (const [said, commits, source] of [
+    ['off', 'on', 'session'],
+    // Held against a reload of the server's settings, too.
+    ['on', 'on', 'session'],
+    ['local', 'local', 'database user'],
+    ['remote_apply', 'remote_apply', 'database user'],
+  ] as const) {
+    await admin.query(`${setting} set synchronous_commit = '${said}'`)
+    t.strictSame(await found(open(t, { max: 8 })), Array(4).fill({ setting: commits, source }), said)
+  }
+  await admin.query(`${setting} set synchronous_commit = off`)
+  const pooled = open(t, { preparedStatements: false })
+  t.strictSame((await pooled.query(statement)).rows, [{ setting: 'off', source: 'database user' }], 'but for a pooler')
+})
+
 t.test('options of the URL come beside ours, and hold where both say something', async (t) => {
   const options = '-c work_mem=5MB -c enable_seqscan=on'
   const url = `${ownerUrl}${ownerUrl.includes('?') ? '&' : '?'}options=${encodeURIComponent(options)}`

@@ -41,6 +41,16 @@ t.test('the serving role as migrations make it has nothing to answer for', async
   t.same(await faultsAs(t, servingUrl), [])
 })
 
+t.test('a role whose commits may be lost is told, though the sessions of a service do not have it so', async (t) => {
+  const { ownerUrl, servingUrl } = await openTestDatabase(t)
+  const owner = await openSql(t, ownerUrl)
+  const name = (await owner.query('select current_database() as name')).rows[0].name
+  await owner.query(`alter database ${name} set synchronous_commit = off`)
+  t.same(await faultsAs(t, servingUrl), [
+    'PostgreSQL runs with synchronous_commit = off: what it acknowledges can be lost',
+  ])
+})
+
 t.test('a role that owns the tables is told of each of them', async (t) => {
   const { ownerUrl } = await openTestDatabase(t)
   const faults = await faultsAs(t, ownerUrl)
