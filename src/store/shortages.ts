@@ -43,13 +43,17 @@ const few = 'the server has too few connections for the pool: issuing and search
 
 const lasting = 'where that lasts, its log says why, as for want of room on its disk.'
 
-/** Class 53 is of resources, 57P of the server's coming and going. */
+/** Class 53 is of resources, 57P of the server's coming and going; a lock and a server that only reads are for operators, too. */
 const shortages: Readonly<Record<string, string>> = {
   [diskFull]: 'The database has no room left on its disk: its operator has to make some.',
   '53200': 'The database has no memory left: its operator has to see to that.',
   [tooManyConnections]:
     'The database has no connection left: its operator has to raise max_connections there, or the connection limit of the role or the database, or lower CHANCERY_DATABASE_POOL_SIZE.',
   '53400': 'The database has reached a bound of its settings, which its log names: its operator has to raise that.',
+  '55P03':
+    'The database kept this waiting for a lock of another session: its operator sees which by pg_blocking_pids(), and waits for it or ends it.',
+  '25006':
+    'The database only reads, as a standby does: its operator has to name the one that takes writes, or to reset default_transaction_read_only.',
   '57P02': `The database has crashed, and recovers: ${lasting}`,
   '57P03': `The database takes no connections, as while it starts or recovers from a crash: ${lasting}`,
 }

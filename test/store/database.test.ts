@@ -490,6 +490,10 @@ t.test('what the database is short of is told to whoever asked, and stays known 
     '53300':
       'The database has no connection left: its operator has to raise max_connections there, or the connection limit of the role or the database, or lower CHANCERY_DATABASE_POOL_SIZE.',
     '53400': 'The database has reached a bound of its settings, which its log names: its operator has to raise that.',
+    '55P03':
+      'The database kept this waiting for a lock of another session: its operator sees which by pg_blocking_pids(), and waits for it or ends it.',
+    '25006':
+      'The database only reads, as a standby does: its operator has to name the one that takes writes, or to reset default_transaction_read_only.',
     '57P02':
       'The database has crashed, and recovers: where that lasts, its log says why, as for want of room on its disk.',
     '57P03':
