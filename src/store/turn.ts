@@ -5,17 +5,23 @@ import type { Queryable } from './database.ts'
 
 /**
  * Resolves when this transaction has the lock, and has it to its end. Asks again and again, since neither the server nor
- * the client lets one statement wait for as long as another instance may take; and nothing ends the transaction that
- * idles meanwhile, or not before `longestIdle`. `lock`: any constant will do, as long as it is only this.
+ * the client lets one statement wait for as long as another instance may take; and nothing ends the transaction
+ * meanwhile, unless it idles for `longestIdle`. `lock`: any constant will do, as long as it is only this.
  */
 export const inTurn = async (tx: Queryable, lock: number, longestIdle = '0'): Promise<void> => {
   await stayOpen(tx, longestIdle)
   while ((await tx.query<{ locked: boolean }>(tryLock, [lock])).rows[0]?.locked !== true) await sleep(askAgainMs)
 }
 
-/** Nothing ends the transaction that idles, or not before `longest`. */
-export const stayOpen = async (tx: Queryable, longest = '0'): Promise<void> => void (await tx.query(setIdle, [longest]))
+/** Nothing ends the transaction, however long it takes, unless it idles for `longest`. */
+export const stayOpen = async (tx: Queryable, longest = '0'): Promise<void> => void (await tx.query(setOpen, [longest]))
 
-const setIdle = { text: `select set_config('idle_in_transaction_session_timeout', $1, true)` }
+/** PostgreSQL has `transaction_timeout` from 17 on. */
+const setOpen = {
+  text: `
+    select set_config(name, value, true)
+    from (values ('idle_in_transaction_session_timeout', $1), ('transaction_timeout', '0')) as wanted (name, value)
+    join pg_settings using (name)`,
+}
 const tryLock = { text: 'select pg_try_advisory_xact_lock($1::bigint) as locked' }
 const askAgainMs = 100

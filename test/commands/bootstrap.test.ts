@@ -90,8 +90,8 @@ t.test('whoever comes while another one bootstraps waits as long as that takes, 
   const { database } = first
   const other = await openSql(t, database.ownerUrl)
   const { rows } = await other.query<{ name: string }>('select current_database() as name')
-  for (const timeout of ['lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout'])
-    await other.query(`alter database ${rows[0]?.name} set ${timeout} = '1s'`)
+  const timeouts = ['lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout']
+  for (const timeout of timeouts) await other.query(`alter database ${rows[0]?.name} set ${timeout} = '1s'`)
   const { stores: hurried, keys } = await openReplica(t, {
     beside: first,
     env: { CHANCERY_DATABASE_PREPARED_STATEMENTS: 'no' },
