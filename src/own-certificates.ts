@@ -9,6 +9,7 @@ import type { Caller } from './ca/access.ts'
 import type { Issuance } from './ca/issuance.ts'
 import type { Issuer } from './ca/issuer.ts'
 import { own } from './ca/own.ts'
+import { renewalInfoOf } from './ca/renewal-info.ts'
 import { newSerial } from './ca/serial.ts'
 import { canonicalJson } from './canonical.ts'
 import type { Config } from './config.ts'
@@ -16,6 +17,7 @@ import { isProblem } from './errors.ts'
 import { issueOwnCertificate, makeStandIn, type ServerCertificate } from './jobs/own-certificate.ts'
 import { aceLabelsOf } from './policy/names.ts'
 import type { Stores } from './service.ts'
+import { readRenewalFacts } from './store/holders.ts'
 import { loadIssuers } from './store/issuers.ts'
 import { hasUnderscore, isWildcard } from './x509/names.ts'
 
@@ -87,10 +89,21 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
    * It has expired, or was made while both clocks were ahead. By both of them: one that is wrong takes nobody's certificate away.
    */
   const isOutOfTime = (): boolean => [clock(), dbClock.now()].every((now) => !holdsAt(certificate, now))
+  /**
+   * As we tell everybody else who asks when to renew: it is revoked, say, or its issuer signs no more. Lists of CAs above are not
+   * looked at: where they revoke an issuer that is active, the next certificate comes from the same one. Without records it goes on.
+   */
+  const isCalledBack = async ({ serial }: ServerCertificate): Promise<boolean> => {
+    const facts = serial === undefined ? undefined : await readRenewalFacts(db, serial).catch(() => undefined)
+    if (!facts) return false
+    const { reason, window } = renewalInfoOf(facts, false)
+    return reason !== 'age' && window.end <= clock()
+  }
   return {
     current: () => certificate,
     renew: async (install: (pem: ServerCertificate) => unknown): Promise<void> => {
-      if ((clock() < certificate.renewAt && !isOutOfTime()) || performance.now() < again) return
+      if (performance.now() < again) return
+      if (clock() < certificate.renewAt && !isOutOfTime() && !(await isCalledBack(certificate))) return
       again = performance.now() + (certificate.standIn ? 0 : renewAgainMs)
       const renewed = await issue().catch((error: unknown) => {
         if (isOutOfTime()) return standInFor(error)

@@ -284,6 +284,40 @@ t.test('the HTTPS certificate is renewed after two thirds of its life, and not e
   }
 })
 
+t.test('an HTTPS certificate that is revoked, or whose issuer signs no more, is renewed at once', async (t) => {
+  const { config, stores, service } = await openReplicaService(t)
+  const authorization = `Bearer ${(await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()}`
+  const post = async (url: string, payload: object): Promise<number> =>
+    (await service.app.inject({ method: 'POST', url, headers: { authorization }, payload })).statusCode
+  const calls: readonly ((serial: string | undefined) => Promise<number>)[] = [
+    (serial) => post(`/v1/certificates/${serial}/revocation`, { reason: 'superseded' }),
+    () => post('/v1/issuers/default/moves', { move: 'halt', reason: 'lost' }),
+  ]
+  let tries = 0
+  const issuance: Issuance = {
+    ...service.issuance,
+    issue: (...asked) => {
+      tries += 1
+      return service.issuance.issue(...asked)
+    },
+  }
+  for (const [i, call] of calls.entries()) {
+    const own = await openOwnCertificate(stores, issuance, async () => {})
+    const first = own.current()
+    const installed: ServerCertificate[] = []
+    const renew = () => own.renew(async (certificate) => void installed.push(certificate))
+    await renew()
+    t.same(installed, [], 'not before')
+    t.equal(await call(first.serial), 200)
+    tries = 0
+    if (i === 0) await renew()
+    else await t.rejects(renew(), { code: 'issuer.none_active' }, 'where another one could sign it')
+    t.equal(own.current() === first, i > 0)
+    await renew()
+    t.equal(tries, 1, 'and once in a minute')
+  }
+})
+
 t.test('a stand-in of a clock that was ahead is gone once that is right', async (t) => {
   const { stores, service } = await openReplicaService(t)
   let ahead = 2 * 86_400_000

@@ -1,6 +1,6 @@
 /**
  * Chancery's own HTTPS certificate: asked for through the same cycle as everyone else's, under a profile of its own,
- * with a key that lives in memory only. Renewed after two thirds of its life, without a restart.
+ * with a key that lives in memory only. Renewed after two thirds of its life, or once it is revoked, without a restart.
  */
 import { generateKeyPairSync } from 'node:crypto'
 
@@ -16,6 +16,8 @@ export interface ServerCertificate {
   /** PEM, for node:tls. */
   readonly key: string
   readonly cert: string
+  /** In hexadecimal; of a stand-in, which is on no record, undefined. */
+  readonly serial: string | undefined
   readonly renewAt: Date
   readonly notBefore: Date
   readonly notAfter: Date
@@ -44,11 +46,12 @@ export const issueOwnCertificate = async ({
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const spki = publicKey.export({ type: 'spki', format: 'der' })
   const csr = encodeRequest({ subject: [], names, spki }, privateKey, signatureAlgorithm('ecdsa-sha256'))
-  const { certificate, chain, issuer, notBefore, notAfter } = await issuance.issue(caller, { csr, profile })
+  const { serial, certificate, chain, issuer, notBefore, notAfter } = await issuance.issue(caller, { csr, profile })
   return {
     key: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string,
     cert: [certificate, ...chain].map((der) => encodePem('CERTIFICATE', der)).join(''),
     anchor: await rootOf(issuer),
+    serial,
     standIn: false,
     notBefore,
     notAfter,
@@ -64,5 +67,5 @@ export const issueOwnCertificate = async ({
 export const makeStandIn = (names: readonly Name[], serial: Buffer, now: Date): ServerCertificate => {
   const { certificate, key, notBefore, notAfter } = selfSigned(names, serial, now)
   const cert = encodePem('CERTIFICATE', certificate)
-  return { key, cert, renewAt: new Date(0), notBefore, notAfter, anchor: certificate, standIn: true }
+  return { key, cert, serial: undefined, renewAt: new Date(0), notBefore, notAfter, anchor: certificate, standIn: true }
 }
