@@ -60,7 +60,7 @@ const Keys = Type.Object(
   { ...closed, description: 'exactly one of discovery, url and static, and perhaps ca' },
 )
 
-const ClaimValue = Type.Union(
+export const ClaimValueSchema = Type.Union(
   [Text, Type.Boolean(), Type.Integer(), Type.Array(Text, { minItems: 1, maxItems: 100 })],
   {
     description: 'text with `*` for a whole segment, a list of such texts, true, false or a whole number',
@@ -100,7 +100,7 @@ const MappingGrant = Type.Object(
 const Mapping = Type.Object(
   {
     id: Id,
-    claims: Type.Record(Type.String(), ClaimValue, {
+    claims: Type.Record(Type.String(), ClaimValueSchema, {
       minProperties: 1,
       maxProperties: 20,
       description: '1 to 20 claims by name, or by a JSON pointer to what is within one',

@@ -4,8 +4,9 @@ import { isProblem, type Violation } from '../errors.ts'
 import { parseAnchor } from '../x509/certificate.ts'
 import { parsePemCertificates } from '../x509/pem.ts'
 import { readClaimRule } from './claims.ts'
-import { type MappingDocument, type ProviderDocument, ProviderDocumentSchema } from './identity-document.ts'
+import { type ProviderDocument, ProviderDocumentSchema } from './identity-document.ts'
 import { isSecret } from './identity-keys.ts'
+import { type SoundMapping, type SoundProvider, soundPartsOfProvider } from './identity-sound-parts.ts'
 import { readNameTemplate, readPrincipalTemplate } from './identity-templates.ts'
 import { pointer, ruledKinds, show } from './names.ts'
 import { originRuleFaults } from './origin-rules.ts'
@@ -14,18 +15,22 @@ import { isText } from './subject.ts'
 
 type Report = (field: string, value: unknown, reason: string) => void
 
-/** The document, if its shape is sound, and every fault. */
+/** The document, and every fault. A part whose shape is sound is judged by its sense too, whatever is wrong elsewhere. */
 export const faultsOfProvider = (
   input: unknown,
   name?: string,
 ): { readonly document?: ProviderDocument; readonly faults: readonly Violation[] } => {
   const shape = shapeFaults(ProviderDocumentSchema, input).map((fault) => ({ check: 'provider.schema', ...fault }))
   const faults: Violation[] = [...misnamed(input, name), ...shape]
-  if (shape.length > 0) return { faults }
-  const document = input as ProviderDocument
+  const sound = soundPartsOfProvider(input)
   for (const [check, find] of senses)
-    find(document, (field, value, reason) => faults.push({ check, field, value: show(value), reason }))
-  return faults.length > 0 ? { faults } : { document, faults }
+    find(sound, (field, value, reason) => faults.push({ check, field, value: show(value), reason }))
+  if (faults.length > 0) return { faults }
+  const document = input as ProviderDocument
+  const oversize = sizeFault(document)
+  return oversize === undefined
+    ? { document, faults }
+    : { faults: [{ check: 'provider.schema', field: '', value: '', reason: oversize }] }
 }
 
 /** Where it is to have a name that it does not give itself. */
@@ -35,29 +40,30 @@ const misnamed = (input: unknown, name: string | undefined): readonly Violation[
   return [{ check: 'provider.name', field: '/name', value: show(written), reason: `is not ${name}` }]
 }
 
-type Sense = (document: ProviderDocument, report: Report) => void
-
-const sizeFaults: Sense = (document, report) => {
+const sizeFault = (document: ProviderDocument): string | undefined => {
   try {
     const octets = Buffer.byteLength(canonicalJson(document))
-    if (octets > maxOctets) report('', '', `is ${octets} octets of canonical JSON; at most ${maxOctets} are allowed`)
+    return octets > maxOctets ? `is ${octets} octets of canonical JSON; at most ${maxOctets} are allowed` : undefined
   } catch (error) {
     if (!(error instanceof TypeError)) throw error
-    report('', '', `is not plain JSON: ${error.message}`)
+    return `is not plain JSON: ${error.message}`
   }
 }
 
+type Sense = (sound: SoundProvider, report: Report) => void
+
 /** Tokens are found by it in the tables, whose texts have no NUL. */
 const issuerFaults: Sense = ({ issuer }, report) => {
-  if (!isText(issuer)) report('/issuer', issuer, 'has a NUL, or half of a character')
+  if (issuer !== undefined && !isText(issuer)) report('/issuer', issuer, 'has a NUL, or half of a character')
 }
 
-const keyFaults: Sense = ({ keys, algorithms }, report) => {
-  const { discovery, url, static: given = [], ca } = keys
-  const ways = [discovery, url, keys.static].filter((way) => way !== undefined)
-  if (ways.length !== 1) report('/keys', '', 'must have exactly one of discovery, url and static')
+const keyFaults: Sense = ({ keys, written, algorithms = [] }, report) => {
+  const { static: given = [], ca } = keys
+  if (written && written.filter((key) => keyWays.has(key)).length !== 1)
+    report('/keys', '', 'must have exactly one of discovery, url and static')
   if (ca !== undefined) caFaults(ca, report)
-  if (ca !== undefined && keys.static !== undefined) report('/keys/ca', '', 'says nothing where keys are static')
+  if (written?.includes('ca') && written.includes('static'))
+    report('/keys/ca', '', 'says nothing where keys are static')
   given.forEach((key, i) => {
     const place = `/keys/static/${i}`
     if (!keyTypes.has(key.kty)) report(`${place}/kty`, key.kty, `must be one of ${[...keyTypes].join(', ')}`)
@@ -79,7 +85,7 @@ const caFaults = (pem: string, report: Report): void => {
 }
 
 const timeFaults: Sense = ({ lifetime, clock }, report) => {
-  if (seconds(lifetime) > maxLifetime) report('/lifetime', lifetime, 'is more than 24h')
+  if (lifetime !== undefined && seconds(lifetime) > maxLifetime) report('/lifetime', lifetime, 'is more than 24h')
   if (clock !== undefined && seconds(clock) > maxClock) report('/clock', clock, 'is more than 30s')
 }
 
@@ -87,22 +93,22 @@ const seconds = (text: string): number => Number(text.slice(0, -1)) * ({ s: 1, m
 
 const mappingFaults: Sense = ({ mappings }, report) => {
   const seen = new Set<string>()
-  mappings.forEach((mapping, i) => {
+  mappings.forEach(({ id, principal, claims, grants }, i) => {
     const place = `/mappings/${i}`
-    if (seen.has(mapping.id)) report(`${place}/id`, mapping.id, 'occurs twice')
-    seen.add(mapping.id)
-    const principal = readPrincipalTemplate(mapping.principal)
-    if (typeof principal === 'string') report(`${place}/principal`, mapping.principal, principal)
-    for (const [name, value] of Object.entries(mapping.claims)) {
+    if (id !== undefined && seen.has(id)) report(`${place}/id`, id, 'occurs twice')
+    if (id !== undefined) seen.add(id)
+    const template = principal === undefined ? undefined : readPrincipalTemplate(principal)
+    if (typeof template === 'string') report(`${place}/principal`, principal, template)
+    for (const [name, value] of Object.entries(claims)) {
       const rule = readClaimRule(name, value)
       if (typeof rule === 'string') report(`${place}/claims/${pointer(name)}`, value, rule)
     }
-    grantFaults(mapping, place, report)
+    grantFaults(grants, place, report)
   })
 }
 
-const grantFaults = ({ grants = [] }: MappingDocument, place: string, report: Report): void => {
-  grants.forEach(({ names = {}, onBehalfOf = {} }, i) => {
+const grantFaults = (grants: SoundMapping['grants'], place: string, report: Report): void => {
+  grants.forEach(({ names, onBehalfOf = {} }, i) => {
     originRuleFaults(onBehalfOf, `${place}/grants/${i}/onBehalfOf`, report)
     for (const kind of ruledKinds) {
       for (const list of ['allow', 'deny'] as const) {
@@ -116,13 +122,13 @@ const grantFaults = ({ grants = [] }: MappingDocument, place: string, report: Re
 }
 
 const senses: readonly (readonly [string, Sense])[] = [
-  ['provider.schema', sizeFaults],
   ['provider.schema', issuerFaults],
   ['provider.keys', keyFaults],
   ['provider.times', timeFaults],
   ['provider.mappings', mappingFaults],
 ]
 
+const keyWays: ReadonlySet<string> = new Set(['discovery', 'url', 'static'])
 const keyTypes: ReadonlySet<string> = new Set(['RSA', 'EC', 'OKP', 'AKP'])
 const maxOctets = 65_536
 /** Seconds. */

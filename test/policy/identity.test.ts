@@ -134,6 +134,50 @@ t.test('every fault of a document is told with its place', async (t) => {
   t.equal(parted.length, 1, 'a line in Unicode, which JSON may hold as it is, is no end of a name')
 })
 
+t.test('all faults of shape and of sense come at once: one hides no other', async (t) => {
+  const faults = faultsOf({
+    ...good,
+    issuer: 'https://issuer.example.com\0',
+    keys: { discovery: 'yes', ca: './ca.pem', static: [7, { kty: 'oct' }] },
+    algorithms: ['HS256'],
+    lifetime: '48h',
+    clock: '5m',
+    mappings: [
+      7,
+      { id: 'a', claims: { repository: 'octo*', ref: {} }, principal: '{repository}', more: 1 },
+      { id: 'a', claims: 7, principal: 7, grants: [7, { profile: 'p', names: { dns: { allow: ['*x'] }, ip: 7 } }] },
+    ],
+  })
+  const places = faults.map((fault) => fault.split(' ', 1)[0]).sort()
+  t.same(places, [
+    '/algorithms/0',
+    '/clock',
+    '/issuer',
+    '/keys',
+    '/keys/ca',
+    '/keys/ca',
+    '/keys/discovery',
+    '/keys/static/0',
+    '/keys/static/1',
+    '/keys/static/1/kty',
+    '/lifetime',
+    '/mappings/0',
+    '/mappings/1/claims/ref',
+    '/mappings/1/claims/repository',
+    '/mappings/1/more',
+    '/mappings/1/principal',
+    '/mappings/2/claims',
+    '/mappings/2/grants/0',
+    '/mappings/2/grants/1/names/dns/allow/0',
+    '/mappings/2/grants/1/names/ip',
+    '/mappings/2/grants/1/profile',
+    '/mappings/2/grants/1/profiles',
+    '/mappings/2/id',
+    '/mappings/2/principal',
+  ])
+  fc.assert(fc.property(fc.anything(), (input) => faultsOf(input).length > 0))
+})
+
 t.test('a number fits itself, and nobody where it would be its neighbours as well', async (t) => {
   const fits = (document: string, token: string): boolean => {
     const rule = readClaimRule('id', JSON.parse(document) as number)
