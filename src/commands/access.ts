@@ -2,7 +2,7 @@
 import type { Command } from 'commander'
 
 import { limitNames } from '../policy/limits.ts'
-import { segment } from './client.ts'
+import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
 import { openOutput, visible } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
@@ -72,11 +72,12 @@ export const addGrantCommand = (program: Command): void => {
         ...(options.limit && { limits: parseLimits(options.limit) }),
       }
       const answer = await client.call('POST', '/v1/grants', { body }).catch(tellLimits(options.limit ?? []))
-      const grant = answer.json<{ id: string }>()
+      const grant = answer.json<Grant>()
       const since = answer.status === 201 ? 'now' : 'already'
       const idle =
         role === 'approver' && !options.profile ? ' It names no profile, so there is nothing to approve.' : ''
-      out.show(grant, `${principal} may act as ${role} ${since} (grant ${grant.id}).${idle}`)
+      const wider = await besides(client, grant).catch(() => [])
+      out.show(grant, [`${principal} may act as ${role} ${since} (grant ${grant.id}).${idle}`, ...wider].join('\n'))
     })
 
   withRestOptions(grant.command('list').description('list grants'))
@@ -103,6 +104,27 @@ export const addGrantCommand = (program: Command): void => {
       out.show({ id, revoked: true }, `Grant ${id} is revoked.`)
     },
   )
+}
+
+interface Grant {
+  readonly id: string
+  readonly principal: string
+  readonly role: string
+  readonly profiles: readonly string[] | null
+}
+
+/** Whoever narrows a grant by another one narrows nothing: each of them allows by itself. */
+const besides = async (client: Client, { id, principal, role, profiles }: Grant): Promise<readonly string[]> => {
+  if (role !== 'requester') return []
+  const { items } = (await client.call('GET', '/v1/grants', { query: { principal } })).json<{ items: Grant[] }>()
+  return items
+    .filter((other) => other.id !== id && other.role === role)
+    .map((other) => ({ id: other.id, shared: other.profiles?.filter((name) => profiles?.includes(name)) ?? [] }))
+    .filter(({ shared }) => shared.length > 0)
+    .map(
+      ({ id, shared }) =>
+        `Its grant ${id} for ${shared.join(', ')} holds beside it, and what one of them allows is allowed; to take that one back: chancery grant revoke ${id}`,
+    )
 }
 
 export const addTokenCommand = (program: Command, settings: LoadSettings): void => {

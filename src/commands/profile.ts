@@ -225,10 +225,13 @@ const readCurrent = async ({ client }: Rest, name: string): Promise<Version | un
   try {
     return (await client.call('GET', versionPath(name))).json<Version>()
   } catch (error) {
-    if (error instanceof Failure && error.problemCode === 'profile.not_found') return undefined
+    // None has a name that none may have, which is among the faults of its document.
+    if (error instanceof Failure && noSuch.has(error.problemCode)) return undefined
     throw error
   }
 }
+
+const noSuch: ReadonlySet<string | undefined> = new Set(['profile.not_found', 'request.malformed'])
 
 const versionPath = (name: string, version?: string): string =>
   `/v1/profiles/${segment(name)}${version === undefined ? '' : `/versions/${segment(version)}`}`

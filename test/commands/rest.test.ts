@@ -87,6 +87,17 @@ t.test('a profile is applied, shown, compared and listed', async (t) => {
     t.match(run.err, /\/more/)
     t.equal(run.out.includes('+ more: 1'), verb === 'diff', run.out)
   }
+  const unnamed = await chancery([
+    'profile',
+    'diff',
+    await write('unnamed.yaml', stringify({ ...document, name: 'A_b' })),
+  ])
+  t.equal(unnamed.code, exitCodes.refused)
+  t.match(
+    unnamed.err,
+    /profile\.invalid\)\.\n.*\/name A_b: must be 1 to 63/,
+    'of a name that none may have, as apply does',
+  )
 })
 
 t.test('several profiles are all checked before the first is applied, and each is told of', async (t) => {
@@ -238,6 +249,23 @@ t.test('a principal gets a grant and a token, issues with it, and loses it again
   const [token] = JSON.parse((await chancery(['token', 'list', '--principal', 'ci', '--json'])).out)
   t.match((await chancery(['grant', 'list', '--principal', 'ci'])).out, /requester +server shop/)
   await chancery(['principal', 'create', 'idler'])
+  const narrow = [
+    'grant',
+    'create',
+    'ci',
+    'requester',
+    '--profile',
+    'server',
+    '--names',
+    '{"dns":{"allow":["ci.test"]}}',
+  ]
+  const beside = await chancery(narrow)
+  const [, narrowed] = /^ci may act as requester now \(grant (\S+)\)\.\n/.exec(beside.out) ?? []
+  t.equal(
+    beside.out.split('\n')[1],
+    `Its grant ${grant.id} for server holds beside it, and what one of them allows is allowed; to take that one back: chancery grant revoke ${grant.id}`,
+  )
+  t.equal((await chancery(['grant', 'revoke', narrowed ?? ''])).code, 0)
   const idle = await chancery(['grant', 'create', 'idler', 'approver'])
   t.match(idle.out, /idler may act as approver now .* It names no profile, so there is nothing to approve\.\n/)
   t.equal((await chancery(['grant', 'revoke', grant.id])).code, 0)
