@@ -37,13 +37,16 @@ export const fetchJson = (url: string, { ca }: FetchOptions): Promise<unknown> =
         }
       })
     })
-    call.on('error', (error) =>
-      fail(
-        error.name === 'AbortError' ? `no answer within ${patienceMs} ms` : `it cannot be reached: ${error.message}`,
-        error,
-      ),
-    )
+    call.on('error', (error) => fail(reasonOf(error), error))
   })
+
+/** What Node says of a certificate is about the CAs of the machine, which are not looked at. */
+const reasonOf = ({ name, code, message }: NodeJS.ErrnoException): string => {
+  if (name === 'AbortError') return `no answer within ${patienceMs} ms`
+  return /^(UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_)/.test(code ?? '')
+    ? `it shows no certificate that is trusted (${code}); \`ca\` beside \`discovery\` or \`url\` in the document says who certifies it`
+    : `it cannot be reached: ${message}`
+}
 
 /** The keys of an issuer, by what it says of itself (OpenID Connect Discovery 4). Rejects with a sentence. */
 export const discoverKeys = async (issuer: string, options: FetchOptions): Promise<unknown> => {
