@@ -84,7 +84,7 @@ export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
         operationId: 'metrics',
         summary: 'Metrics in the Prometheus text format',
         description:
-          'Give the scraper a token of a principal with the operator role. Whoever was answered within the last day is answered while the database is away.',
+          'Give the scraper a token of a principal with the auditor role, which changes nothing. Whoever was answered within the last day is answered while the database is away.',
         tags: ['operations'],
         produces: ['text/plain'],
         response: { 200: Type.String({ examples: [examples.metrics] }) },
