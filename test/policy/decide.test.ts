@@ -800,6 +800,13 @@ t.test('backdating stops at the start of the issuer', async (t) => {
   t.same(failed(decide(profile, ask({ names: www }), at('2029-12-31T23:59:59Z'))), ['validity.issuer 3600'])
 })
 
+t.test('a validity over the max is told the max in seconds, and as the profile has it', async (t) => {
+  const said = decide(profileOf(), ask({ names: www }, { validity: 30 * 86_400 + 1 }), context)
+  t.match(said, {
+    violations: [{ field: '/validity', value: '2592001', reason: 'is more than 2592000 s (30d)' }],
+  })
+})
+
 t.test('a certificate ends with its issuer at the latest, shortened only where the profile says so', async (t) => {
   const now = at('2031-12-31T12:00:00Z')
   t.same(failed(decide(profileOf(), ask({ names: www }), now)), ['validity.issuer 86400'])
