@@ -55,6 +55,17 @@ const openFollower = async () => {
 }
 const follower = await openFollower()
 
+/** Held once for those tests that are about what comes after it: each gets its files. */
+const openRoot = async () => {
+  const table = await openTable(t)
+  t.match(await table.act('root', rootParameters('root')), done)
+  return async (to: Table): Promise<void> => {
+    await to.write('root.key.pem', await table.read('root.key.pem'), 0o600)
+    for (const name of ['root.yaml', 'root.pem', 'root.txt']) await to.write(name, await table.read(name))
+  }
+}
+const putRoot = await openRoot()
+
 for (const [algorithm, bits] of [['ec-p256'], ['ec-p384'], ['ed25519'], ['rsa', 3072], ['ml-dsa-65']] as const)
   t.test(`everything that a root of ${algorithm} signs is accepted by openssl with only that root`, async (t) => {
     const table = await openTable(t)
@@ -215,7 +226,7 @@ t.test('a transcript holds every digest, ends with its own, and tells no secret'
 
 t.test('what is there is never overwritten', async (t) => {
   const table = await openTable(t)
-  await table.act('root', rootParameters('root'))
+  await putRoot(table)
   const csr = await table.request('int', opensslKeys['ec-p256'], subjectOf('int'))
   const cases = [
     ['root', rootParameters('other'), undefined],
@@ -244,7 +255,7 @@ t.test('what is there is never overwritten', async (t) => {
 
 t.test('a request that does not fit is refused, with every reason, before the key is touched', async (t) => {
   const table = await openTable(t)
-  await table.act('root', rootParameters('root'))
+  await putRoot(table)
   const before = (await readdir(table.folder)).length
   const refuse = async (name: string, csr: string, more: object, expected: RegExp): Promise<void> => {
     const ended = await table.act('sign', { ...signParameters('root', 'int'), ...more }, { file: csr })
@@ -338,7 +349,7 @@ t.test('what could only fail at the signature is refused before a key is made', 
   })
   t.notMatch((await readdir(table.folder)).join(), /key\.pem/)
 
-  await table.act('root', rootParameters('root'))
+  await putRoot(table)
   const revoked = [{ serial: 'ff'.repeat(20), at: '2026-01-01T00:00:00Z', reason: 'superseded' }]
   t.match(await table.act('crl', crlParameters('root', 1, { revoked })), {
     code: exitCodes.usage,
@@ -363,7 +374,7 @@ t.test('what could only fail at the signature is refused before a key is made', 
 
 t.test('a key that cannot be opened is told, with the exit code that fits', async (t) => {
   const table = await openTable(t)
-  await table.act('root', rootParameters('root'))
+  await putRoot(table)
   await table.act('other', rootParameters('other'))
   await table.write('wrong', 'another passphrase\n', 0o600)
   await table.write('short', 'short\n', 0o600)
@@ -599,7 +610,7 @@ t.test('parameters that are not sound are told all at once, with their lines', a
   t.match(odd, { code: exitCodes.usage, err: /is not YAML: Plain value cannot start with/ })
   t.notMatch(odd.err, passphrase, 'nor one that is no YAML')
   t.match(await table.hold('root', 'nowhere.yaml'), { code: exitCodes.usage, err: /nowhere\.yaml cannot be read/ })
-  await table.act('root', rootParameters('root'))
+  await putRoot(table)
   const number = crlParameters('root', 1, {
     revoked: [{ serial: 12, at: '2026-01-01T00:00:00Z', reason: 'certificateHold' }],
   })
