@@ -69,13 +69,14 @@ const keyTypesOf = ({ keys }: SeedDocument): readonly string[] =>
     ...mlDsa,
   ])
 
-const keyFiles = new Map<string, Promise<string>>()
-const keyFileOf = (keyType: string): Promise<string> => {
-  const known = keyFiles.get(keyType)
-  if (known !== undefined) return known
-  const making = makeKey(keyType)
-  keyFiles.set(keyType, making)
-  return making
+/** Each key serves every profile, so what is asked of it is asked once. */
+const once = (make: (keyType: string) => Promise<string>): ((keyType: string) => Promise<string>) => {
+  const made = new Map<string, Promise<string>>()
+  return (keyType) => {
+    const known = made.get(keyType) ?? make(keyType)
+    made.set(keyType, known)
+    return known
+  }
 }
 
 const makeKey = async (keyType: string): Promise<string> => {
@@ -85,6 +86,7 @@ const makeKey = async (keyType: string): Promise<string> => {
   else await writeFile(file, rsa8192().export({ type: 'pkcs8', format: 'pem' }))
   return file
 }
+const keyFileOf = once(makeKey)
 
 const rsa8192 = () => {
   const [p, q] = rsaFactors('8192') as [bigint, bigint]
@@ -111,10 +113,10 @@ const sanOf = (names: readonly string[]): readonly string[] =>
 const requestFor = async ({ subj, names }: Made, keyType: string): Promise<string> =>
   output('openssl', ['req', '-new', '-key', await keyFileOf(keyType), '-subj', subj, ...sanOf(names)])
 
-const publicKeyOf = async (keyType: string): Promise<string> => {
+const publicKeyOf = once(async (keyType) => {
   const pem = await output('openssl', ['pkey', '-in', await keyFileOf(keyType), '-pubout'])
   return createHash('sha256').update(derOf(pem)).digest('base64')
-}
+})
 
 const derOf = (pem: string): Buffer => Buffer.from(pem.replaceAll(/-----[^-]+-----|\s/g, ''), 'base64')
 

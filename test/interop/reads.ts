@@ -22,13 +22,12 @@ export interface Reading {
   readonly keyType: string
 }
 
-/** `openssl x509 -text`. */
+/** `openssl x509 -text -pubkey`. */
 export const readByOpenssl = async (file: string): Promise<Reading> => {
-  const args = ['x509', '-in', file, '-noout', '-nameopt', 'RFC2253', '-text', '-certopt', 'no_sigdump']
-  const [text, pem] = await Promise.all([
-    output('openssl', args),
-    output('openssl', ['x509', '-in', file, '-noout', '-pubkey']),
-  ])
+  const args = ['x509', '-in', file, '-noout', '-nameopt', 'RFC2253', '-text', '-certopt', 'no_sigdump', '-pubkey']
+  const said = await output('openssl', args)
+  const [pem = ''] = /-----BEGIN PUBLIC KEY-----[^-]+-----END PUBLIC KEY-----\n/.exec(said) ?? []
+  const text = said.replace(pem, '')
   const one = (pattern: RegExp): string => pattern.exec(text)?.[1]?.trim() ?? ''
   const extension = (title: string): string => one(new RegExp(`X509v3 ${title}:[^\n]*\n([^\n]*)`))
   return {
