@@ -8,6 +8,12 @@ types.setTypeParser(pg.types.builtins.INT8, (text: string) => {
   return value
 })
 
+/**
+ * What we say is in UTC as well. In the time of this process's zone, pg leaves out the seconds of an offset that has some, as Monrovia's
+ * had until 1972: what somebody dates then would be recorded as half a minute before.
+ */
+pg.defaults.parseInputDatesAsUTC = true
+
 /** pg makes null of what it cannot read, and a time that is null is of what has not ended, or was not revoked. */
 const parseTimestamp = (text: string): Date => {
   const time = parsePgTimestamp(text)

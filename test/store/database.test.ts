@@ -309,6 +309,42 @@ t.test('times are read whatever DateStyle the role has, and never as none', asyn
   }
 })
 
+t.test('a day has 24 hours whatever time zone the role is in, also where its clocks are changed', async (t) => {
+  const { ownerUrl: url } = await openTestDatabase(t)
+  const owner = await openSql(t, url)
+  const name = (await owner.query('select current_database() as name')).rows[0].name
+  await owner.query(`alter database ${name} set timezone = 'America/St_Johns'`)
+  // On this day they go from 2 to 3.
+  const text = `select date_trunc('day', timestamptz '2027-03-14T12:00:00Z', 'UTC') + interval '1 day' as midnight`
+  const db = open(t, { url, max: 8 })
+  for (const pool of [undefined, ...ownPools])
+    t.strictSame((await db.query(pool ? { text, pool } : { text })).rows, [{ midnight: new Date('2027-03-15T00:00Z') }])
+  const pooled = await open(t, { url, preparedStatements: false }).query({ text })
+  t.strictSame(pooled.rows, [{ midnight: new Date('2027-03-14T23:00Z') }], 'which is why the role has to have it there')
+})
+
+t.test('a time is written as it is whatever time zone this process is in', async (t) => {
+  const { TZ } = process.env
+  t.teardown(() => {
+    if (TZ === undefined) delete process.env['TZ']
+    else process.env['TZ'] = TZ
+  })
+  const db = open(t)
+  const times = [
+    '0001-01-01T00:00:00.000Z',
+    '1960-05-05T05:05:05.125Z',
+    '2050-01-01T00:00:00.000Z',
+    '9999-12-31T23:59:59.999Z',
+  ]
+  for (const zone of ['Africa/Monrovia', 'America/St_Johns', 'Pacific/Kiritimati', 'UTC']) {
+    process.env['TZ'] = zone
+    for (const time of times) {
+      const { rows } = await db.query<{ at: Date }>({ text: 'select $1::timestamptz as at' }, [new Date(time)])
+      t.equal(rows[0]?.at.toISOString(), time, `${time} in ${zone}`)
+    }
+  }
+})
+
 t.test('the tables are found whatever search_path the role has, or it is told that they are not', async (t) => {
   const { ownerUrl: url, servingUrl } = await openTestDatabase(t)
   const owner = await openSql(t, url)
