@@ -121,7 +121,7 @@ interface Attendance {
 
 /** A server that runs, and a connection to it. A server that is shutting down as we come is waited out. */
 const attend = async (home: Home, log: Log): Promise<Attendance> => {
-  const end = Date.now() + patience
+  const end = performance.now() + patience
   for (;;) {
     const { postmaster, adopted } = await bringUp(home, log)
     const presence = new pg.Client({
@@ -137,7 +137,7 @@ const attend = async (home: Home, log: Log): Promise<Attendance> => {
       return { postmaster, adopted, presence }
     } catch (cause) {
       await presence.end().catch(() => {})
-      if (Date.now() > end || isPassword(cause)) throw new Error(refusedSentence(home), { cause })
+      if (performance.now() > end || isPassword(cause)) throw new Error(refusedSentence(home), { cause })
       await sleep(50)
     }
   }
@@ -186,15 +186,15 @@ const countOthers = `
   where datid is not null and usesysid is not null and pid <> pg_backend_pid()`
 
 const gone = async (postmaster: Postmaster, home: Home): Promise<void> => {
-  const end = Date.now() + patience
+  const end = performance.now() + patience
   while (await isAlive(postmaster, home.cluster)) {
-    if (Date.now() > end)
+    if (performance.now() > end)
       throw new Error(`The embedded PostgreSQL (pid ${postmaster.pid}) does not stop; see ${home.log}.`)
     await sleep(10)
   }
 }
 
-/** Milliseconds to wait for a server to come or to go. */
+/** Milliseconds to wait for a server to come or to go, by a clock that nobody sets, as is done to the other one at boot. */
 const patience = 60_000
 const longestWait = 5_000
 /** Any constant; "chan" in ASCII. */

@@ -12,6 +12,7 @@ import {
   rm,
   stat,
   symlink,
+  utimes,
   writeFile,
 } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -311,9 +312,28 @@ t.test('an empty pid file, as a full disk leaves it, is no obstacle', async (t) 
   const dataDir = await folderOf(t)
   await (await open(t, dataDir)).stop()
   const path = join(dataDir, 'postgres/cluster/postmaster.pid')
-  await writeFile(path, '')
-  execFileSync('touch', ['-d', '2020-01-01', path])
-  t.equal((await open(t, dataDir)).adopted, false)
+  for (const [written, days] of [
+    ['long ago', -365],
+    ['by a clock that was set back since', 365],
+  ] as const) {
+    await writeFile(path, '')
+    const at = new Date(Date.now() + days * 86_400_000)
+    await utimes(path, at, at)
+    const embedded = await open(t, dataDir)
+    t.equal(embedded.adopted, false, written)
+    await embedded.stop()
+  }
+})
+
+t.test('a clock that is set ahead while it stops makes nobody give it up', async (t) => {
+  const embedded = await open(t, await folderOf(t))
+  const { now } = Date
+  t.teardown(() => {
+    Date.now = now
+  })
+  let hours = 0
+  Date.now = () => now() + 3_600_000 * ++hours
+  t.equal(await embedded.stop(), true)
 })
 
 t.test('a data folder of another major version is refused with a sentence', async (t) => {

@@ -24,7 +24,7 @@ export interface Postmaster {
  */
 export const bringUp = async (home: Home, log: Log): Promise<{ postmaster: Postmaster; adopted: boolean }> => {
   let mine: ChildProcess | undefined
-  const begun = Date.now()
+  const begun = performance.now()
   let failures = 0
   let noticeAt = begun + noticeAfter
   const sent = new Set<number>()
@@ -48,14 +48,14 @@ export const bringUp = async (home: Home, log: Log): Promise<{ postmaster: Postm
     } else if (hasEnded(mine)) {
       // Another was quicker, or backends of a killed server are still dying: look again before giving up.
       const words = await lastWords(home.log)
-      if (++failures >= 3 && !(words.includes('shared memory block') && Date.now() - begun < dyingTime)) {
+      if (++failures >= 3 && !(words.includes('shared memory block') && performance.now() - begun < dyingTime)) {
         throw new Error(`The embedded PostgreSQL does not start. Its last words, from ${home.log}:\n${words}`)
       }
       await sleep(100 * failures)
       mine = undefined
       continue
     }
-    if (Date.now() > noticeAt) {
+    if (performance.now() > noticeAt) {
       log.info({ event: 'embedded.waiting', log: home.log }, 'still waiting for the embedded PostgreSQL')
       noticeAt += noticeAfter
     }
@@ -137,9 +137,9 @@ const isStale = async (path: string, cluster: string): Promise<boolean> => {
   if (text === undefined) return false
   const pid = Number.parseInt(text, 10)
   if (pid > 0) return !(await isAlive({ pid }, cluster))
-  // Without a pid: being written, or left by a full disk.
+  // Without a pid: being written, or left by a full disk; and the clock may have been set back since.
   const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Date.now() }))
-  return Date.now() - mtimeMs > writingTime
+  return Math.abs(Date.now() - mtimeMs) > writingTime
 }
 
 /** Started in a session of its own: a Ctrl-C in our terminal is not for it, and it outlives us. */
