@@ -68,8 +68,11 @@ const serial = hex('4f0c2e9a7b6d1583a2c4e6f8091b3d57')
 const shard = 17
 const input: LintInput = { plan, serial, shard, issuer }
 
-const time = (date: Date): Buffer =>
-  tlv(0x17, Buffer.from(`${date.toISOString().slice(2, 19).replaceAll(/[-T:]/g, '')}Z`))
+/** GeneralizedTime is only for the years from 2050 on. */
+const time = (date: Date): Buffer => {
+  const at = `${date.toISOString().slice(0, 19).replaceAll(/[-T:]/g, '')}Z`
+  return at < '2050' ? tlv(0x17, Buffer.from(at.slice(2))) : tlv(0x18, Buffer.from(at))
+}
 const access = (method: string, url: string): Buffer => seq(oid(method), uri(url))
 const distribution = (url: string): Buffer => seq(tlv(0xa0, tlv(0xa0, uri(url))))
 

@@ -144,7 +144,9 @@ export const spiffe = (id: string): LeafParts => ({ subject: seq(), names: [uri(
 /** GeneralizedTime is only for the years from 2050 on. */
 const time = (fromNow: number): Buffer => {
   const at = new Date(Date.now() + fromNow * 1000).toISOString().replaceAll(/[-:T]/g, '')
-  return tlv(0x17, Buffer.from(`${at.slice(2, 14)}Z`, 'latin1'))
+  return at < '2050'
+    ? tlv(0x17, Buffer.from(`${at.slice(2, 14)}Z`, 'latin1'))
+    : tlv(0x18, Buffer.from(`${at.slice(0, 14)}Z`, 'latin1'))
 }
 
 export interface TestConnection {
