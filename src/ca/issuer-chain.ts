@@ -7,8 +7,8 @@ import { Problem, type Violation } from '../errors.ts'
 import { type Certificate, parseCertificate, type TbsFacts } from '../x509/certificate.ts'
 import { type CheckSignature, parseRequest } from '../x509/csr.ts'
 import { extensionOids } from '../x509/extensions.ts'
-import { parsePublicKey } from '../x509/keys.ts'
-import { encodeSubject } from '../x509/subject.ts'
+import { type PublicKey, parsePublicKey } from '../x509/keys.ts'
+import { encodeSubject, formatSubject, type Subject } from '../x509/subject.ts'
 import { formatTime } from '../x509/time.ts'
 import { refusedMail, unreadConstraint } from './name-constraints.ts'
 
@@ -30,11 +30,10 @@ export const assertChainFits = async ({ chain, csr, ...world }: ChainInput): Pro
   const [issuer] = links
   if (!issuer) throw new Problem('issuer.chain', 'There is no certificate.')
   const request = parseRequest(csr)
-  if (!issuer.facts.spki.equals(request.key.spki))
-    throw new Problem('issuer.key', 'The first certificate is for another key than the one that was made.')
+  if (!issuer.facts.spki.equals(request.key.spki)) throw otherKey(links, request.key)
   refuse([
-    ...faultsOf(issuerRules, { ...issuer, request: encodeSubject(request.subject) }, world.now),
     ...(await wayFaults(links, world)),
+    ...faultsOf([...issuerRules, ...strictRules], { ...issuer, above: links[1], request: request.subject }, world.now),
   ])
   refuse(await secondOpinions(links))
 }
@@ -70,10 +69,26 @@ const refuse = (violations: readonly Violation[]): void => {
     throw new Problem('issuer.chain', `${violations[0]?.field}: ${violations[0]?.reason}.`, { violations })
 }
 
+/** The digest is what stands on paper, and what `openssl sha256` says of the key. */
+const otherKey = (links: readonly Link[], { spki, sha256 }: PublicKey): Problem => {
+  const misplaced = links.find(({ facts }) => facts.spki.equals(spki))
+  if (!misplaced)
+    return new Problem(
+      'issuer.key',
+      `The first certificate is for another key than the one that was made, whose public key has the SHA-256 ${sha256.toString('hex')}.`,
+    )
+  const { field } = misplaced
+  const reason = 'it is the certificate for the key that was made, which must be the first'
+  return new Problem('issuer.chain', `${field}: ${reason}.`, {
+    violations: [{ check: 'chain.order', field, value: '', reason }],
+  })
+}
+
 const wayFaults = async (links: readonly Link[], { now, verify }: World): Promise<Violation[]> => {
   const chain = links.map(({ facts }) => facts)
   return [
     ...links.flatMap((link, place) => faultsOf(linkRules, { ...link, above: links[place + 1], place, chain }, now)),
+    ...links.slice(1, -1).flatMap((link, i) => faultsOf(strictRules, { ...link, above: links[i + 2] }, now)),
     ...(await signatureFaults(links, verify)),
   ]
 }
@@ -128,9 +143,9 @@ interface Rule<T> {
   readonly holds: (link: T, now: Date) => boolean
 }
 
-type Asked = Link & { readonly request: Buffer }
-type Placed = Link & {
-  readonly above: Link | undefined
+type Asked = Link & { readonly request: Subject }
+type Below = Link & { readonly above: Link | undefined }
+type Placed = Below & {
   readonly place: number
   readonly chain: readonly TbsFacts[]
 }
@@ -138,9 +153,11 @@ type Placed = Link & {
 /** Of the issuer itself, beside what holds for every link. */
 const issuerRules: readonly Rule<Asked>[] = [
   {
+    // The attributes, not the octets: who signs may write a string in another type than we do, as whatever is written in Go does.
     check: 'chain.subject',
-    reason: 'its subject is not the one that was asked for',
-    holds: ({ facts, request }) => facts.subjectDer.equals(request),
+    reason: ({ facts, request }) =>
+      `its subject is ${formatSubject(facts.subject) || 'empty'}, and ${formatSubject(request)} was asked for`,
+    holds: ({ facts, request }) => encodeSubject(facts.subject).equals(encodeSubject(request)),
   },
   {
     check: 'chain.intermediate',
@@ -149,7 +166,8 @@ const issuerRules: readonly Rule<Asked>[] = [
   },
   {
     check: 'chain.pathLength',
-    reason: 'its pathLenConstraint is not 0: it could make further authorities',
+    reason: ({ facts: { pathLength } }) =>
+      `${pathLength === undefined ? 'it has no pathLenConstraint, which' : `its pathLenConstraint is ${pathLength}, and`} must be 0: it could make further authorities`,
     holds: ({ facts }) => facts.pathLength === 0,
   },
   {
@@ -161,6 +179,26 @@ const issuerRules: readonly Rule<Asked>[] = [
     check: 'chain.keyIdentifier',
     reason: 'it has no subject key identifier',
     holds: ({ facts }) => facts.keyIdentifier !== undefined,
+  },
+]
+
+/**
+ * Of whatever stands below a root: RFC 5280 demands both, and who reads it to the letter rejects all that is signed below, as
+ * OpenSSL does by -x509_strict, and Python by default. Of a root only its name and key are trusted.
+ */
+const strictRules: readonly Rule<Below>[] = [
+  {
+    check: 'chain.constraintsCritical',
+    reason:
+      'its basic constraints are not critical (RFC 5280 4.2.1.9): some relying parties would reject what is signed below it',
+    holds: ({ facts: { ca, extensions } }) =>
+      !ca || extensions.some(({ oid, critical }) => critical && oid === extensionOids.basicConstraints),
+  },
+  {
+    check: 'chain.authorityKey',
+    reason:
+      'it has no authority key identifier (RFC 5280 4.2.1.1): some relying parties would reject what is signed below it',
+    holds: ({ facts, above }) => above?.facts.keyIdentifier === undefined || facts.authorityKeyIdentifier !== undefined,
   },
 ]
 
@@ -194,7 +232,8 @@ const linkRules: readonly Rule<Placed>[] = [
   },
   {
     check: 'chain.outlives',
-    reason: 'it outlives the certificate above it',
+    reason: ({ above }) =>
+      `it outlives the certificate above it${above ? `, which ends at ${formatTime(above.facts.notAfter)}` : ''}`,
     holds: ({ facts, above }) => above === undefined || facts.notAfter <= above.facts.notAfter,
   },
   {
@@ -204,7 +243,10 @@ const linkRules: readonly Rule<Placed>[] = [
   },
   {
     check: 'chain.path',
-    reason: 'it was not issued by the certificate above it, and the last one of a chain is a root',
+    reason: ({ above }) =>
+      above
+        ? 'it was not issued by the certificate above it'
+        : 'it is the last one of the chain, and no root: those above it are missing',
     holds: ({ facts, above }) => facts.issuer.equals((above ?? { facts }).facts.subjectDer),
   },
   {

@@ -23,7 +23,7 @@ export const parsePem = (text: string | Buffer, label: PemLabel): Buffer => {
   const [first, last] = [lines.findIndex(isNotBlank), lines.findLastIndex(isNotBlank)]
   if (first < 0) throw refusal('the text is empty')
   const found = boundary('BEGIN', lines[first] as string)
-  if (found === undefined) throw refusal(firstLineFault(lines[first] as string))
+  if (found === undefined) throw refusal(firstLineFault(lines[first] as string, hasBlock(input)))
   if (found.includes('-----')) throw refusal('its line ends are gone (curl -d takes them out, --data-binary does not)')
   if (found !== label && !(label === 'CERTIFICATE REQUEST' && found === `NEW ${label}`))
     throw refusal(`the block is not labelled ${label}`)
@@ -44,7 +44,10 @@ export const parsePemCertificates = (text: string, most: number): readonly Buffe
   const blocks = text.split(/(?<=^-----END [A-Z0-9 ]{1,40}-----[ \t]*\r?\n)/m).filter((block) => block.trim() !== '')
   if (blocks.length === 0) throw refusal('the text is empty')
   if (blocks.length > most) throw refusal(`there are more than ${most} blocks`)
-  return blocks.map((block) => parsePem(block, 'CERTIFICATE'))
+  return blocks.map((block, i) => {
+    if (i > 0 && !hasBlock(block)) throw refusal('there is something after the last block')
+    return parsePem(block, 'CERTIFICATE')
+  })
 }
 
 /**
@@ -97,12 +100,13 @@ const boundary = (kind: 'BEGIN' | 'END', line: string): string | undefined => {
   return trimmed.slice(head.length, -tail.length)
 }
 
-const firstLineFault = (line: string): string => {
+const firstLineFault = (line: string, isBefore: boolean): string => {
   if (line.startsWith('\ufeff') || line.startsWith('\u00ef\u00bb\u00bf'))
     return 'the text begins with a byte order mark'
   // DER begins with a length, which is no character of any text.
   if (/(?!\t|\r)[\p{Cc}\ufffd]/u.test(line)) return 'it is binary, as DER is, and PEM is wanted'
-  return 'the text does not begin with a block'
+  // `openssl ca` writes a certificate in words before it, unless told -notext.
+  return `the text does not begin with a block${isBefore ? ': take out what stands before it' : ''}`
 }
 
 const assertNoKey = (text: string): void => {

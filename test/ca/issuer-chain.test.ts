@@ -9,13 +9,14 @@ import { assertChainFits } from '../../src/ca/issuer-chain.ts'
 import type { Problem } from '../../src/errors.ts'
 import { checkOne } from '../../src/keys/verifier-batch.ts'
 import { type SignatureAlgorithm, signatureAlgorithm } from '../../src/x509/algorithms.ts'
+import { parseCertificate } from '../../src/x509/certificate.ts'
 import { openDer, tags } from '../../src/x509/der.ts'
 import { type PemLabel, parsePem } from '../../src/x509/pem.ts'
 import { openTestRoot } from '../helpers/ceremony.ts'
-import { assertTools, run } from '../interop/tools.ts'
+import { assertTools, output, run } from '../interop/tools.ts'
 import { commonName, pem, request, seq } from '../x509/build.ts'
 
-await assertTools('openssl')
+await assertTools('openssl', 'cfssl')
 
 const issuerName = '/CN=issuer/emailAddress=ca@mail.example.com'
 
@@ -106,13 +107,16 @@ t.test('no link of a chain has what would keep relying parties from accepting a 
     ['nameConstraints=critical,excluded;email:a@.other.example', 'chain.nameConstraints'],
     ['nameConstraints=critical,excluded;URI:.', 'chain.nameConstraints'],
     ['2.5.29.35=DER:30058003616263', 'chain.authorityKey'],
-    ['2.5.29.35=DER:3003820105', 'chain.authorityKey'],
     // No certificatePolicies at all, which we do not look into.
     ['2.5.29.32=DER:0500', 'chain.secondReader'],
   ] as const) {
     t.same(await faults(more), [`${check} /chain/0`], `${more} in the issuer`)
     t.same(await faults('', more), [`${check} /chain/1`], `${more} in the root`)
   }
+  const serialAlone = '2.5.29.35=DER:3003820105'
+  const [of, ofRoot] = [await faults(serialAlone), await faults('', serialAlone)]
+  t.same(of, ['chain.authorityKey /chain/0', 'chain.authorityKey /chain/0'], 'another serial, and no key identifier')
+  t.same(ofRoot, ['chain.authorityKey /chain/1'])
   for (const fine of ['permitted;email:mail.example.com', 'permitted;DNS:example.org', 'excluded;email:ca@example.com'])
     t.same(await faults('', `nameConstraints=critical,${fine}`), [], fine)
   for (const wrong of ['permitted;email:example.com', 'excluded;email:.example.com'])
@@ -124,7 +128,7 @@ t.test('an issuer may sign certificates and lists, of leaves alone, and what is 
   for (const [more, ofIssuer, ofRoot] of [
     ['keyUsage=critical,keyCertSign', ['chain.crlSign'], []],
     ['keyUsage=critical,cRLSign', ['chain.keyUsage'], ['chain.keyUsage']],
-    ['basicConstraints=critical,CA:FALSE', ['chain.pathLength', 'chain.isCa'], ['chain.isCa']],
+    ['basicConstraints=critical,CA:FALSE', ['chain.isCa', 'chain.pathLength'], ['chain.isCa']],
     ['basicConstraints=critical,CA:TRUE', ['chain.pathLength'], []],
     ['basicConstraints=critical,CA:TRUE,pathlen:1', ['chain.pathLength'], []],
     ['basicConstraints=critical,CA:TRUE,pathlen:0', [], ['chain.pathLengthAbove']],
@@ -142,6 +146,78 @@ t.test('an issuer may sign certificates and lists, of leaves alone, and what is 
     )
   }
 })
+
+t.test(
+  'what readers of RFC 5280 to the letter reject is refused of all but the root, whose extensions not everybody heeds',
+  async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), 'chancery-strict-'))
+    t.teardown(() => rm(folder, { recursive: true, force: true }))
+    const at = (name: string): string => join(folder, name)
+    const days = { root: '90', between: '60', issuer: '30' } as const
+    const names = Object.keys(days) as (keyof typeof days)[]
+    const make = async (name: keyof typeof days, by: string, more: string): Promise<Buffer> => {
+      await writeFile(at('ext'), authority(more, name === 'issuer' ? ',pathlen:0' : ''))
+      const signer = by === name ? ['-key', at(`${by}.key`)] : ['-CA', at(`${by}.pem`), '-CAkey', at(`${by}.key`)]
+      const files = ['-in', at(`${name}.csr`), '-extfile', at('ext'), '-out', at(`${name}.pem`)]
+      await output('openssl', ['x509', '-req', ...files, ...signer, '-days', days[name]])
+      return parsePem(await readFile(at(`${name}.pem`)), 'CERTIFICATE')
+    }
+    for (const name of names) {
+      const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', at(`${name}.key`)]
+      await output('openssl', ['req', ...key, '-subj', `/CN=${name}`, '-out', at(`${name}.csr`)])
+    }
+    const csr = parsePem(await readFile(at('issuer.csr')), 'CERTIFICATE REQUEST')
+    const sound = 'authorityKeyIdentifier=keyid:always'
+    const faults = async (more: Partial<Record<keyof typeof days, string>>) => {
+      const root = await make('root', 'root', more.root ?? '')
+      const between = await make('between', 'root', more.between ?? sound)
+      const issuer = await make('issuer', 'between', more.issuer ?? sound)
+      const strict = ['-x509_strict', '-CAfile', at('root.pem'), '-untrusted', at('between.pem'), at('issuer.pem')]
+      const told = await assertChainFits({
+        chain: [issuer, between, root],
+        csr,
+        now: new Date(),
+        verify: async () => true,
+      }).then(
+        () => [],
+        ({ options }: Problem) => (options.violations ?? []).map(({ check, field }) => `${check} ${field}`),
+      )
+      return { told, strict: (await run('openssl', ['verify', ...strict])).code === 0 }
+    }
+    t.same(await faults({}), { told: [], strict: true })
+    for (const [more, told] of [
+      [{ issuer: 'basicConstraints=CA:TRUE,pathlen:0' }, 'chain.constraintsCritical /chain/0'],
+      [{ between: 'basicConstraints=CA:TRUE' }, 'chain.constraintsCritical /chain/1'],
+      [{ issuer: 'authorityKeyIdentifier=none' }, 'chain.authorityKey /chain/0'],
+      [{ between: 'authorityKeyIdentifier=none' }, 'chain.authorityKey /chain/1'],
+    ] as const)
+      t.same(await faults(more), { told: [told], strict: false }, told)
+    t.same(await faults({ root: 'basicConstraints=CA:TRUE' }), { told: [], strict: false })
+  },
+)
+
+t.test(
+  'a subject is that which was asked for in whatever type its strings are written, as by cfssl in another',
+  async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), 'chancery-cfssl-'))
+    t.teardown(() => rm(folder, { recursive: true, force: true }))
+    const at = (name: string): string => join(folder, name)
+    const csr = request({ subject: commonName('issuer') })
+    const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', at('root.key')]
+    const ofRoot = ['-subj', '/CN=root', '-days', '90', '-addext', 'keyUsage=critical,keyCertSign,cRLSign']
+    await output('openssl', ['req', '-x509', ...key, ...ofRoot, '-out', at('root.pem')])
+    await writeFile(at('issuer.csr'), pem(csr))
+    const authorityOnly = { is_ca: true, max_path_len: 0, max_path_len_zero: true }
+    const usages = ['cert sign', 'crl sign']
+    const signing = { default: { expiry: '720h', usages, ca_constraint: authorityOnly } }
+    await writeFile(at('cfssl.json'), JSON.stringify({ signing }))
+    const by = ['-ca', at('root.pem'), '-ca-key', at('root.key'), '-config', at('cfssl.json')]
+    const { cert } = JSON.parse(await output('cfssl', ['sign', ...by, at('issuer.csr')]))
+    const chain = [parsePem(cert, 'CERTIFICATE'), parsePem(await readFile(at('root.pem')), 'CERTIFICATE')]
+    t.notSame(chain.map((der) => parseCertificate(der).facts.subjectDer)[0], commonName('issuer'), 'in another')
+    await assertChainFits({ chain, csr, now: new Date(), verify: async () => true })
+  },
+)
 
 t.test('an issuer that has the name of its root stands below none', async (t) => {
   const faults = await openBench(t, { root: issuerName })

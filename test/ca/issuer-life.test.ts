@@ -9,6 +9,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import type { Move } from '../../src/ca/issuer-moves.ts'
+import { parseRequest } from '../../src/x509/csr.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
 import { parsePem } from '../../src/x509/pem.ts'
 import { memoryKey, named, openTestRoot, span } from '../helpers/ceremony.ts'
@@ -164,7 +165,7 @@ t.test('a chain that does not fit is refused, with all that is wrong', async (t)
       ['chain.validity'],
     ],
     ['its root twice', fine + root.pem + root.pem, 'issuer.chain', ['chain.once']],
-    ['the wrong order', root.pem + fine, 'issuer.key', []],
+    ['the wrong order', root.pem + fine, 'issuer.chain', ['chain.order']],
     ['no PEM', 'nothing', 'issuer.chain', ['chain.pem']],
     ['text between', `${fine}hello\n${root.pem}`, 'issuer.chain', ['chain.pem']],
     ['too long', fine.repeat(9), 'issuer.chain', ['chain.pem']],
@@ -182,6 +183,23 @@ t.test('a chain that does not fit is refused, with all that is wrong', async (t)
     t.equal(json.code, code, what)
     t.same((json.violations ?? []).map(({ check }: { check: string }) => check).sort(), [...checks].sort(), what)
   }
+  const said = async (chain: string): Promise<string> => (await importChain(service, chain)).json.detail
+  const digest = parseRequest(parsePem(csr, 'CERTIFICATE REQUEST')).key.sha256.toString('hex')
+  t.match(await said(root.certify(csr, { key: other }) + root.pem), `whose public key has the SHA-256 ${digest}.`)
+  t.match(
+    await said(root.pem + fine),
+    '/chain/1: it is the certificate for the key that was made, which must be the first.',
+  )
+  t.match(await said(fine), '/chain/0: it is the last one of the chain, and no root: those above it are missing.')
+  t.match(
+    await said(root.certify(csr, { subject: named('Other') }) + root.pem),
+    /its subject is CN=Other,O=Tests, and CN=[^,]+,O=[^,]+ was asked for\.$/,
+  )
+  t.match(await said(root.certify(csr, { pathLength: 1 }) + root.pem), 'its pathLenConstraint is 1, and must be 0')
+  t.match(
+    await said(brief.certify(csr) + brief.pem),
+    /it outlives the certificate above it, which ends at 20[0-9TZ:-]+\.$/,
+  )
   const ahead = new Date(Math.ceil(Date.now() / 1000) * 1000 + 86_400_000)
   const { json: early } = await importChain(service, root.certify(csr, span(10, ahead.getTime())) + root.pem)
   t.match(

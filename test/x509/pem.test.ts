@@ -38,7 +38,7 @@ t.test('what is no text is told so', async (t) => {
     })
   t.throws(() => parsePem('not\ta block\r\n', 'CERTIFICATE'), {
     code: 'csr.pem',
-    detail: 'the text does not begin with a block',
+    detail: /^the text does not begin with a block$/,
   })
 })
 
@@ -68,11 +68,11 @@ t.test('certificates follow each other with nothing between them but blank lines
   for (const [what, text, told] of [
     ['none', ' \n\t\r\n', /the text is empty/],
     ['one too many', of(1) + of(2) + of(3) + of(4), /there are more than 3 blocks/],
-    ['text before', `who\n${of(1)}`, /does not begin with a block/],
+    ['text before', `who\n${of(1)}`, /does not begin with a block: take out what stands before it$/],
     ['a boundary that begins otherwise', of(1).replace('-----BEGIN', '+++++BEGIN'), /does not begin with a block/],
     ['a boundary that ends otherwise', of(1).replace('TE-----', 'TE+++++'), /does not begin with a block/],
-    ['text between', `${of(1)}who\n${of(2)}`, /does not begin with a block/],
-    ['text behind', `${of(1)}who`, /does not begin with a block/],
+    ['text between', `${of(1)}who\n${of(2)}`, /does not begin with a block: take out what stands before it$/],
+    ['text behind', `${of(1)}who`, /^there is something after the last block$/],
     ['something else', of(1) + of(2, 'X509 CRL'), /not labelled CERTIFICATE/],
     ['one in another', of(1).replace('\n', `\n${of(2)}`), /does not end with the label/],
     ['a block without its end', of(1) + of(2).slice(0, 32), /the block does not end/],
