@@ -13,7 +13,7 @@ import { renewalInfoOf } from './ca/renewal-info.ts'
 import { newSerial } from './ca/serial.ts'
 import { canonicalJson } from './canonical.ts'
 import type { Config } from './config.ts'
-import { isProblem } from './errors.ts'
+import { isProblem, type Problem } from './errors.ts'
 import { issueOwnCertificate, makeStandIn, type ServerCertificate } from './jobs/own-certificate.ts'
 import { aceLabelsOf } from './policy/names.ts'
 import type { Stores } from './service.ts'
@@ -77,11 +77,19 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
   /** Whoever can't have a certificate is served under one that nobody has signed, and told so. */
   const standInFor = (error: unknown): ServerCertificate => {
     if (!isProblem(error)) throw error
+    tellMissing(error)
+    return makeStandIn(names, newSerial(random), clock())
+  }
+  let told = ''
+  /** Again where the reason is another: an issuer that has come since may refuse these names. */
+  const tellMissing = ({ code, detail, options: { violations = [] } }: Problem): void => {
+    const reason = canonicalJson({ code, detail, violations })
+    if (reason === told) return
+    told = reason
     log.warn(
-      { event: 'own-certificate.missing', code: error.code, detail: error.detail },
+      { event: 'own-certificate.missing', code, detail, violations },
       'serving under a certificate that nobody has signed, until an issuer can sign one',
     )
-    return makeStandIn(names, newSerial(random), clock())
   }
   let certificate = await issueAtStart().catch(standInFor)
   metrics.watchOwnCertificate(() => (certificate.standIn ? undefined : certificate.notAfter))
@@ -107,14 +115,16 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
       again = performance.now() + (certificate.standIn ? 0 : renewAgainMs)
       const renewed = await issue().catch((error: unknown) => {
         if (isOutOfTime()) return standInFor(error)
-        if (certificate.standIn && isProblem(error)) return undefined
-        throw error
+        if (!certificate.standIn || !isProblem(error)) throw error
+        tellMissing(error)
+        return undefined
       })
       if (!renewed) return
       if (renewed.standIn && !certificate.standIn) again = performance.now()
       certificate = renewed
       await install(certificate)
       if (certificate.standIn) return
+      told = ''
       log.info({ event: 'own-certificate.renewed', renewAt: certificate.renewAt }, 'renewed our own HTTPS certificate')
     },
   }

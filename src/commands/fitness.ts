@@ -6,6 +6,8 @@ import { join } from 'node:path'
 import { readAnchorFile } from '../anchor.ts'
 import { waysUp } from '../ca/bundle.ts'
 import { linksOf, revokedBy } from '../ca/crl-import.ts'
+import { assertNameConstraints } from '../ca/name-constraints.ts'
+import { own } from '../ca/own.ts'
 import { type Config, isLoopback } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { isInToken, type Keyring } from '../keys/keyring.ts'
@@ -18,7 +20,8 @@ import { loadIssuers } from '../store/issuers.ts'
 import { countHoldingReported } from '../store/revocations.ts'
 import { readStanding } from '../store/roll-opening.ts'
 import { databaseFaults } from '../store/safety.ts'
-import { parseAnchor, parseCertificate } from '../x509/certificate.ts'
+import { parseAnchor, parseCertificate, type TbsFacts } from '../x509/certificate.ts'
+import type { Name } from '../x509/names.ts'
 
 /** What production refuses to start with: each a clause without its full stop. Reads only. */
 export const unsafe = async (config: Config, db: Database): Promise<readonly string[]> => {
@@ -37,7 +40,7 @@ export const unsafe = async (config: Config, db: Database): Promise<readonly str
 
 /** What an operator should know before, although production starts with it. */
 export const unwise = async (
-  { dataDir, keys: { allowSoftware }, roll: { allowUnseen, anchor, key: rollKey } }: Config,
+  { dataDir, names, keys: { allowSoftware }, roll: { allowUnseen, anchor, key: rollKey } }: Config,
   db: Database,
   keys: Pick<Keyring, 'open'>,
   now: Date,
@@ -54,6 +57,7 @@ export const unwise = async (
       ? ['CHANCERY_ROLL_ANCHOR is none, so that only a witness tells an older database from the right one: name a file']
       : []),
     ...(await standing(db, now)),
+    ...(await refusedOwnNames(db, names)),
     ...(await revokedAbove(db)),
     ...(await holdingReported(db, now)),
     ...(allowSoftware ? await inFiles(db) : []),
@@ -119,6 +123,29 @@ const standing = async (db: Database, now: Date): Promise<readonly string[]> => 
           : `the issuer ${name} expires within ninety days: bring the next one`,
       ),
   ]
+}
+
+/** An issuer may be kept from the names of the service that it signs for, and signs for others all the same. */
+const refusedOwnNames = async (db: Database, names: Config['names']): Promise<readonly string[]> => {
+  const signing = (await inUse(db)).filter(({ state, authority }) => state === 'active' && authority === own.authority)
+  return signing.flatMap(({ name: issuer, certificate, chain }) => {
+    const constraining = [certificate, ...chain].map((der) => parseCertificate(der).facts)
+    const refused = names.filter((name) => !isPermitted(name, constraining)).map(({ value }) => value)
+    if (refused.length === 0) return []
+    return [
+      `the name constraints of the issuer ${issuer} refuse ${refused.join(', ')}, which is in CHANCERY_NAMES, so that the API is served under a stand-in: leave out what is not needed, or bring an issuer that may certify it`,
+    ]
+  })
+}
+
+const isPermitted = (name: Name, chain: readonly TbsFacts[]): boolean => {
+  try {
+    assertNameConstraints({ names: [name], subject: [] }, chain)
+    return true
+  } catch (error) {
+    if (isProblem(error, 'san.forbidden')) return false
+    throw error
+  }
 }
 
 /** Whoever reads lists takes nothing of what they sign, and they sign until somebody halts them. */
