@@ -313,7 +313,12 @@ t.test('a request that does not fit is refused, with every reason, before the ke
   await refuse('a broken signature', 'broken.csr', broken, /broken\.csr: the signature does not verify with the key/)
   await table.write('ber.csr', pem(Buffer.concat([der, Buffer.from([0])])))
   await refuse('octets after the end', 'ber.csr', {}, /ber\.csr: there are octets after the end/)
-  await refuse('a private key', 'p256.key', {}, /p256\.key: the text holds a private key/)
+  await refuse(
+    'a private key',
+    'p256.key',
+    {},
+    /p256\.key: it holds a private key, which was only read here: name another file\.\n$/,
+  )
   await refuse('a certificate', 'root.pem', {}, /root\.pem: the block is not labelled CERTIFICATE REQUEST/)
 
   const ownKey = await table.openssl(

@@ -335,7 +335,11 @@ const telling = <T>(path: string, work: () => T): T => {
   try {
     return work()
   } catch (error) {
-    throw isProblem(error) ? new Failure('refused', `${path}: ${visible(error.detail)}.`) : error
+    if (!isProblem(error)) throw error
+    // It never left this machine, and is a root's perhaps: nobody is told that it was exposed.
+    const isKey = error.code === 'csr.key_material'
+    const why = isKey ? 'it holds a private key, which was only read here: name another file' : visible(error.detail)
+    throw new Failure('refused', `${path}: ${why}.`)
   }
 }
 
