@@ -11,6 +11,9 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
+import { assertChainFits } from '../src/ca/issuer-chain.ts'
+import { checkOne } from '../src/keys/verifier-batch.ts'
+import { parsePem, parsePemCertificates } from '../src/x509/pem.ts'
 import { faultsInRecords } from './crash/checker.ts'
 import { openTestDatabase } from './helpers/database.ts'
 import { blocksOf } from './helpers/docs.ts'
@@ -76,6 +79,14 @@ t.test('from an empty room to a certificate under a root that was never online',
   await run('cp', [join(folder, 'default.csr'), join(folder, 'default-2036.csr'), join(folder, 'ceremony')])
 
   t.match(await offline('offline-sign'), /default\.pem: OK/)
+  t.match(await offline('offline-openssl'), /openssl\.pem: OK/)
+  const made = (name: string): Promise<string> => readFile(join(folder, 'ceremony', name), 'utf8')
+  await assertChainFits({
+    chain: parsePemCertificates(await made('openssl.chain.pem'), 2),
+    csr: parsePem(await made('default.csr'), 'CERTIFICATE REQUEST'),
+    now: new Date(),
+    verify: async (check) => checkOne(check),
+  })
   t.match(await offline('offline-crl'), /verify OK/)
   t.match(await offline('offline-cross'), /cross\.pem: OK/)
   t.match(await offline('offline-ways'), /default-2036\.pem: OK/)
