@@ -169,11 +169,10 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
         publicUrl: deps.publicUrl,
         shards,
       } as const
-      if (!(await store.addIssuer(row, by)))
-        throw new Problem(
-          'state.exists',
-          `The name ${name}, its certificate or its key is that of an issuer already. None is renewed: another one follows it, with a name and a key of its own.`,
-        )
+      if (!(await store.addIssuer(row, by))) {
+        const there = (await store.issuers()).find((issuer) => issuer.name === name)
+        throw there?.certificate.equals(certificate) ? importedAlready(there) : notRenewed(name)
+      }
       await issuers.refresh()
       return find(name)
     },
@@ -224,6 +223,16 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
     },
   }
 }
+
+/** Whose answer was lost, or who goes on with what another has begun, has nothing left to import. */
+const importedAlready = ({ name, state }: IssuerRow): Problem =>
+  new Problem('state.exists', `The issuer ${name} was imported already, with this very certificate, and is ${state}.`)
+
+const notRenewed = (name: string): Problem =>
+  new Problem(
+    'state.exists',
+    `The name ${name}, its certificate or its key is that of an issuer already. None is renewed: another one follows it, with a name and a key of its own.`,
+  )
 
 const keySha256Of = (spki: Buffer): string => parsePublicKey(spki).sha256.toString('hex')
 

@@ -14,9 +14,11 @@ export const makeRequest = async (deps: RequestDeps, ask: NewIssuerRequest, by: 
   const { store } = deps
   assertPlace(deps, ask)
   assertSubjectSyntax(ask.subject)
-  const known = [...(await store.issuers()), ...(await store.requests())]
-  if (known.some(({ name }) => name === ask.name) || (await store.isKeyUriOfOther(ask.keyUri, ask.name)))
-    throw taken(ask)
+  const isNamed = ({ name }: { readonly name: string }): boolean => name === ask.name
+  if ((await store.issuers()).some(isNamed)) throw exists(`There is an issuer called ${ask.name} already.`)
+  if ((await store.requests()).some(isNamed)) throw exists(requestedAlready(ask.name))
+  if (await store.isKeyUriOfOther(ask.keyUri, ask.name))
+    throw exists(`The key ${ask.keyUri} is that of another issuer.`)
   const key = await openOrMake(deps, ask)
   try {
     const csr = await requestOf(key, ask.subject)
@@ -84,4 +86,10 @@ const requestOf = async (key: SigningKey, subject: Subject): Promise<Buffer> => 
 }
 
 const taken = ({ name, keyUri }: NewIssuerRequest): Problem =>
-  new Problem('state.exists', `The name ${name} or the key ${keyUri} is that of another issuer.`)
+  exists(`The name ${name} or the key ${keyUri} is that of another issuer.`)
+
+/** Whoever goes on with what another has begun, or whose answer was lost, wants the request and no other. */
+const requestedAlready = (name: string): string =>
+  `The issuer ${name} is requested already, and its key waits for a certificate: "chancery issuer csr ${name}" prints its request again.`
+
+const exists = (detail: string): Problem => new Problem('state.exists', detail)

@@ -209,20 +209,32 @@ t.test('a chain that does not fit is refused, with all that is wrong', async (t)
   t.equal((await importChain(service, fine + root.pem, 'nobody')).json.code, 'issuer.not_found')
   t.notOk((await states(service))['default-2027'], 'and nothing of it was kept')
   t.equal((await importChain(service, fine + root.pem)).status, 201)
+  t.match((await importChain(service, fine + root.pem)).json, {
+    status: 409,
+    code: 'state.exists',
+    detail: /^The issuer default-2027 was imported already, with this very certificate, and is staged\.$/,
+  })
+  t.match((await importChain(service, root.certify(csr) + root.pem)).json, {
+    status: 409,
+    code: 'state.exists',
+    detail: /None is renewed: another one follows it/,
+  })
 })
 
 t.test('a name or a key of another issuer is not taken, and a key that is there is', async (t) => {
   const { service, csr } = await openRequested(t)
   const ask = (body: object) =>
     service.request('POST', '/v1/issuer-requests', { body: { authority: 'default', subject, ...body } })
-  for (const body of [
-    { name: 'default' },
-    { name: 'default-2027' },
-    { name: 'default-2027', key: 'file:keys/second.pem' },
-    { name: 'thief', key: 'file:keys/default.pem' },
-    { name: 'thief', key: 'file:keys/default-2027.pem' },
-  ])
-    t.match((await ask(body)).json, { code: 'state.exists', status: 409 }, JSON.stringify(body))
+  const requested =
+    /^The issuer default-2027 is requested already, .*: "chancery issuer csr default-2027" prints its request again\.$/
+  for (const [body, detail] of [
+    [{ name: 'default' }, /^There is an issuer called default already\.$/],
+    [{ name: 'default-2027' }, requested],
+    [{ name: 'default-2027', key: 'file:keys/second.pem' }, requested],
+    [{ name: 'thief', key: 'file:keys/default.pem' }, /^The key file:keys\/default\.pem is that of another issuer\.$/],
+    [{ name: 'thief', key: 'file:keys/default-2027.pem' }, /^The key file:keys\/default-2027\.pem is that of/],
+  ] as const)
+    t.match((await ask(body)).json, { code: 'state.exists', status: 409, detail }, JSON.stringify(body))
   const keys = join(service.config.dataDir, 'keys')
   await t.rejects(readFile(join(keys, 'second.pem')), { code: 'ENOENT' }, 'no key is made for a name that is taken')
   const away = await ask({ name: 'away', key: 'pkcs11:token=none;object=x?module-path=/nowhere.so' })
