@@ -42,3 +42,20 @@ t.test('a key out of use is tried each time while its issuer is active, and else
   await pass(4)
   t.same(tried['unused']?.slice(11), [104, 105, 107], 'and from the beginning when it fails again')
 })
+
+t.test('a pass ends when each that was tried has answered, and the next waits from then on', async (t) => {
+  let now = 0
+  const tried: number[] = []
+  const probe = async (): Promise<string> => {
+    tried.push(now / 1_000)
+    await Promise.resolve()
+    now += 10_000
+    return 'gone'
+  }
+  const issuers = { all: () => [{ state: 'retiring', issuer: { name: 'slow', fault: 'gone', probe } }] }
+  const recover = openRecovery(issuers as unknown as Issuers, () => now)
+  await recover()
+  t.equal(now, 10_000)
+  for (; now < 13_000; now += 250) await recover()
+  t.same(tried, [0, 11])
+})

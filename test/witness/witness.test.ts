@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { chmod, mkdir, mkdtemp, open as openFile, readFile, rm, rmdir, stat, writeFile } from 'node:fs/promises'
 import { Agent, request } from 'node:http'
 import { connect } from 'node:net'
-import { tmpdir } from 'node:os'
+import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
@@ -12,7 +12,7 @@ import { openCheckpoint, signCheckpoint } from '../../src/roll/checkpoint.ts'
 import { encodeVerifierKey, parseVerifierKey } from '../../src/roll/note.ts'
 import { encodeAddCheckpoint } from '../../src/roll/witness.ts'
 import { openWitnessServer } from '../../src/witness/server.ts'
-import { openWitness } from '../../src/witness/witness.ts'
+import { openWitness, type WitnessService } from '../../src/witness/witness.ts'
 import { bare } from '../helpers/environment.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { quiet } from '../helpers/log.ts'
@@ -142,8 +142,11 @@ t.test('what it does not cosign, each by its status, changes nothing', async (t)
     ['POST', '/', 404],
     ['POST', '/add-checkpoint/', 404],
     ['POST', '/add-checkpoint?x=1', 404],
-  ] as const)
-    t.equal((await fetch(`${url}${path}`, { method })).status, status, `${method} ${path}`)
+  ] as const) {
+    const answer = await fetch(`${url}${path}`, { method })
+    t.equal(answer.status, status, `${method} ${path}`)
+    t.equal(answer.headers.get('allow'), status === 405 ? 'POST' : null)
+  }
   // Not even HTTP.
   const { port } = new URL(url)
   await new Promise<void>((resolve) => {
@@ -316,6 +319,79 @@ t.test('what was in its place when it was killed lasts before any of it counts',
   const again = await open(t, config)
   t.match(await again.add(await roll.ask(10, 10)), { status: 200 })
 })
+
+t.test('a connection is kept for the next checkpoint, unless more of a body was announced than is read', async (t) => {
+  const { port } = await openCounting(t)
+  /** What is answered until the other end closes; it asks for the next when it has an answer. */
+  const talk = async (asked: readonly string[]): Promise<string> => {
+    const socket = connect(port, '127.0.0.1')
+    t.teardown(() => socket.destroy())
+    const waiting = [...asked]
+    let answers = ''
+    const next = (): void => void socket.write(waiting.shift() ?? '\r\n')
+    socket.on('connect', next).on('data', (piece) => {
+      answers += piece
+      next()
+    })
+    await new Promise((resolve) => socket.once('close', resolve))
+    return answers
+  }
+  const head = (length: number): string =>
+    `POST /add-checkpoint HTTP/1.1\r\nHost: x\r\nContent-Length: ${length}\r\n\r\n`
+  const whole = (length: number): string => head(length) + 'a'.repeat(length)
+  const answers = await talk([whole(3), whole(65_536), head(1_000_000) + 'a'.repeat(65_537)])
+  t.same(answers.match(/(?<=^HTTP\/1\.1 )\d+/gm), ['200', '200', '413'], 'to the octet')
+  t.same(answers.match(/^(3|65536|at most 65536 octets)$/gm), ['3', '65536', 'at most 65536 octets'])
+})
+
+t.test('a connection that nobody asks anything on does not keep it from ending', async (t) => {
+  const { url, port, close } = await openCounting(t)
+  const socket = connect(port, '127.0.0.1')
+  t.teardown(() => socket.destroy())
+  const ended = new Promise((resolve) => socket.once('close', resolve))
+  socket.write(`POST /add-checkpoint HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc`)
+  await new Promise((resolve) => socket.once('data', resolve))
+  await close()
+  await ended
+  await t.rejects(fetch(url))
+})
+
+t.test('no more connections are held than there is room for', async (t) => {
+  const { port } = await openCounting(t)
+  const call = async () => {
+    const socket = connect(port, '127.0.0.1')
+    t.teardown(() => socket.destroy())
+    const told = new Promise<string>((resolve) =>
+      socket.once('data', (piece) => resolve(String(piece))).on('close', () => resolve('closed')),
+    )
+    socket.on('error', () => {}).write('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+    return { socket, answer: await told }
+  }
+  const held = await Promise.all(Array.from({ length: 256 }, call))
+  t.ok(held.every(({ answer }) => answer.startsWith('HTTP/1.1 404 ')))
+  t.equal((await call()).answer, 'closed')
+})
+
+const hasIpv6 = Object.values(networkInterfaces()).some((all) => all?.some(({ address }) => address === '::1'))
+t.test('at an IPv6 address it is reached by the URL that it tells', { skip: !hasIpv6 }, async (t) => {
+  const { url } = await openCounting(t, '::1')
+  t.match(url, /^http:\/\/\[::1\]:\d+$/)
+  t.equal((await fetch(`${url}/add-checkpoint`, { method: 'POST', body: 'abc' })).status, 200)
+})
+
+t.test('a port that another one has is told, and ends the start', async (t) => {
+  const { port } = await openCounting(t)
+  const listen = { host: '127.0.0.1', port }
+  await t.rejects(openWitnessServer({ witness: counting, listen, log: quiet }), { code: 'EADDRINUSE' })
+})
+
+/** Answers how many octets it was asked with. */
+const counting: WitnessService = { add: async ({ length }) => ({ status: 200, body: `${length}\n` }) }
+const openCounting = async (t: Test, host = '127.0.0.1') => {
+  const { url, close } = await openWitnessServer({ witness: counting, listen: { host, port: 0 }, log: quiet })
+  t.teardown(close)
+  return { url, port: Number(new URL(url).port), close }
+}
 
 t.test('who is answered while it ends does not keep it', async (t) => {
   const held = Promise.withResolvers<void>()
