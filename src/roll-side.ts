@@ -36,10 +36,12 @@ import { signatureAlgorithm } from './x509/algorithms.ts'
 /** The last checkpoint as it is kept outside of the database. Throws `WrongRecords` where it cannot be read. */
 export const readAnchor = async ({ roll: { anchor } }: Pick<Config, 'roll'>): Promise<Checkpoint | undefined> => {
   if (anchor === undefined) return undefined
-  return readAnchorFile(anchor).catch(({ code, message }: NodeJS.ErrnoException) => {
+  return readAnchorFile(anchor).catch((error: Error) => {
+    // Of a folder, for example, it is the cause that has it.
+    const { code } = (error.cause ?? error) as NodeJS.ErrnoException
     throw new WrongRecords(
       code === undefined
-        ? message
+        ? error.message
         : `The anchor ${anchor} cannot be read (${code}): let the account that the service runs as read and write it, or name the right file by CHANCERY_ROLL_ANCHOR.`,
     )
   })
