@@ -18,6 +18,8 @@ import { openService, type Service } from '../src/service.ts'
 import { sha256 } from '../src/sha256.ts'
 import { openDatabase } from '../src/store/database.ts'
 import { openTurnedDown } from '../src/store/turned-down.ts'
+import { parsePem } from '../src/x509/pem.ts'
+import { named, openTestRoot } from './helpers/ceremony.ts'
 import { quiet } from './helpers/log.ts'
 import { openReplica, type Replica, type ReplicaOptions } from './helpers/replica.ts'
 import { csrFor } from './http/people.ts'
@@ -364,6 +366,91 @@ t.test('so is a certificate that was issued, or made, while both clocks were day
   why = undefined
   await renew()
   t.same([installed, holds()], [[true, true, false], true], 'until the first that is signed')
+})
+
+t.test('a start asks a key that is away to come back, and waits for nothing else', async (t) => {
+  const { stores, service } = await openReplicaService(t)
+  const told: unknown[] = []
+  const tell = ({ event }: { readonly event?: unknown }) => void told.push(event)
+  const log = { ...quiet, info: tell, warn: tell }
+  let why: Error | undefined
+  let asked = 0
+  const issuance: Issuance = {
+    ...service.issuance,
+    issue: (...asks) => (why ? Promise.reject(why) : service.issuance.issue(...asks)),
+  }
+  const open = (fault: Error) => {
+    why = fault
+    asked = 0
+    return openOwnCertificate({ ...stores, log }, issuance, async () => {
+      asked += 1
+      why = undefined
+    })
+  }
+  t.match((await open(new Problem('key.unavailable', 'away'))).current(), { standIn: false })
+  t.equal(asked, 1)
+  t.same(told, [])
+  const own = await open(new Problem('db.unavailable', 'away'))
+  t.match(own.current(), { standIn: true })
+  t.equal(asked, 0)
+  t.same(told, ['own-certificate.missing'])
+
+  const ours = new Error('a fault of ours')
+  await t.rejects(open(ours), ours)
+  const install = () => Promise.reject(new Error('no place for it'))
+  await t.rejects(own.renew(install), ours, 'which is told at a renewal as well')
+  why = undefined
+  await t.rejects(own.renew(install), { message: 'no place for it' }, 'as is what keeps one from being used')
+  why = new Problem('db.unavailable', 'away')
+  const next = await openOwnCertificate({ ...stores, log }, issuance, async () => {})
+  why = undefined
+  await next.renew(async () => {})
+  t.same(told.slice(1), ['own-certificate.missing', 'own-certificate.renewed'])
+})
+
+t.test('an HTTPS certificate holds at both ends of its time, and no millisecond longer', async (t) => {
+  const { stores, service } = await openReplicaService(t)
+  let [now, isAway] = [new Date(), false]
+  const told: unknown[] = []
+  const tell = ({ event }: { readonly event?: unknown }) => void told.push(event)
+  const issuance: Issuance = {
+    ...service.issuance,
+    issue: (...asked) =>
+      isAway ? Promise.reject(new Problem('key.unavailable', 'away')) : service.issuance.issue(...asked),
+  }
+  const log = { ...quiet, info: tell, warn: tell }
+  const clocks = { clock: () => now, dbClock: { ...stores.dbClock, now: () => now }, log }
+  const holds = async (end: 'notBefore' | 'notAfter', ms: number): Promise<boolean> => {
+    now = new Date()
+    isAway = false
+    const own = await openOwnCertificate({ ...stores, ...clocks }, issuance, async () => {})
+    now = new Date(own.current()[end].getTime() + ms)
+    isAway = true
+    await own.renew(async () => {}).catch(() => {})
+    return !own.current().standIn
+  }
+  t.equal(await holds('notBefore', 0), true)
+  t.equal(await holds('notBefore', -1), false)
+  t.equal(await holds('notAfter', 0), true)
+  t.equal(await holds('notAfter', 1), false)
+  t.same(told, ['own-certificate.missing', 'own-certificate.missing'], 'no stand-in is a renewal')
+})
+
+t.test('the anchor of an HTTPS certificate is the root above the issuer that has signed it', async (t) => {
+  const { stores, service, config } = await openReplicaService(t, { env: { CHANCERY_STAGING_TIME: '0s' } })
+  const headers = { authorization: `Bearer ${(await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()}` }
+  const call = async (method: 'POST' | 'PUT', url: string, payload: object) => {
+    const answer = await service.app.inject({ method, url, headers, payload })
+    t.equal(answer.statusCode < 300, true, answer.body)
+    return answer.json()
+  }
+  const root = openTestRoot('Next Root')
+  const name = 'default-next'
+  const { csr } = await call('POST', '/v1/issuer-requests', { name, authority: 'default', subject: named('Next') })
+  await call('PUT', `/v1/issuers/${name}`, { chain: root.certify(csr) + root.pem })
+  await call('POST', `/v1/issuers/${name}/moves`, { move: 'activate' })
+  const own = await openOwnCertificate(stores, service.issuance, async () => {})
+  t.same(own.current().anchor, parsePem(root.pem, 'CERTIFICATE'))
 })
 
 t.test('a start in the last hours of its issuer has an HTTPS certificate for what is left of them', async (t) => {
