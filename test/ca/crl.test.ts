@@ -144,8 +144,12 @@ t.test('an entry of thousands is in its place on the list, piece by piece', asyn
     return serial
   }
   const revokedAt = new Date('2026-11-28T00:00:00Z')
+  let turns = 0
   const { publisher, made, published, failures } = open({
     successions: 3,
+    nextTurn: async () => {
+      turns += 1
+    },
     store: { revoked: async () => [{ shard: 0, count, at: (i) => ({ serial: serialOf(i), revokedAt }) }] },
   })
   await publisher.run()
@@ -157,6 +161,7 @@ t.test('an entry of thousands is in its place on the list, piece by piece', asyn
   )
   t.equal(made[0]?.[0]?.revoked, count)
   t.equal(list?.number, 3n * 2n ** 48n + 1n, 'and its number is beyond those of rolls that were given up')
+  t.equal(turns, 5, 'others have their turn after each piece, the list and its signature')
 })
 
 t.test('many lists are made a few at a time, fewer where they are long', async (t) => {
@@ -249,6 +254,25 @@ t.test('nothing is told of lists that are not signed, or not in their places', a
   await unplaced.publisher.run()
   t.same(unplaced.failures, ['default: the database is away'])
   t.same(unplaced.published, [])
+})
+
+t.test('a list whose signature does not hold is not published, and nothing more is asked of its key', async (t) => {
+  let distrusts = 0
+  const issuer = Object.create(placed.issuer, {
+    shards: { value: 1 },
+    sign: { value: (tbs: Buffer) => placed.issuer.sign(Buffer.concat([tbs, Buffer.of(0)])) },
+    distrust: {
+      value: () => {
+        distrusts += 1
+      },
+    },
+  })
+  const { publisher, made, published, failures } = open({ issuers: { all: () => [{ ...placed, issuer }] } })
+  await publisher.run()
+  t.equal(made.flat().length, 1)
+  t.same(failures, ['default: the signature of list 1 of default/0 does not verify'])
+  t.same(published, [])
+  t.equal(distrusts, 1)
 })
 
 t.test('a clock that goes wrong while the records are read makes no list', async (t) => {

@@ -1,9 +1,10 @@
-/** How many requests of one principal may wait for people, and which of them count. */
+/** How many requests of one principal may wait for people, which of them count, and which there is something to do about. */
 import { createHash, randomUUID } from 'node:crypto'
 
 import pg from 'pg'
 import t from 'tap'
 
+import type { ApprovalRequest } from '../../src/ca/approvals.ts'
 import { canonicalJson } from '../../src/canonical.ts'
 import { openTestService } from '../helpers/service.ts'
 import { holdTurn } from '../helpers/turn.ts'
@@ -17,7 +18,7 @@ await holdTurn(t, stores.db, 'approvals')
 await wantApprovals(service, 'payments', { required: 1 })
 const { requester } = await employApprovers(service, ['payments'])
 const { plan: decided, id: first } = (await openDesk(service).ask(requester, 'payments')).json
-for (const name of ['aa', 'mm', 'zz']) await service.request('POST', '/v1/principals', { body: { name } })
+for (const name of ['aa', 'due', 'mm', 'zz']) await service.request('POST', '/v1/principals', { body: { name } })
 const owner = new pg.Client({ connectionString: service.database.ownerUrl })
 await owner.connect()
 t.teardown(() => owner.end())
@@ -33,7 +34,9 @@ const fill = async (principal: string, count: number, state: string, times = 'ex
     [principal, count, first],
   )
   const set = `update approval_standings set state = $2, ${times} where request = any ($1::uuid[])`
-  await owner.query(set, [rows.map(({ id }) => id), state])
+  const ids = rows.map(({ id }) => id)
+  await owner.query(set, [ids, state])
+  return ids
 }
 
 const ask = async (principal: string, key: string = randomUUID()) => {
@@ -48,6 +51,66 @@ const ask = async (principal: string, key: string = randomUUID()) => {
   return request
 }
 const tooMany = { code: 'approval.too_many', kind: { retryable: true } }
+
+t.test('how many wait, for people or to be issued, and since when the oldest does', async (t) => {
+  const { createdAt: oldest } = (await store.read(first)) as ApprovalRequest
+  t.same(await store.figures(), { pending: 1, approved: 0, oldest })
+  const [next, last] = [await ask('due'), await ask('due')]
+  const stand = (id: string, state: string) =>
+    owner.query('update approval_standings set state = $2 where request = $1', [id, state])
+  t.same(await store.figures(), { pending: 3, approved: 0, oldest })
+  await stand(first, 'approved')
+  t.same(await store.figures(), { pending: 2, approved: 1, oldest })
+  await stand(first, 'rejected')
+  t.same(await store.figures(), { pending: 2, approved: 0, oldest: next.createdAt })
+  for (const { id } of [next, last]) await stand(id, 'approved')
+  t.same(await store.figures(), { pending: 0, approved: 2, oldest: next.createdAt })
+  await stand(first, 'pending')
+  t.same(await store.figures(), { pending: 1, approved: 2, oldest })
+  for (const id of [first, next.id, last.id]) await stand(id, 'expired')
+  t.same(await store.figures(), { pending: 0, approved: 0, oldest: null })
+})
+
+// Before the others: what else is in the records by then is not due.
+t.test(
+  'what is open and has waited longest is due first, a hundred at a time, and nothing that has ended',
+  async (t) => {
+    const ago = (minutes: number): string => `look_at = now() - interval '${minutes} minutes'`
+    const one = async (state: string, times: string): Promise<string> =>
+      (await fill('due', 1, state, times))[0] as string
+    for (const state of ['issued', 'rejected', 'withdrawn', 'expired', 'failed'])
+      await fill('due', 1, state, `ended_at = now(), ${ago(600)}`)
+    for (const state of ['pending', 'approved']) await one(state, ago(-1))
+    await one('pending', ago(-3))
+    const recent = await one('pending', ago(1))
+    const oldest = await one('approved', ago(300))
+    const lost = await one('pending', ago(200))
+    const over = await one('approved', ago(100))
+    await owner.query('alter table approval_requests disable trigger user')
+    await owner.query('update approval_requests set ask = null, idempotency_key = null where id = $1', [lost])
+    await owner.query(
+      `update approval_requests set created_at = created_at - interval '2 days', expires_at = now() - interval '1 second' where id = $1`,
+      [over],
+    )
+    await owner.query('alter table approval_requests enable trigger user')
+    // The clock that said when was ahead.
+    const ahead = await one('approved', ago(-3))
+    const told = { isApproved: false, isLost: false, isDue: false }
+    const due = [
+      { ...told, id: oldest, isApproved: true },
+      { ...told, id: lost, isLost: true },
+      { ...told, id: over, isApproved: true, isDue: true },
+      { ...told, id: recent },
+      { ...told, id: ahead, isApproved: true },
+    ]
+    t.same(await store.due(), due)
+    await fill('due', 120, 'pending', ago(50))
+    const many = await store.due()
+    t.equal(many.length, 100)
+    t.same(many.slice(0, 3), due.slice(0, 3))
+    t.notOk(many.some(({ id }) => id === recent || id === ahead))
+  },
+)
 
 t.test('what waits, what is approved and what was withdrawn within the hour counts, up to a hundred', async (t) => {
   await fill('mm', 33, 'pending')
