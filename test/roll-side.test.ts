@@ -8,9 +8,16 @@ import type { Config } from '../src/config.ts'
 import { Problem } from '../src/errors.ts'
 import type { SigningKey } from '../src/keys/signing-key.ts'
 import type { Checkpoint } from '../src/roll/checkpoint.ts'
-import { assertSameRecords, assertWhole, openRollSide, readAnchor, WrongRecords } from '../src/roll-side.ts'
+import {
+  assertSameRecords,
+  assertWhole,
+  openRollForTheFirstTime,
+  openRollSide,
+  readAnchor,
+  WrongRecords,
+} from '../src/roll-side.ts'
 import { type Database, openDatabase } from '../src/store/database.ts'
-import { readDatabaseId } from '../src/store/roll-opening.ts'
+import { readDatabaseId, readStanding } from '../src/store/roll-opening.ts'
 import { openTestDatabase } from './helpers/database.ts'
 import { openFullDisk } from './helpers/full-disk.ts'
 import { quiet } from './helpers/log.ts'
@@ -34,7 +41,9 @@ const write = (database: string | null = null) =>
 t.test('an anchor that cannot be read is told, and how to mend it; none is none', async (t) => {
   t.equal(await readAnchor(anchored()), undefined)
   t.equal(await readAnchor(anchored('not there yet')), undefined)
-  await (await openRollSide({ ...stores, config: anchored() }, keys)).close()
+  const { checkpoints, close } = await openRollSide({ ...stores, config: anchored() }, keys)
+  t.match(await checkpoints.newest(), { size: (await stores.roll.head()).size })
+  await close()
   await writeFile(join(folder, 'damaged'), 'x'.repeat(1_024))
   await t.rejects(readAnchor(anchored('damaged')), { message: /^\S+ is damaged: nothing in it is whole\./ })
   await symlink('loop', join(folder, 'loop'))
@@ -72,12 +81,22 @@ for (const [what, sign] of [
   ['hangs', () => new Promise<never>(() => {})],
 ] as const)
   t.test(`a key of the roll that ${what} keeps nothing from being closed`, async (t) => {
-    const open = async (uri: string): Promise<SigningKey> => ({ ...(await keys.open(uri)), sign })
-    const { close } = await openRollSide({ ...stores, config: anchored(what) }, { open })
-    const before = (await readAnchor(anchored(what)))?.size
+    let [isBroken, asked] = [false, 0]
+    const open = async (uri: string): Promise<SigningKey> => {
+      const key = await keys.open(uri)
+      const broken = () => {
+        asked += 1
+        return sign()
+      }
+      return { ...key, sign: (...asks) => (isBroken ? broken() : key.sign(...asks)) }
+    }
+    const { checkpoints, close } = await openRollSide({ ...stores, config: anchored(what) }, { open })
+    const { size } = await checkpoints.newest()
     await write()
+    isBroken = true
     await close()
-    t.equal((await readAnchor(anchored(what)))?.size, before)
+    t.not(asked, 0)
+    t.equal((await readAnchor(anchored(what)))?.size, size + 1, 'and what was written last is seen all the same')
   })
 
 t.test('records are told apart by the name of their roll, from what was seen and what is set', async (t) => {
@@ -140,4 +159,25 @@ t.test('records are where they were, elsewhere on the server, or on another one'
       : stores.db.query(statement as never, ...(values as never[]))
   const silent = { ...stores.db, query } as Database
   await t.rejects(told(silent), { message: `${moved} one that does not tell its number: ${adopt}` })
+})
+
+t.test('what a start adds to a roll is said once, and of what there is', async (t) => {
+  const start = async () => {
+    const { size } = await stores.roll.head()
+    await openRollForTheFirstTime(stores, keys)
+    return (await stores.roll.head()).size - size
+  }
+  const found = (await readDatabaseId(stores.db)) as string
+  for (const database of [found, null]) {
+    await write(database)
+    t.equal(await start(), 0)
+    t.equal((await readStanding(stores.db)).database, database)
+  }
+  // Of a version that knew of servers alone.
+  await write(found.split('/')[0])
+  t.equal(await start(), 1)
+  t.equal((await readStanding(stores.db)).database, found)
+  t.equal(await start(), 0)
+  const named = await openReplica(t, { env: { CHANCERY_NAMES: 'ca.example.com,10.0.0.1' } })
+  t.equal((await readStanding(named.stores.db)).opened?.origin, 'ca.example.com/roll')
 })
