@@ -62,6 +62,34 @@ t.test('no more are looked at at a time than that, and none is left behind', asy
   t.equal(count, 50)
 })
 
+t.test('without lanes all places are there from the start, and with them one at least', async (t) => {
+  const { promise, resolve } = gate()
+  const looks: string[] = []
+  const { queue } = open(async (key) => {
+    looks.push(key)
+    await promise
+    return { kind: 'end' }
+  }, 3)
+  for (const key of ['a', 'b', 'c', 'd']) queue.add(key)
+  await turns()
+  t.same(looks, ['a', 'b', 'c'])
+  resolve()
+  for (const concurrency of [1, 2, 3]) {
+    const seen: string[] = []
+    const laned = open(
+      async (key) => {
+        seen.push(key)
+        return { kind: 'end' }
+      },
+      concurrency,
+      { laneOf: (key) => key.slice(0, 1) },
+    )
+    for (const key of ['a', 'b', 'a2']) laned.queue.add(key)
+    for (let i = 0; i < 10; i += 1) await turns()
+    t.same(seen.sort(), ['a', 'a2', 'b'])
+  }
+})
+
 t.test('after a setback it comes later, after another one later still; an end begins anew', async (t) => {
   const at: number[] = []
   const waited: number[] = []
@@ -120,8 +148,10 @@ t.test('what is looked at again though nothing is wrong was not put off, nor was
 
 t.test('closed, it takes nothing more and waits for what is under way', async (t) => {
   const { promise, resolve } = gate()
+  const looks: string[] = []
   let ended = false
-  const { queue } = open(async () => {
+  const { queue } = open(async (key) => {
+    looks.push(key)
     await promise
     ended = true
     return { kind: 'retry' }
@@ -135,6 +165,53 @@ t.test('closed, it takes nothing more and waits for what is under way', async (t
   await closing
   t.ok(ended)
   t.equal(queue.putOff, 0)
+  queue.add('c')
+  await turns()
+  t.same(looks, ['a'])
+})
+
+t.test('how long it has waited is told in seconds, and a fault may say when it is tried again', async (t) => {
+  let now = 10_000
+  const waited: number[] = []
+  const queue = openQueue<string>({
+    ...{ concurrency: 1, random: () => 0, now: () => now, firstMs: 3_600_000, mostMs: 3_600_000 },
+    look: async (_, seconds) => {
+      waited.push(seconds)
+      throw new Error('away')
+    },
+    failed: () => (waited.length === 3 ? 60 : undefined),
+  })
+  t.teardown(() => queue.close())
+  const look = async (why: Why): Promise<readonly number[]> => {
+    queue.add('a', why)
+    await turns()
+    now += 2_500
+    return [...waited]
+  }
+  t.same(await look('changed'), [0])
+  t.same(await look('awaited'), [0, 2.5])
+  t.same(await look('awaited'), [0, 2.5, 5])
+  t.same(await look('awaited'), [0, 2.5, 5], 'no sooner than it has said')
+})
+
+t.test('what waits for its turn is not put off as well', async (t) => {
+  const looks: string[] = []
+  const { promise, resolve } = gate()
+  const last = gate()
+  const { queue } = open(async (key) => {
+    looks.push(key)
+    if (key === 'first') await promise
+    if (key === 'last') last.resolve()
+    return { kind: 'end' }
+  }, 1)
+  queue.add('first')
+  queue.add('next')
+  queue.addAfter('next', 5)
+  resolve()
+  while (!queue.idle) await turns()
+  queue.addAfter('last', 30)
+  await last.promise
+  t.same(looks, ['first', 'next', 'last'])
 })
 
 t.test('who hangs has a quarter of the places, and the turn goes from lane to lane', async (t) => {
@@ -289,10 +366,11 @@ t.test(
   async (t) => {
     let looks = 0
     let current = gate()
+    let looked: Looked = { kind: 'retry', after: 3_600 }
     const { queue } = open(async () => {
       looks += 1
       await current.promise
-      return { kind: 'retry', after: 3_600 }
+      return looked
     })
     const lookWhileNamed = async (...whys: readonly Why[]): Promise<number> => {
       looks = 0
@@ -307,6 +385,9 @@ t.test(
     t.equal(await lookWhileNamed('resync'), 1)
     t.equal(await lookWhileNamed('awaited'), 1)
     t.equal(await lookWhileNamed('awaited', 'changed', 'awaited'), 2)
+    looked = { kind: 'end' }
+    t.equal(await lookWhileNamed('resync'), 1)
+    t.equal(await lookWhileNamed('awaited'), 2, 'what it waits for may have come too late for the look')
   },
 )
 
