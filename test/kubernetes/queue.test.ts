@@ -149,23 +149,43 @@ t.test('what is looked at again though nothing is wrong was not put off, nor was
 t.test('closed, it takes nothing more and waits for what is under way', async (t) => {
   const { promise, resolve } = gate()
   const looks: string[] = []
-  let ended = false
-  const { queue } = open(async (key) => {
-    looks.push(key)
-    await promise
-    ended = true
-    return { kind: 'retry' }
-  })
+  const { queue } = open(
+    async (key) => {
+      looks.push(key)
+      if (key === 'a') await promise
+      return { kind: 'retry' }
+    },
+    2,
+    { firstMs: 3_600_000, mostMs: 3_600_000 },
+  )
+  queue.add('before')
   queue.add('a')
   await turns()
-  const closing = queue.close()
+  t.equal(queue.putOff, 1)
+  let isClosed = false
+  const closing = queue.close().then(() => {
+    isClosed = true
+  })
   queue.add('b')
   t.equal(queue.depth, 0)
+  await turns()
+  t.equal(isClosed, false)
   resolve()
   await closing
-  t.ok(ended)
   t.equal(queue.putOff, 0)
   queue.add('c')
+  await turns()
+  t.same(looks, ['before', 'a'])
+})
+
+t.test('what is only to be checked again is looked at as soon as what it waits for is there', async (t) => {
+  const looks: string[] = []
+  const { queue } = open(async (key) => {
+    looks.push(key)
+    return { kind: 'end' }
+  })
+  queue.addAfter('a', 3_600_000)
+  queue.add('a', 'awaited')
   await turns()
   t.same(looks, ['a'])
 })
