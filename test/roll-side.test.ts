@@ -81,14 +81,18 @@ for (const [what, sign] of [
   ['hangs', () => new Promise<never>(() => {})],
 ] as const)
   t.test(`a key of the roll that ${what} keeps nothing from being closed`, async (t) => {
-    let [isBroken, asked] = [false, 0]
+    let [isBroken, asked, closed] = [false, 0, 0]
     const open = async (uri: string): Promise<SigningKey> => {
       const key = await keys.open(uri)
       const broken = () => {
         asked += 1
         return sign()
       }
-      return { ...key, sign: (...asks) => (isBroken ? broken() : key.sign(...asks)) }
+      const end = async () => {
+        closed += 1
+        await key.close()
+      }
+      return { ...key, sign: (...asks) => (isBroken ? broken() : key.sign(...asks)), close: end }
     }
     const { checkpoints, close } = await openRollSide({ ...stores, config: anchored(what) }, { open })
     const { size } = await checkpoints.newest()
@@ -96,6 +100,7 @@ for (const [what, sign] of [
     isBroken = true
     await close()
     t.not(asked, 0)
+    t.equal(closed, 1)
     t.equal((await readAnchor(anchored(what)))?.size, size + 1, 'and what was written last is seen all the same')
   })
 
