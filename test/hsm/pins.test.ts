@@ -39,7 +39,8 @@ const openPlace = async (t: Test) => {
   const issue = async (): Promise<number> =>
     (await service.request('POST', '/v1/certificates', { body: { csr: csrFor('a.example.com'), profile: 'server' } }))
       .status
-  const until = async (isSo: () => Promise<boolean>, ms = 10_000): Promise<boolean> => {
+  // As patient as it takes where other tests want the processors too.
+  const until = async (isSo: () => Promise<boolean>, ms = 60_000): Promise<boolean> => {
     for (const end = performance.now() + ms; performance.now() < end; await sleep(50)) if (await isSo()) return true
     return false
   }
