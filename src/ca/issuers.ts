@@ -132,15 +132,12 @@ const viewOf = (placed: readonly Placed[]): View => {
   const active = new Map<string, Issuer[]>()
   for (const { issuer, state } of placed)
     if (state === 'active') active.set(issuer.authority, [...(active.get(issuer.authority) ?? []), issuer])
-  for (const issuers of active.values()) issuers.sort((a, b) => rank(a) - rank(b))
+  for (const issuers of active.values()) issuers.sort(byRank)
   return {
     inUse: placed.filter(({ state }) => state !== 'retired'),
     keys: new Set(placed.map(({ issuer }) => issuer.bounds.keySha256)),
     active: (authority, keyType, now) => {
-      const all = active.get(authority) ?? []
-      const valid = now ? all.filter(({ bounds }) => !hasEnded(bounds.notAfter, now)) : all
-      const issuers = valid.length > 0 ? valid : all
-      const found = issuers.find((issuer) => issuer.keyType === keyType) ?? issuers[0]
+      const found = signerAmong(active.get(authority) ?? [], keyType, now)
       if (found) return found
       throw new Problem('issuer.none_active', `The authority ${JSON.stringify(authority)} has no active issuer.`, {
         retryAfter: 30,
@@ -149,9 +146,26 @@ const viewOf = (placed: readonly Placed[]): View => {
   }
 }
 
+type Ranked = Pick<Issuer, 'keyType'>
+type Signing = Ranked & { readonly bounds: Pick<Issuer['bounds'], 'notAfter'> }
+
+/** First the one that most relying parties understand. */
+export const byRank = (one: Ranked, other: Ranked): number => rank(one) - rank(other)
+
+/** As `Issuers.active`, of those that are active in one authority, by rank. */
+export const signerAmong = <T extends Signing>(
+  all: readonly T[],
+  keyType: KeyAlgorithmId,
+  now?: Date,
+): T | undefined => {
+  const valid = now ? all.filter(({ bounds }) => !hasEnded(bounds.notAfter, now)) : all
+  const issuers = valid.length > 0 ? valid : all
+  return issuers.find((issuer) => issuer.keyType === keyType) ?? issuers[0]
+}
+
 const noKey = (): Promise<never> => Promise.reject(new Error('it has retired'))
 
-const rank = ({ keyType }: Issuer): number => {
+const rank = ({ keyType }: Ranked): number => {
   const place = understood.indexOf(keyType)
   return place < 0 ? understood.length : place
 }

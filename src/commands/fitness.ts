@@ -6,6 +6,8 @@ import { join } from 'node:path'
 import { readAnchorFile } from '../anchor.ts'
 import { waysUp } from '../ca/bundle.ts'
 import { linksOf, revokedBy } from '../ca/crl-import.ts'
+import type { IssuerRow } from '../ca/issuer.ts'
+import { byRank, signerAmong } from '../ca/issuers.ts'
 import { assertNameConstraints } from '../ca/name-constraints.ts'
 import { own } from '../ca/own.ts'
 import { type Config, isLoopback } from '../config.ts'
@@ -21,6 +23,7 @@ import { countHoldingReported } from '../store/revocations.ts'
 import { readStanding } from '../store/roll-opening.ts'
 import { databaseFaults } from '../store/safety.ts'
 import { parseAnchor, parseCertificate, type TbsFacts } from '../x509/certificate.ts'
+import { parsePublicKey } from '../x509/keys.ts'
 import type { Name } from '../x509/names.ts'
 
 /** What production refuses to start with: each a clause without its full stop. Reads only. */
@@ -57,7 +60,7 @@ export const unwise = async (
       ? ['CHANCERY_ROLL_ANCHOR is none, so that only a witness tells an older database from the right one: name a file']
       : []),
     ...(await standing(db, now)),
-    ...(await refusedOwnNames(db, names)),
+    ...(await refusedOwnNames(db, names, now)),
     ...(await revokedAbove(db)),
     ...(await holdingReported(db, now)),
     ...(allowSoftware ? await inFiles(db) : []),
@@ -126,16 +129,25 @@ const standing = async (db: Database, now: Date): Promise<readonly string[]> => 
 }
 
 /** An issuer may be kept from the names of the service that it signs for, and signs for others all the same. */
-const refusedOwnNames = async (db: Database, names: Config['names']): Promise<readonly string[]> => {
-  const signing = (await inUse(db)).filter(({ state, authority }) => state === 'active' && authority === own.authority)
-  return signing.flatMap(({ name: issuer, certificate, chain }) => {
-    const constraining = [certificate, ...chain].map((der) => parseCertificate(der).facts)
-    const refused = names.filter((name) => !isPermitted(name, constraining)).map(({ value }) => value)
-    if (refused.length === 0) return []
-    return [
-      `the name constraints of the issuer ${issuer} refuse ${refused.join(', ')}, which is in CHANCERY_NAMES, so that the API is served under a stand-in: leave out what is not needed, or bring an issuer that may certify it`,
-    ]
-  })
+const refusedOwnNames = async (db: Database, names: Config['names'], now: Date): Promise<readonly string[]> => {
+  const active = (await inUse(db)).filter(({ state, authority }) => state === 'active' && authority === own.authority)
+  const signer = signerAmong(active.map(signingOf).sort(byRank), own.keyType, now)
+  // One way up on which all of them are permitted is enough, as for whatever is issued.
+  const refused = signer?.ways.map((way) => names.filter((name) => !isPermitted(name, way)).map(({ value }) => value))
+  if (!signer || refused?.some((values) => values.length === 0)) return []
+  return [
+    `the name constraints of the issuer ${signer.name} refuse ${refused?.[0]?.join(', ')} of CHANCERY_NAMES, so that the API is served under a stand-in: leave out what is not needed, or bring an issuer that may certify it`,
+  ]
+}
+
+const signingOf = (issuer: IssuerRow) => {
+  const facts = parseAnchor(issuer.certificate)
+  return {
+    name: issuer.name,
+    keyType: parsePublicKey(facts.spki).algorithm.id,
+    bounds: { notAfter: facts.notAfter },
+    ways: waysUp(issuer).map((way) => [facts, ...way.map(parseAnchor)]),
+  }
 }
 
 const isPermitted = (name: Name, chain: readonly TbsFacts[]): boolean => {

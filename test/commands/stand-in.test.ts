@@ -8,14 +8,18 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { unwise } from '../../src/commands/fitness.ts'
 import { serve } from '../../src/commands/serve.ts'
 import { isProblem } from '../../src/errors.ts'
 import { SigningFault } from '../../src/keys/signing-key.ts'
-import { named, openTestRoot } from '../helpers/ceremony.ts'
+import { openDatabase } from '../../src/store/database.ts'
+import { parsePublicKey } from '../../src/x509/keys.ts'
+import { named, oddRoot, openTestRoot, span } from '../helpers/ceremony.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { chanceryFor, runChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { tamper } from '../helpers/tamper.ts'
 
 t.test('a stand-in that there was no place for is written as soon as there is', async (t) => {
   const before = await openTestService(t)
@@ -78,8 +82,47 @@ t.test(
     }
     t.match(
       (await runChancery(['doctor'], { env: { ...bare, ...records } })).out,
-      / - The name constraints of the issuer narrow refuse localhost, which is in CHANCERY_NAMES, so that the API is served under a stand-in: /,
+      / - The name constraints of the issuer narrow refuse localhost of CHANCERY_NAMES, so that the API is served under a stand-in: /,
     )
+  },
+)
+
+t.test(
+  'constraints on one of its ways up, or of an issuer that signs for other keys, are nothing to tell',
+  async (t) => {
+    const service = await openTestService(t, { CHANCERY_STAGING_TIME: '0s' })
+    const db = openDatabase({ url: service.database.servingUrl, max: 2, log: quiet, applicationName: 'test' })
+    t.teardown(() => db.close())
+    const told = async (): Promise<readonly string[]> =>
+      (await unwise(service.config, db, { open: () => Promise.reject(new Error('away')) }, new Date())).filter((one) =>
+        one.startsWith('the name constraints'),
+      )
+    const nameConstraints = { permitted: [{ kind: 'dns', value: 'inside.example.com' }], excluded: [] } as const
+    const [old, next] = [openTestRoot('Old'), openTestRoot('Next')]
+    const key = parsePublicKey(next.key.spki)
+    const bring = async (name: string, algorithm: string, chainOf: (csr: string) => string): Promise<string> => {
+      const body = { name, authority: 'default', algorithm, subject: named(name) }
+      const { csr } = (await service.request('POST', '/v1/issuer-requests', { body })).json
+      const chain = chainOf(csr)
+      t.equal((await service.request('PUT', `/v1/issuers/${name}`, { body: { chain } })).status, 201)
+      const move = { body: { move: 'activate' } }
+      t.equal((await service.request('POST', `/v1/issuers/${name}/moves`, move)).status, 200)
+      return chain
+    }
+    const crossOf = (csr: string): string =>
+      old.certify(csr, { subject: named('Next'), key, pathLength: 1, nameConstraints, ...span(900) })
+    const through = await bring('crossed', 'ec-p256', (csr) => next.certify(csr) + crossOf(csr) + old.pem)
+    t.match(await told(), [/^the name constraints of the issuer crossed refuse localhost of CHANCERY_NAMES, /])
+
+    const chains = [through, through.slice(0, through.indexOf('-----BEGIN', 1)) + next.pem]
+    t.equal((await service.request('PUT', '/v1/issuers/crossed/chains', { body: { chains } })).status, 200)
+    t.same(await told(), [])
+    await bring('narrow', 'ec-p384', (csr) => old.certify(csr, { nameConstraints }) + old.pem)
+    t.same(await told(), [])
+
+    const ways = 'update issuer_chains set chain = array[$1::bytea] where place = 1'
+    await tamper(service.database, [ways, [oddRoot('Next', next.key.spki)]])
+    t.same(await told(), [], 'below a root that is taken no more, and has been')
   },
 )
 

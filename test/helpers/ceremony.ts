@@ -9,6 +9,7 @@ import { parsePublicKey } from '../../src/x509/keys.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
 import { encodeSubject, type Subject } from '../../src/x509/subject.ts'
 import { encodeCertificate } from '../../src/x509/tbs.ts'
+import { oid, seq } from '../x509/build.ts'
 
 export interface TestRoot {
   readonly key: SigningKey
@@ -55,6 +56,15 @@ export const openTestRoot = (name = 'Test Root', days = 3_650): TestRoot => {
       return seal({ subject: request.subject, key: request.key, pathLength: 0, ...span(365), ...more })
     },
   }
+}
+
+/** As it was taken once, with two spellings of one algorithm, and is taken no more. Nobody looks at its signature. */
+export const oddRoot = (name: string, spki: Buffer): Buffer => {
+  const [signature, key] = [signatureAlgorithm('rsa-sha256'), parsePublicKey(spki)]
+  const issuer = encodeSubject(named(name))
+  const ids = { serial: Buffer.from([0x40]), issuer, subject: issuer, authorityKeyIdentifier: key.keyIdentifier }
+  const tbs = encodeCaTbs({ ...ids, key, signature, ...span(1_000) })
+  return encodeCertificate(tbs, { ...signature, identifier: seq(oid('1.2.840.113549.1.1.11')) }, Buffer.alloc(256))
 }
 
 export const named = (commonName: string): Subject => [
