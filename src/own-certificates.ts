@@ -81,9 +81,12 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
     return makeStandIn(names, newSerial(random), clock())
   }
   let told = ''
-  /** Again where the reason is another: an issuer that has come since may refuse these names. */
+  /**
+   * Again where the reason is another: an issuer that has come since may refuse these names. Not where only its words are, which may
+   * be others at each look: how far apart the clocks are, say.
+   */
   const tellMissing = ({ code, detail, options: { violations = [] } }: Problem): void => {
-    const reason = canonicalJson({ code, detail, violations })
+    const reason = canonicalJson({ code, violations })
     if (reason === told) return
     told = reason
     log.warn(

@@ -408,6 +408,35 @@ t.test('a start asks a key that is away to come back, and waits for nothing else
   t.same(told.slice(1), ['own-certificate.missing', 'own-certificate.renewed'])
 })
 
+t.test('why a stand-in stays is told once, in whatever words it is put at each look', async (t) => {
+  const { stores, service } = await openReplicaService(t)
+  const told: unknown[] = []
+  const log = {
+    ...quiet,
+    warn: ({ event, code }: { event?: unknown; code?: unknown }) => void told.push([event, code]),
+  }
+  let why = new Problem('clock.skewed', 'our clock is 9.0 s ahead')
+  const issuance: Issuance = { ...service.issuance, issue: () => Promise.reject(why) }
+  const own = await openOwnCertificate({ ...stores, log }, issuance, async () => {})
+  const renew = () => own.renew(async () => t.fail('nobody can sign'))
+  for (const seconds of [8.9, 8.8]) {
+    why = new Problem('clock.skewed', `our clock is ${seconds} s ahead`)
+    await renew()
+  }
+  const refused = (value: string) => ({
+    violations: [{ check: 'issuer.nameConstraints', field: '/names', value, reason: 'not permitted' }],
+  })
+  for (const value of ['one.example.com', 'one.example.com', 'two.example.com']) {
+    why = new Problem('key.unavailable', 'away', refused(value))
+    await renew()
+  }
+  t.same(told, [
+    ['own-certificate.missing', 'clock.skewed'],
+    ['own-certificate.missing', 'key.unavailable'],
+    ['own-certificate.missing', 'key.unavailable'],
+  ])
+})
+
 t.test('an HTTPS certificate holds at both ends of its time, and no millisecond longer', async (t) => {
   const { stores, service } = await openReplicaService(t)
   let [now, isAway] = [new Date(), false]
@@ -445,12 +474,21 @@ t.test('the anchor of an HTTPS certificate is the root above the issuer that has
     return answer.json()
   }
   const root = openTestRoot('Next Root')
+  let now = new Date()
+  const before = await openOwnCertificate({ ...stores, clock: () => now }, service.issuance, async () => {})
   const name = 'default-next'
   const { csr } = await call('POST', '/v1/issuer-requests', { name, authority: 'default', subject: named('Next') })
   await call('PUT', `/v1/issuers/${name}`, { chain: root.certify(csr) + root.pem })
   await call('POST', `/v1/issuers/${name}/moves`, { move: 'activate' })
   const own = await openOwnCertificate(stores, service.issuance, async () => {})
-  t.same(own.current().anchor, parsePem(root.pem, 'CERTIFICATE'))
+  const anchor = parsePem(root.pem, 'CERTIFICATE')
+  t.same(own.current().anchor, anchor)
+
+  await before.renew(async () => t.fail('of an issuer that has another one in its place, it goes on for hours'))
+  now = new Date(now.getTime() + 4.1 * 3_600_000)
+  t.ok(now < before.current().renewAt)
+  await before.renew(async () => {})
+  t.same(before.current().anchor, anchor)
 })
 
 t.test('a start in the last hours of its issuer has an HTTPS certificate for what is left of them', async (t) => {
