@@ -33,7 +33,8 @@ export const assertChainFits = async ({ chain, csr, ...world }: ChainInput): Pro
   if (!issuer.facts.spki.equals(request.key.spki)) throw otherKey(links, request.key)
   refuse([
     ...(await wayFaults(links, world)),
-    ...faultsOf([...issuerRules, ...strictRules], { ...issuer, above: links[1], request: request.subject }, world.now),
+    ...strictFaults(links, world.now),
+    ...faultsOf(issuerRules, { ...issuer, request: request.subject }, world.now),
   ])
   refuse(await secondOpinions(links))
 }
@@ -41,14 +42,17 @@ export const assertChainFits = async ({ chain, csr, ...world }: ChainInput): Pro
 export interface WaysInput extends World {
   /** DER of the issuer's certificate, with which each of the chains must begin. */
   readonly issuer: Buffer
+  /** DER of what stands above it now, of which nothing is asked that was not when it came: it is sent along anyway. */
+  readonly above: readonly Buffer[]
   readonly chains: readonly (readonly Buffer[])[]
 }
 
 /** Throws `issuer.chain` with all that does not fit in any of them. */
-export const assertWaysFit = async ({ issuer, chains, ...world }: WaysInput): Promise<void> => {
+export const assertWaysFit = async ({ issuer, above, chains, ...world }: WaysInput): Promise<void> => {
   const ways = chains.map((chain, i) => readLinks(chain, `/chains/${i}`))
   const faults = ways.map(async (links, i) => {
-    if (links[0]?.der.equals(issuer)) return wayFaults(links, world)
+    if (links[0]?.der.equals(issuer))
+      return [...(await wayFaults(links, world)), ...strictFaults(links, world.now, [issuer, ...above])]
     const reason = 'the first certificate is not that of the issuer'
     return [{ check: 'chain.issuer', field: `/chains/${i}/0`, value: '', reason }]
   })
@@ -88,10 +92,16 @@ const wayFaults = async (links: readonly Link[], { now, verify }: World): Promis
   const chain = links.map(({ facts }) => facts)
   return [
     ...links.flatMap((link, place) => faultsOf(linkRules, { ...link, above: links[place + 1], place, chain }, now)),
-    ...links.slice(1, -1).flatMap((link, i) => faultsOf(strictRules, { ...link, above: links[i + 2] }, now)),
     ...(await signatureFaults(links, verify)),
   ]
 }
+
+const strictFaults = (links: readonly Link[], now: Date, known: readonly Buffer[] = []): readonly Violation[] =>
+  links
+    .slice(0, -1)
+    .flatMap((link, place) =>
+      known.some((der) => der.equals(link.der)) ? [] : faultsOf(strictRules, { ...link, above: links[place + 1] }, now),
+    )
 
 /**
  * Where another library than ours reads another certificate: what will stand above thousands is taken only when both read the same.
@@ -175,18 +185,19 @@ const issuerRules: readonly Rule<Asked>[] = [
     reason: 'its key usage does not allow it to sign CRLs',
     holds: ({ facts }) => facts.keyUsage?.includes('cRLSign') === true,
   },
+]
+
+/**
+ * Of whatever stands below a root: RFC 5280 demands them, and who reads it to the letter rejects all that is signed below, as
+ * OpenSSL does by -x509_strict, and Python by default. Both ask a root too, but whoever brings one can seldom have another: it is
+ * trusted everywhere, or is not, before there is an issuer below it.
+ */
+const strictRules: readonly Rule<Below>[] = [
   {
     check: 'chain.keyIdentifier',
     reason: 'it has no subject key identifier',
     holds: ({ facts }) => facts.keyIdentifier !== undefined,
   },
-]
-
-/**
- * Of whatever stands below a root: RFC 5280 demands both, and who reads it to the letter rejects all that is signed below, as
- * OpenSSL does by -x509_strict, and Python by default. Of a root only its name and key are trusted.
- */
-const strictRules: readonly Rule<Below>[] = [
   {
     check: 'chain.constraintsCritical',
     reason:

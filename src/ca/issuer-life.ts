@@ -9,7 +9,7 @@ import { parseCertificate } from '../x509/certificate.ts'
 import type { CheckSignature } from '../x509/csr.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import type { Subject } from '../x509/subject.ts'
-import { type Anchor, type AnchorKind, anchorsOf } from './bundle.ts'
+import { type Anchor, type AnchorKind, anchorsOf, waysUp } from './bundle.ts'
 import type { IssuerRow } from './issuer.ts'
 import { assertChainFits, assertWaysFit } from './issuer-chain.ts'
 import { findPlace, type KeyPlace, type Relocation, relocateKey } from './issuer-key.ts'
@@ -141,6 +141,10 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
     const isRequested = (await store.requests()).some((request) => request.name === name)
     throw isRequested ? uncertified(name) : noIssuer(name)
   }
+  const assertNotImported = async (name: string, certificate: Buffer): Promise<void> => {
+    const there = (await store.issuers()).find((issuer) => issuer.name === name)
+    if (there) throw there.certificate.equals(certificate) ? importedAlready(there) : notRenewed(name)
+  }
   const place = async (name: string): Promise<KeyPlace> => {
     const found = await findPlace(deps, name)
     if (found) return found
@@ -155,8 +159,11 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
       return oneByOne(keyName, () => store.inTurn(keyName, () => makeRequest(deps, ask, by)))
     },
     stage: async (name, [certificate, ...above], by) => {
+      if (!certificate) throw noIssuer(name)
+      // Before what it would be refused for today: what is on record already need not fit again.
+      await assertNotImported(name, certificate)
       const request = (await store.requests()).find((candidate) => candidate.name === name)
-      if (!request || !certificate) throw noIssuer(name)
+      if (!request) throw noIssuer(name)
       await assertChainFits({ chain: [certificate, ...above], csr: request.csr, now: clock(), verify })
       const row = {
         name,
@@ -170,8 +177,8 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
         shards,
       } as const
       if (!(await store.addIssuer(row, by))) {
-        const there = (await store.issuers()).find((issuer) => issuer.name === name)
-        throw there?.certificate.equals(certificate) ? importedAlready(there) : notRenewed(name)
+        await assertNotImported(name, certificate)
+        throw notRenewed(name)
       }
       await issuers.refresh()
       return find(name)
@@ -179,7 +186,7 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
     chain: async (name, chains, by) => {
       const issuer = await find(name)
       if (issuer.state === 'retired') throw retired(name, 'nobody needs a way up from it')
-      await assertWaysFit({ issuer: issuer.certificate, chains, now: clock(), verify })
+      await assertWaysFit({ issuer: issuer.certificate, above: waysUp(issuer).flat(), chains, now: clock(), verify })
       await store.addChains(
         issuer,
         chains.map(([, ...above]) => above),

@@ -190,6 +190,10 @@ t.test(
       [{ between: 'basicConstraints=CA:TRUE' }, 'chain.constraintsCritical /chain/1'],
       [{ issuer: 'authorityKeyIdentifier=none' }, 'chain.authorityKey /chain/0'],
       [{ between: 'authorityKeyIdentifier=none' }, 'chain.authorityKey /chain/1'],
+      [
+        { between: `subjectKeyIdentifier=none\n${sound}`, issuer: 'authorityKeyIdentifier=none' },
+        'chain.keyIdentifier /chain/1',
+      ],
     ] as const)
       t.same(await faults(more), { told: [told], strict: false }, told)
     t.same(await faults({ root: 'basicConstraints=CA:TRUE' }), { told: [], strict: false })

@@ -9,12 +9,16 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import type { Move } from '../../src/ca/issuer-moves.ts'
+import { parseCertificate } from '../../src/x509/certificate.ts'
+import { parseCrl } from '../../src/x509/crl.ts'
 import { parseRequest } from '../../src/x509/csr.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
 import { parsePem } from '../../src/x509/pem.ts'
+import { encodeSubject } from '../../src/x509/subject.ts'
 import { memoryKey, named, openTestRoot, span } from '../helpers/ceremony.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
+import { printable, rdn, seq } from '../x509/build.ts'
 
 const run = promisify(execFile)
 const root = openTestRoot()
@@ -100,6 +104,50 @@ t.test('a new issuer is asked for, certified elsewhere, imported, and takes the 
   t.equal((await issue(service)).json.issuer, 'default')
   t.match(await states(service), { default: 'active', 'default-2027': 'retiring' })
 })
+
+t.test(
+  'an issuer is named to the octet as in its own certificate, whatever type its strings are of there',
+  async (t) => {
+    const { service, csr } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })
+    const asked = parseRequest(parsePem(csr, 'CERTIFICATE REQUEST'))
+    const written = seq(rdn('2.5.4.10', printable('Tests')), rdn('2.5.4.3', printable('Issuing 2027')))
+    t.notSame(written, encodeSubject(asked.subject))
+    // It is asked of openssl, which would take one for the other, and of the octets, as Go does.
+    const issuer = root.certify(csr, { subject: written })
+    t.equal((await importChain(service, issuer + root.pem)).status, 201)
+    t.equal((await move(service, 'default-2027', 'activate')).status, 200)
+    const { certificate, chain } = (await issue(service)).json
+    const { facts } = parseCertificate(parsePem(certificate, 'CERTIFICATE'))
+    t.same(facts.issuer, written)
+    await service.service.publishCrls()
+    const list = Buffer.from(
+      await (await fetch(`${service.publicUrl}${new URL(facts.crlUrls[0] ?? '').pathname}`)).arrayBuffer(),
+    )
+    t.same(parseCrl(list).issuer, written)
+
+    const folder = await mkdtemp(join(tmpdir(), 'chancery-life-'))
+    t.teardown(() => rm(folder, { recursive: true, force: true }))
+    const at = (name: string): string => join(folder, name)
+    const files = { leaf: certificate, issuer: chain.join(''), root: root.pem }
+    for (const [name, text] of Object.entries(files)) await writeFile(at(name), text)
+    await writeFile(at('list'), list)
+    const path = ['-CAfile', at('root'), '-untrusted', at('issuer')]
+    const checked = ['-crl_check', '-CRLfile', at('list'), at('leaf')]
+    t.match((await run('openssl', ['verify', '-x509_strict', ...path, ...checked])).stdout, /leaf: OK/)
+    const url = ['-url', `${service.publicUrl}/ocsp/default-2027`]
+    const told = await run('openssl', [
+      'ocsp',
+      ...url,
+      '-issuer',
+      at('issuer'),
+      '-cert',
+      at('leaf'),
+      '-CAfile',
+      at('root'),
+    ])
+    t.match(told, { stdout: /leaf: good/, stderr: /Response verify OK/ })
+  },
+)
 
 t.test('the bundle holds the old and the new, and says until when each is needed', async (t) => {
   const { service, csr } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })

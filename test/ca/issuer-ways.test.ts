@@ -10,11 +10,14 @@ import { newSerial } from '../../src/ca/serial.ts'
 import { pooledRandom } from '../../src/keys/random.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { parseRequest } from '../../src/x509/csr.ts'
+import { parsePublicKey } from '../../src/x509/keys.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
-import { memoryKey, named, span } from '../helpers/ceremony.ts'
+import { memoryKey, named, openTestRoot, span } from '../helpers/ceremony.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { tamper } from '../helpers/tamper.ts'
 import { csrFor } from '../http/people.ts'
 import { assertTools, run } from '../interop/tools.ts'
+import { oid } from '../x509/build.ts'
 
 await assertTools('openssl')
 
@@ -148,6 +151,45 @@ t.test('a cross-certificate that is revoked takes no issuer away to which anothe
   t.match(await warned(), /has revoked next: halt it/)
   t.equal(await renewal(), 'issuer-ended')
   t.notOk((await anchors()).includes(pem(certificate)), 'but where it is the only one')
+})
+
+t.test('what stands above an issuer already is asked nothing that it was not when it came', async (t) => {
+  const { service: before, verify } = await openBench(t)
+  const [root, between] = [openTestRoot('Root'), openTestRoot('Between')]
+  const csr = await ask(before, 'below')
+  const key = parsePublicKey(between.key.spki)
+  const made = (): Buffer => {
+    const more = { subject: named('Between'), key, pathLength: 1, ...span(900) }
+    return parsePem(root.certify(csr, more), 'CERTIFICATE')
+  }
+  /** Without an authority key identifier, but for something that nobody knows in its place. */
+  const laxly = async (): Promise<Buffer> => {
+    const tbs = Buffer.from(parseCertificate(made()).tbs)
+    tbs.set(oid('2.5.29.99'), tbs.indexOf(oid('2.5.29.35')))
+    return seal(root.key, tbs)
+  }
+  const [old, other] = [await laxly(), await laxly()]
+  const certificate = between.certify(csr)
+  const fault = { status: 422, json: { violations: [{ check: 'chain.authorityKey', field: '/chain/1' }] } }
+  t.match(await put(before, 'below', { chain: certificate + pem(old) + root.pem }), fault)
+  t.equal((await put(before, 'below', { chain: certificate + pem(made()) + root.pem })).status, 201)
+  const chain = [old, parsePem(root.pem, 'CERTIFICATE')]
+  await tamper(before.database, [`update issuers set chain = $1::bytea[] where name = 'below'`, [chain]])
+
+  const service = await openTestService(t, { CHANCERY_STAGING_TIME: '0s' }, before)
+  t.equal((await activate(service, 'below')).status, 200)
+  const leaf = (await issue(service)).json
+  t.same(leaf.chain, [certificate, pem(old)], 'it serves')
+  t.match(await verify(chain[1] as Buffer, leaf.certificate, leaf.chain), /Missing Authority Key Identifier/)
+  const again = await put(service, 'below', { chain: certificate + pem(old) + root.pem })
+  t.match(again.json, { code: 'state.exists', detail: /^The issuer below was imported already, .* and is active\.$/ })
+  const [through, strictly] = [old, made()].map((one) => certificate + pem(one) + root.pem)
+  t.equal((await put(service, 'below/chains', { chains: [through, strictly] })).status, 200, 'a better one beside it')
+  const further = { chains: [strictly, certificate + pem(other) + root.pem] }
+  t.match(await put(service, 'below/chains', further), {
+    status: 422,
+    json: { violations: [{ check: 'chain.authorityKey', field: '/chains/1/1' }] },
+  })
 })
 
 t.test('ways up that do not fit are refused, with their places', async (t) => {
