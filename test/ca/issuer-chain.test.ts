@@ -14,9 +14,9 @@ import { openDer, tags } from '../../src/x509/der.ts'
 import { type PemLabel, parsePem } from '../../src/x509/pem.ts'
 import { openTestRoot } from '../helpers/ceremony.ts'
 import { assertTools, output, run } from '../interop/tools.ts'
-import { commonName, pem, request, seq } from '../x509/build.ts'
+import { commonName, pem, rdn, request, seq, utf8 } from '../x509/build.ts'
 
-await assertTools('openssl', 'cfssl')
+await assertTools('openssl', 'cfssl', 'certtool')
 
 const issuerName = '/CN=issuer/emailAddress=ca@mail.example.com'
 
@@ -222,6 +222,60 @@ t.test(
     await assertChainFits({ chain, csr, now: new Date(), verify: async () => true })
   },
 )
+
+t.test('openssl ca and certtool make what fits, told what docs/ceremonies.md says of them', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-tools-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  const at = (name: string): string => join(folder, name)
+  const attributes = [rdn('2.5.4.3', utf8('issuer')), rdn('2.5.4.7', utf8('Bern')), rdn('2.5.4.10', utf8('Example'))]
+  const csr = request({ subject: seq(...attributes) })
+  const [key, cert] = [at('root.key'), at('root.pem')]
+  const made = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', key, '-out', cert]
+  const ofRoot = ['-subj', '/CN=root', '-days', '90', '-addext', 'keyUsage=critical,keyCertSign,cRLSign']
+  await output('openssl', ['req', '-x509', ...made, ...ofRoot])
+  const policy = 'organizationName=optional\ncommonName=supplied'
+  const settings = `new_certs_dir=${folder}\ndatabase=${at('index')}\nrand_serial=yes\ndefault_md=sha256\npolicy=policy`
+  const extensions = authority('authorityKeyIdentifier=keyid:always')
+  for (const [name, text] of [
+    ['csr', pem(csr)],
+    ['index', ''],
+    [
+      'ca.cnf',
+      `[ca]\ndefault_ca=own\n[own]\n${settings}\nx509_extensions=ext\n[policy]\n${policy}\n[ext]\n${extensions}\n`,
+    ],
+    ['template', 'ca\npath_len = 0\ncert_signing_key\ncrl_signing_key\nexpiration_days = 30\n'],
+  ] as const)
+    await writeFile(at(name), text)
+  const byCa = [
+    'ca',
+    '-batch',
+    '-config',
+    at('ca.cnf'),
+    '-cert',
+    cert,
+    '-keyfile',
+    key,
+    '-days',
+    '30',
+    '-in',
+    at('csr'),
+  ]
+  const signer = ['--load-ca-certificate', cert, '--load-ca-privkey', key, '--template', at('template')]
+  const root = parsePem(await readFile(cert), 'CERTIFICATE')
+  const faults = async (tool: 'openssl' | 'certtool', args: readonly string[]): Promise<readonly string[]> => {
+    await output(tool, args)
+    const chain = [parsePem(await readFile(at('made.pem')), 'CERTIFICATE'), root]
+    return assertChainFits({ chain, csr, now: new Date(), verify: async () => true }).then(
+      () => [],
+      ({ options }: Problem) => (options.violations ?? []).map(({ check, field }) => `${check} ${field}`),
+    )
+  }
+  const out = ['-notext', '-out', at('made.pem')]
+  t.same(await faults('openssl', [...byCa, '-preserveDN', ...out]), [])
+  t.same(await faults('openssl', [...byCa, ...out]), ['chain.subject /chain/0'], 'in the order of its policy')
+  const load = ['--generate-certificate', '--load-request', at('csr'), '--outfile', at('made.pem')]
+  t.same(await faults('certtool', [...load, ...signer]), [])
+})
 
 t.test('an issuer that has the name of its root stands below none', async (t) => {
   const faults = await openBench(t, { root: issuerName })
