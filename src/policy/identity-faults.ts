@@ -25,12 +25,9 @@ export const faultsOfProvider = (
   const sound = soundPartsOfProvider(input)
   for (const [check, find] of senses)
     find(sound, (field, value, reason) => faults.push({ check, field, value: show(value), reason }))
-  if (faults.length > 0) return { faults }
-  const document = input as ProviderDocument
-  const oversize = sizeFault(document)
-  return oversize === undefined
-    ? { document, faults }
-    : { faults: [{ check: 'provider.schema', field: '', value: '', reason: oversize }] }
+  const unfit = shape.length === 0 ? textFault(input) : undefined
+  if (unfit !== undefined) faults.push({ check: 'provider.schema', field: '', value: '', reason: unfit })
+  return faults.length > 0 ? { faults } : { document: input as ProviderDocument, faults }
 }
 
 /** Where it is to have a name that it does not give itself. */
@@ -40,7 +37,7 @@ const misnamed = (input: unknown, name: string | undefined): readonly Violation[
   return [{ check: 'provider.name', field: '/name', value: show(written), reason: `is not ${name}` }]
 }
 
-const sizeFault = (document: ProviderDocument): string | undefined => {
+const textFault = (document: unknown): string | undefined => {
   try {
     const octets = Buffer.byteLength(canonicalJson(document))
     return octets > maxOctets ? `is ${octets} octets of canonical JSON; at most ${maxOctets} are allowed` : undefined

@@ -6,6 +6,7 @@ import {
   type ProviderDocument,
   ProviderDocumentSchema,
 } from './identity-document.ts'
+import { type KindRules, type RuledKind, ruledKinds } from './names.ts'
 import { soundItems, soundMembers, valueAt } from './shape.ts'
 
 type Grant = NonNullable<MappingDocument['grants']>[number]
@@ -13,7 +14,7 @@ type Grant = NonNullable<MappingDocument['grants']>[number]
 export type SoundMapping = Partial<Pick<MappingDocument, 'id' | 'principal'>> &
   Pick<MappingDocument, 'claims'> & {
     readonly grants: readonly {
-      readonly names: NonNullable<Grant['names']>
+      readonly names: Readonly<Partial<Record<RuledKind, Partial<KindRules>>>>
       readonly onBehalfOf?: Grant['onBehalfOf']
     }[]
   }
@@ -30,32 +31,39 @@ export type SoundProvider = Partial<Omit<ProviderDocument, 'keys' | 'mappings'>>
 export const soundPartsOfProvider = (input: unknown): SoundProvider => {
   const keys = valueAt(input, '/keys')
   return {
-    ...(soundMembers(parts, input) as Partial<ProviderDocument>),
+    ...(soundMembers(others, input) as Partial<Omit<ProviderDocument, 'keys' | 'mappings'>>),
     keys: {
-      ...(soundMembers(parts.keys.properties, keys) as Pick<ProviderDocument['keys'], 'ca'>),
-      static: soundItems(parts.keys.properties.static, valueAt(keys, '/static')) as ProviderDocument['keys']['static'],
+      ...(soundMembers({ ca: ofKeys.ca }, keys) as Pick<ProviderDocument['keys'], 'ca'>),
+      static: soundItems(ofKeys.static, valueAt(keys, '/static')) as ProviderDocument['keys']['static'],
     },
     written: isObject(keys) ? Object.keys(keys).filter((key) => keys[key] !== undefined) : undefined,
-    mappings: itemsAt(input, '/mappings', parts.mappings).map(soundMapping),
+    mappings: itemsAt(input, '/mappings', mappings).map(soundMapping),
   }
 }
 
 const soundMapping = (input: unknown): SoundMapping => ({
-  ...soundMembers(mapping, input),
+  ...soundMembers({ id: ofMapping.id, principal: ofMapping.principal }, input),
   claims: soundClaims(valueAt(input, '/claims')),
-  grants: itemsAt(input, '/grants', mapping.grants).map((given) => ({
-    ...soundMembers(grant, given),
-    names: soundMembers(grant.names.properties, valueAt(given, '/names')),
+  grants: itemsAt(input, '/grants', ofMapping.grants).map((given) => ({
+    ...soundMembers({ onBehalfOf: ofGrant.onBehalfOf }, given),
+    names: soundNameRules(valueAt(given, '/names')),
   })),
 })
 
-const soundClaims = (claims: unknown): MappingDocument['claims'] =>
-  isObject(claims)
-    ? (soundMembers(
-        Object.fromEntries(Object.keys(claims).map((name) => [name, ClaimValueSchema])),
-        claims,
-      ) as MappingDocument['claims'])
-    : {}
+const soundNameRules = (names: unknown): SoundMapping['grants'][number]['names'] =>
+  Object.fromEntries(
+    ruledKinds.map((kind) => [
+      kind,
+      soundMembers(ofGrant.names.properties[kind].properties, valueAt(names, `/${kind}`)),
+    ]),
+  )
+
+const soundClaims = (claims: unknown): MappingDocument['claims'] => {
+  if (!isObject(claims)) return {}
+  const names = Object.keys(claims).slice(0, mostClaims)
+  const schemas = Object.fromEntries(names.map((name) => [name, ClaimValueSchema]))
+  return soundMembers(schemas, claims) as MappingDocument['claims']
+}
 
 /** As many as there may be. */
 const itemsAt = (input: unknown, path: string, schema: object): readonly unknown[] => {
@@ -63,6 +71,8 @@ const itemsAt = (input: unknown, path: string, schema: object): readonly unknown
   return Array.isArray(list) ? list.slice(0, Number((schema as { readonly maxItems?: number }).maxItems)) : []
 }
 
-const parts = ProviderDocumentSchema.properties
-const mapping = parts.mappings.items.properties
-const grant = mapping.grants.items.properties
+const { keys: schemaOfKeys, mappings, ...others } = ProviderDocumentSchema.properties
+const ofKeys = schemaOfKeys.properties
+const ofMapping = mappings.items.properties
+const ofGrant = ofMapping.grants.items.properties
+const mostClaims = Number((ofMapping.claims as { readonly maxProperties?: number }).maxProperties)

@@ -62,8 +62,9 @@ export const soundMembers = (
 export const soundItems = (list: object, input: unknown): readonly unknown[] | undefined => {
   if (!Array.isArray(input)) return undefined
   const { items: schema, maxItems } = list as Schema
-  const sound: unknown[] = []
-  input.slice(0, Number(maxItems)).forEach((item, index) => {
+  const given = input.slice(0, Number(maxItems))
+  const sound = new Array<unknown>(given.length)
+  given.forEach((item, index) => {
     if (isSound(schema as Schema, item)) sound[index] = item
   })
   return sound

@@ -175,6 +175,27 @@ t.test('all faults of shape and of sense come at once: one hides no other', asyn
     '/mappings/2/id',
     '/mappings/2/principal',
   ])
+  const part = { dns: { deny: ['*x'] }, uri: { allow: 'x', deny: ['{a}'] } }
+  const parts = faultsOf({
+    ...good,
+    keys: { static: [{ kty: 'RSA' }, 7] },
+    mappings: [{ ...mapping, grants: [{ profiles: ['p'], names: part }] }],
+  })
+  t.same(parts.map((fault) => fault.split(' ', 1)[0]).sort(), [
+    '/keys/static/0',
+    '/keys/static/1',
+    '/mappings/0/grants/0/names/dns/allow',
+    '/mappings/0/grants/0/names/dns/deny/0',
+    '/mappings/0/grants/0/names/uri/allow',
+    '/mappings/0/grants/0/names/uri/deny/0',
+  ])
+  const many = Object.fromEntries(Array.from({ length: 5_000 }, (_, i) => [`c${i}`, 'a*']))
+  t.equal(faultsOf({ ...good, mappings: [{ ...mapping, claims: many }] }).length, 21, 'of as many as there may be')
+  const long = { ...mapping, claims: { sub: Array.from({ length: 65 }, (_, i) => `${i}`.padEnd(1024, 'x')) } }
+  t.match(faultsOf({ ...good, lifetime: '48h', mappings: [long] }), [
+    '/lifetime is more than 24h',
+    /^ is \d+ octets of canonical JSON; at most 65536 are allowed$/,
+  ])
   fc.assert(fc.property(fc.anything(), (input) => faultsOf(input).length > 0))
 })
 
