@@ -258,7 +258,7 @@ const table = {
     form: '`file:…` or `pkcs11:…`',
     standard: 'file:roll/key.pem',
     about:
-      'The key that signs checkpoints, an Ed25519 one; made when it is missing and none is on record. Every replica needs the same.',
+      'The key that signs checkpoints, an Ed25519 one; made when it is missing and none is on record, and by `chancery roll succeed` when it is missing. Every replica needs the same.',
   },
   rollAnchor: {
     env: 'CHANCERY_ROLL_ANCHOR',

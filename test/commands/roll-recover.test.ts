@@ -349,6 +349,34 @@ t.test('what is lost for good is given up: the roll goes on under a new origin t
   t.equal(await sizeNow(), before, 'the records say it once')
 })
 
+t.test(
+  'a lost key of the roll has no successor while nothing else is lost, and one where entries are given up',
+  async (t) => {
+    const yes = async () => true
+    const origin = 'localhost/roll-2'
+    const file = join(config.dataDir, 'roll/key.pem')
+    const lost = await readFile(file)
+    await rm(file)
+    t.teardown(() => writeFile(file, lost))
+    await restore('export')
+    await recover()
+    await t.rejects(runSucceed(config, quiet, origin, yes), {
+      kind: 'usage',
+      message: /Nothing of localhost\/roll is lost/,
+    })
+    await t.rejects(readFile(file), { code: 'ENOENT' })
+    await restore('end')
+    await recover()
+    await runSucceed(config, quiet, origin, yes)
+    t.not((await keyOf(origin)).publicKey.toString(), (await keyOf()).publicKey.toString())
+    await serving(t, async (service) => {
+      t.equal((await issue(service)).length, 1)
+      const { text: note } = await service.request('GET', '/roll/checkpoint')
+      t.match(await openCheckpoint(note, { roll: [await keyOf(origin)] }, verifyEd25519), { origin })
+    })
+  },
+)
+
 t.test('a folder that changes after it was verified is not written from', async (t) => {
   await restore('export')
   const start = await sizeNow()
