@@ -123,7 +123,7 @@ const besides = async (client: Client, { id, principal, role, profiles }: Grant)
     .filter(({ shared }) => shared.length > 0)
     .map(
       ({ id, shared }) =>
-        `Its grant ${id} for ${shared.join(', ')} holds beside it, and what one of them allows is allowed; to take that one back: chancery grant revoke ${id}`,
+        `Its grant ${id} for ${shared.join(', ')} holds beside it: what one of them allows is allowed, within the limits of both; to take that one back: chancery grant revoke ${id}`,
     )
 }
 
