@@ -222,16 +222,19 @@ const outcomeText = ({ name, outcome, from, version }: Outcome): string =>
   })[outcome]
 
 const readCurrent = async ({ client }: Rest, name: string): Promise<Version | undefined> => {
+  const [{ ProfileDocumentSchema }, { shapeFaults }] = await Promise.all([
+    import('../policy/document.ts'),
+    import('../policy/shape.ts'),
+  ])
+  // None has a name that none may have, which is among the faults of its document.
+  if (shapeFaults(ProfileDocumentSchema.properties.name, name).length > 0) return undefined
   try {
     return (await client.call('GET', versionPath(name))).json<Version>()
   } catch (error) {
-    // None has a name that none may have, which is among the faults of its document.
-    if (error instanceof Failure && noSuch.has(error.problemCode)) return undefined
+    if (error instanceof Failure && error.problemCode === 'profile.not_found') return undefined
     throw error
   }
 }
-
-const noSuch: ReadonlySet<string | undefined> = new Set(['profile.not_found', 'request.malformed'])
 
 const versionPath = (name: string, version?: string): string =>
   `/v1/profiles/${segment(name)}${version === undefined ? '' : `/versions/${segment(version)}`}`

@@ -87,17 +87,15 @@ t.test('a profile is applied, shown, compared and listed', async (t) => {
     t.match(run.err, /\/more/)
     t.equal(run.out.includes('+ more: 1'), verb === 'diff', run.out)
   }
-  const unnamed = await chancery([
-    'profile',
-    'diff',
-    await write('unnamed.yaml', stringify({ ...document, name: 'A_b' })),
-  ])
-  t.equal(unnamed.code, exitCodes.refused)
-  t.match(
-    unnamed.err,
-    /profile\.invalid\)\.\n.*\/name A_b: must be 1 to 63/,
-    'of a name that none may have, as apply does',
-  )
+  for (const name of ['A_b', 'a/b', '..', '']) {
+    const unnamed = await chancery(['profile', 'diff', await write('unnamed.yaml', stringify({ ...document, name }))])
+    t.equal(unnamed.code, exitCodes.refused, name)
+    t.match(
+      unnamed.err,
+      /profile\.invalid\)\.\n.*\/name.*: must be 1 to 63/,
+      'of a name that none may have, as apply does',
+    )
+  }
 })
 
 t.test('several profiles are all checked before the first is applied, and each is told of', async (t) => {
