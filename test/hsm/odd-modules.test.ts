@@ -131,6 +131,8 @@ t.test('what is wrong with a PIN is told, where another one would not help', asy
 
 t.test('a module that finds its sessions again only when it starts is started again', async (t) => {
   const signers = await openTestSigners(t, hsm)
+  // So slow that none is begun at the end of the time.
+  await hsm.misbehave('sign-delay=300')
   const key = await signers.keys.open(uri)
   const other = await signers.keys.open(`${uri};type=private`)
   await hsm.misbehave(`init-stale-once=${0xb3}`)
@@ -158,6 +160,26 @@ t.test('what waits behind a signature that hangs is known not to be signed when 
   const asked = [100, 60_000, 60_000].map((withinMs) => key.sign([Buffer.from('x')], withinMs))
   const times = (await Promise.all(asked)).map(([fault]) => (fault as SigningFault).when)
   t.strictSame(times, ['late', 'before', 'before'])
+})
+
+t.test('what is begun and not awaited to its end costs its signer nothing, if its module returns', async (t) => {
+  await hsm.misbehave('sign-delay=5')
+  const signers = await openTestSigners(t, hsm, { CHANCERY_PKCS11_SESSIONS: '1' })
+  const key = await signers.keys.open(uri)
+  await hsm.misbehave('sign-delay=300')
+  const [late] = await key.sign([Buffer.from('x')], 50)
+  t.equal((late as SigningFault).when, 'late')
+  await hsm.misbehave()
+  const [next] = await key.sign([Buffer.from('y')])
+  t.ok(Buffer.isBuffer(next), (next as SigningFault).message)
+})
+
+t.test('what has less time left than a signature takes is not begun', async (t) => {
+  await hsm.misbehave('sign-delay=400')
+  const signers = await openTestSigners(t, hsm, { CHANCERY_PKCS11_SESSIONS: '1' })
+  const key = await signers.keys.open(uri)
+  const [, [left]] = await Promise.all([key.sign([Buffer.from('x')]), key.sign([Buffer.from('y')], 700)])
+  t.equal((left as SigningFault).when, 'before')
 })
 
 t.test('a key that somebody else makes under the same label at the same time is the only one left', async (t) => {

@@ -183,7 +183,7 @@ interface Ready {
  * costs more; on it, until it was seen to be slow.
  */
 const openSigning = (
-  { token, sessions, failed }: TokenKeyDeps,
+  { token, sessions, deadlineMs, failed }: TokenKeyDeps,
   { handle, signing, octets }: Ready,
 ): ((message: Buffer, withinMs: number) => Promise<Buffer | SigningFault>) => {
   const { mechanism, parameter, input, output } = signing
@@ -192,31 +192,50 @@ const openSigning = (
   /** Signatures that no session has begun, since one has. */
   let unbegun = 0
 
+  const done = (session: Handle, start: number): void => {
+    unbegun = 0
+    speed.observe(performance.now() - start)
+    sessions.give(session)
+  }
+  const spoilt = (session: Handle, call: 'C_Sign' | 'C_SignInit', error: unknown): SigningFault => {
+    const { name, remedy } = judgeFailure(error)
+    sessions.discard(session)
+    failed(remedy, name, `${call}: ${name}`)
+    const when = call === 'C_Sign' ? 'unknown' : 'before'
+    return new SigningFault(when, `the token ${token.label} did not sign (${name})`, error)
+  }
+
+  /** Of what waited before, less than the time is gone: its module hangs only where it takes as long as any signature may. */
+  const waitOn = async (session: Handle, signature: Promise<Buffer>, start: number): Promise<void> => {
+    try {
+      if ((await inTime(signature, start + deadlineMs - performance.now())) !== 'late') return done(session, start)
+      sessions.abandon(session)
+      failed('token', 'late', 'C_Sign does not return')
+    } catch (error) {
+      spoilt(session, 'C_Sign', error)
+    }
+  }
+
   const signIn = async (session: Handle, message: Buffer, untilMs: number): Promise<Buffer | SigningFault> => {
-    let touched = false
+    let call: 'C_Sign' | 'C_SignInit' = 'C_SignInit'
     try {
       const data = input(message)
       const start = performance.now()
       token.lib.C_SignInit(session, wanted, handle)
-      touched = true
+      call = 'C_Sign'
       const room = Buffer.alloc(octets)
-      const signature = speed.isQuick()
+      const answer = speed.isQuick()
         ? token.lib.C_Sign(session, data, room)
-        : await inTime(token.lib.C_SignAsync(session, data, room), untilMs - start)
+        : token.lib.C_SignAsync(session, data, room)
+      const signature = Buffer.isBuffer(answer) ? answer : await inTime(answer, untilMs - start)
       if (signature === 'late') {
-        sessions.abandon(session)
-        failed('token', 'late', 'C_Sign does not return')
+        void waitOn(session, answer as Promise<Buffer>, start)
         return new SigningFault('late', `the token ${token.label} did not sign in time`)
       }
-      unbegun = 0
-      speed.observe(performance.now() - start)
-      sessions.give(session)
+      done(session, start)
       return output(signature)
     } catch (error) {
-      const { name, remedy } = judgeFailure(error)
-      sessions.discard(session)
-      failed(remedy, name, `${touched ? 'C_Sign' : 'C_SignInit'}: ${name}`)
-      return new SigningFault(touched ? 'unknown' : 'before', `the token ${token.label} did not sign (${name})`, error)
+      return spoilt(session, call, error)
     }
   }
 
@@ -227,11 +246,12 @@ const openSigning = (
     return new SigningFault('before', message, new TokenFault('token', message, cause))
   }
 
-  const notInTime = (): SigningFault =>
-    new SigningFault('before', `no session of the token ${token.label} was free in time`)
-
   return async (message, withinMs) => {
     const untilMs = performance.now() + withinMs
+    /** What the last try has ended with, where each session ends so. */
+    let inEach: SigningFault | undefined
+    const notInTime = (): SigningFault =>
+      inEach ? lostAll(inEach) : new SigningFault('before', `no session of the token ${token.label} was free in time`)
     for (;;) {
       const session = await sessions.take(untilMs - performance.now()).catch((error: unknown) => {
         const { name, remedy } = judgeFailure(error)
@@ -241,9 +261,9 @@ const openSigning = (
       if (session instanceof SigningFault) return session
       if (session === 'late') return notInTime()
       if (session === 'full') return new SigningFault('before', `too many wait for the token ${token.label}`)
-      // One may come in the turn that ends the time for it, however long that took: nobody waits for its signature any more, and
-      // the module would be blamed for what has not begun.
-      if (performance.now() >= untilMs) {
+      // One may come when less of the time is left than a signature takes here, or none: nobody would wait for it to its end. What
+      // had to wait for little of its time is tried all the same, or a token that was slow once would never be seen to be quick.
+      if (performance.now() + Math.min(speed.usualMs(), withinMs / 2) >= untilMs) {
         sessions.give(session)
         return notInTime()
       }
@@ -253,11 +273,10 @@ const openSigning = (
         outcome instanceof SigningFault && outcome.when === 'before' && judgeFailure(outcome.cause).remedy === 'session'
       if (!isWorthAnother) return outcome
       unbegun += 1
-      const isInEach = unbegun > sessions.most
+      inEach = unbegun > sessions.most ? outcome : undefined
+      if (performance.now() >= untilMs) return inEach ? lostAll(inEach) : outcome
       // Asked without a pause, the module would keep this process from all else.
-      const pauseMs = isInEach ? askAgainMs : 0
-      if (performance.now() + pauseMs >= untilMs) return isInEach ? lostAll(outcome) : outcome
-      if (isInEach) await sleep(pauseMs)
+      if (inEach) await sleep(askAgainMs)
     }
   }
 }
@@ -269,6 +288,7 @@ const openSpeed = () => {
   let quick = false
   return {
     isQuick: (): boolean => quick,
+    usualMs: (): number => meanMs,
     observe: (tookMs: number): void => {
       seen += 1
       meanMs = seen === 1 ? tookMs : Math.min(meanMs, tookMs) * 0.7 + Math.max(meanMs, tookMs) * 0.3
