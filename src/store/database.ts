@@ -90,7 +90,8 @@ export const openDatabase = (options: DatabaseOptions): Database => {
   const { observe = () => {}, answerTimeout = 15_000 } = options
   const how = { prepared, ...(options.patient ? {} : { answerTimeout }) }
   const hasSettings = prepared && !options.patient
-  const onConnect = async (client: pg.ClientBase): Promise<void> => void (await run(client, how, durableCommits))
+  // With pg's own error where it fails, as of connecting: a pooler may find its server only now.
+  const onConnect = async (client: pg.ClientBase): Promise<void> => void (await ask(client, durableCommits, how))
   const connection = {
     connectionString: options.url,
     application_name: options.applicationName,

@@ -688,6 +688,38 @@ t.test('a pooler that turns a password down has its file read again as well', as
   t.ok(asked > 0)
 })
 
+t.test('a connection that is lost before it is ready is told by what ended it, and leaves its place', async (t) => {
+  const message = (kind: string, body: Buffer): Buffer => {
+    const length = Buffer.alloc(4)
+    length.writeUInt32BE(body.length + 4)
+    return Buffer.concat([Buffer.from(kind), length, body])
+  }
+  const ready = Buffer.concat([message('R', Buffer.alloc(4)), message('Z', Buffer.from('I'))])
+  const refusal = message('E', Buffer.from('SFATAL\0C08P01\0Mserver login failed\0\0'))
+  // As of a pooler that finds its server only when it is asked.
+  for (const [what, end, cause] of [
+    ['refused', (socket: Socket) => socket.end(refusal), { code: '08P01' }],
+    ['broken off', (socket: Socket) => socket.destroy(), { message: 'Connection terminated unexpectedly' }],
+    ['unanswered', () => {}, { message: 'The database did not answer in time' }],
+  ] as const) {
+    const server = createServer((socket) => {
+      socket.on('error', () => {})
+      socket.once('data', () => {
+        socket.write(ready)
+        socket.once('data', () => end(socket))
+      })
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    t.teardown(() => server.close())
+    const url = `postgresql://u@127.0.0.1:${(server.address() as AddressInfo).port}/records`
+    const db = open(t, { url, max: 1, answerTimeout: 200 })
+    const statement = { text: 'select' }
+    const asking = [db.query(statement), db.query(statement), db.apart((tx) => tx.query(statement))]
+    await Promise.all(asking.map((one) => t.rejects(one, { code: 'db.unavailable', cause }, what)))
+    t.strictSame(db.load, { total: 0, idle: 0, waiting: 0 }, what)
+  }
+})
+
 t.test('a password that is changed while we run is read from its file again, and nothing else is', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-password-'))
   const { superuserUrl } = await openTestServer()
