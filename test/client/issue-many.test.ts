@@ -100,7 +100,10 @@ t.test('one that is refused fails only itself', async (t) => {
   t.equal(run.code, exitCodes.refused)
   t.same((await readdir(out)).sort(), ['also.pem', 'good.pem'])
   t.match(run.out, /\/evil\.csr +refused +san\.forbidden +\S/)
-  t.match(run.out, /\/text\.csr +refused +csr\.pem +.* the text does not begin with a block: take out what stands before it\.$/m)
+  t.match(
+    run.out,
+    /\/text\.csr +refused +csr\.pem +.* the text does not begin with a block: take out what stands before it\.$/m,
+  )
   t.match(run.out, /\/junk\.csr +refused +csr\.pem +/)
   t.match(run.err, /^5 requests: 2 issued, 3 refused\.\nTo try again .*--idempotency-key [0-9a-f-]{36}\n$/)
   const alone = await chancery(['issue', '--profile', 'server', '--csr', files[2] as string])
