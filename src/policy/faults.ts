@@ -16,7 +16,7 @@ import { parseDuration } from './duration.ts'
 import { readNewPattern } from './name-rules.ts'
 import { nameKinds, readPattern, show } from './names.ts'
 import { originRuleFaults } from './origin-rules.ts'
-import { shapeFaults, valueAt } from './shape.ts'
+import { mostFaults, shapeFaults, valueAt } from './shape.ts'
 import { type Sound, soundPartsOf } from './sound-parts.ts'
 import { attributeTypes, readTextPattern, systemMasters } from './subject.ts'
 import { isServedBy } from './usages.ts'
@@ -42,8 +42,9 @@ export const faultsOf = (
   const sound = soundPartsOf(input)
   for (const [check, find] of isNew ? [...senses, ...newSenses] : senses) {
     // Of what is not sound, what is written there.
-    const report: Report = (field, value = valueAt(input, field), reason) =>
-      faults.push({ check, field, value: show(value), reason })
+    const report: Report = (field, value = valueAt(input, field), reason) => {
+      if (faults.length < mostFaults) faults.push({ check, field, value: show(value), reason })
+    }
     find(sound, report)
   }
   const misfit = (field: string, value: string, reason: string): void =>

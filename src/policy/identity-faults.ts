@@ -10,7 +10,7 @@ import { type SoundMapping, type SoundProvider, soundPartsOfProvider } from './i
 import { readNameTemplate, readPrincipalTemplate } from './identity-templates.ts'
 import { pointer, ruledKinds, show } from './names.ts'
 import { originRuleFaults } from './origin-rules.ts'
-import { shapeFaults } from './shape.ts'
+import { mostFaults, shapeFaults } from './shape.ts'
 import { isText } from './subject.ts'
 
 type Report = (field: string, value: unknown, reason: string) => void
@@ -24,7 +24,9 @@ export const faultsOfProvider = (
   const faults: Violation[] = [...misnamed(input, name), ...shape]
   const sound = soundPartsOfProvider(input)
   for (const [check, find] of senses)
-    find(sound, (field, value, reason) => faults.push({ check, field, value: show(value), reason }))
+    find(sound, (field, value, reason) => {
+      if (faults.length < mostFaults) faults.push({ check, field, value: show(value), reason })
+    })
   const unfit = shape.length === 0 ? textFault(input) : undefined
   if (unfit !== undefined) faults.push({ check: 'provider.schema', field: '', value: '', reason: unfit })
   return faults.length > 0 ? { faults } : { document: input as ProviderDocument, faults }

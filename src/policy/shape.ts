@@ -25,8 +25,8 @@ export const shapeFaults = (schema: TSchema, input: unknown): ShapeFault[] => {
   return [...faults.values()]
 }
 
-/** Nobody reads more of one document. */
-const mostFaults = 1000
+/** Nobody reads more of one document, of its shape and of its sense. */
+export const mostFaults = 1000
 
 /** The value at a JSON pointer (RFC 6901); undefined where there is none. */
 export const valueAt = (root: unknown, path: string): unknown =>

@@ -9,7 +9,9 @@ import t from 'tap'
 import { schemas as ceremonies } from '../../src/commands/ceremony/schema.ts'
 import { ControllerDocument } from '../../src/kubernetes/settings.ts'
 import { ProfileDocumentSchema } from '../../src/policy/document.ts'
+import { faultsOf } from '../../src/policy/faults.ts'
 import { ProviderDocumentSchema } from '../../src/policy/identity-document.ts'
+import { faultsOfProvider } from '../../src/policy/identity-faults.ts'
 import { pointer } from '../../src/policy/names.ts'
 import { shapeFaults, soundMembers } from '../../src/policy/shape.ts'
 import { type TSchema, Type } from '../../src/schema.ts'
@@ -138,6 +140,10 @@ t.test('a keyword that shapes are not judged by is a fault of ours', async (t) =
 t.test('no more faults are told than anybody reads', async (t) => {
   const fields = Object.fromEntries(Array.from({ length: 30_000 }, (_, at) => [`field${at}`, at]))
   t.equal(shapeFaults(ProfileDocumentSchema, fields).length, 1000)
+  // Nor of the sense.
+  const names = { dns: { allow: Array(1000).fill('a b'), deny: Array(1000).fill('a b') } }
+  t.equal(faultsOf({ names }).faults.length, 1000)
+  t.equal(faultsOfProvider({ mappings: [{ grants: [{ names }] }] }).faults.length, 1000)
 })
 
 t.test('what is said of a fault without a description is a sentence of its own', async (t) => {
