@@ -3,7 +3,7 @@
  * key is born in a token, and a service in production that starts with neither.
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -19,10 +19,10 @@ import { openTestDatabase } from './helpers/database.ts'
 import { blocksOf } from './helpers/docs.ts'
 import { bare } from './helpers/environment.ts'
 import { freePort } from './helpers/port.ts'
+import { putCommand } from './helpers/run.ts'
 import { openSoftHsm } from './hsm/softhsm.ts'
 
 const run = promisify(execFile)
-const root = join(import.meta.dirname, '..')
 t.setTimeout(300_000)
 
 t.test('from an empty room to a certificate under a root that was never online', async (t) => {
@@ -32,14 +32,9 @@ t.test('from an empty room to a certificate under a root that was never online',
   const hsm = await openSoftHsm(t)
   const database = await openTestDatabase(t)
   const [port, publicPort] = [await freePort(), await freePort()]
-  const command = join(folder, 'bin', 'chancery')
-  await run('mkdir', ['-p', join(folder, 'bin'), join(folder, 'data')])
-  await chmod(join(folder, 'data'), 0o700)
-  await writeFile(command, `#!/bin/sh\nexec '${process.execPath}' '${join(root, 'src/main.ts')}' "$@"\n`, {
-    mode: 0o755,
-  })
+  await mkdir(join(folder, 'data'), { mode: 0o700 })
 
-  const env = { ...bare, PATH: `${join(folder, 'bin')}:${bare.PATH}`, HOME: folder }
+  const env = { ...bare, PATH: await putCommand(join(folder, 'bin')), HOME: folder }
   const service = {
     ...env,
     ...hsm.env,

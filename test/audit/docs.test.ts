@@ -1,6 +1,6 @@
 /** The auditor's walk of docs/auditing.md, typed as it stands. */
 import { execFile } from 'node:child_process'
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -9,11 +9,11 @@ import t from 'tap'
 
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
+import { putCommand } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 
 const run = promisify(execFile)
-const root = join(import.meta.dirname, '..', '..')
 t.setTimeout(300_000)
 
 t.test('from a suspicious host name to the statement that nothing else was issued for it', async (t) => {
@@ -21,9 +21,7 @@ t.test('from a suspicious host name to the statement that nothing else was issue
   const service = await openTestService(t)
   const folder = await mkdtemp(join(tmpdir(), 'chancery-audit-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
-  await mkdir(join(folder, 'bin'))
-  const command = `#!/bin/sh\nexec '${process.execPath}' '${join(root, 'src/main.ts')}' "$@"\n`
-  await writeFile(join(folder, 'bin', 'chancery'), command, { mode: 0o755 })
+  const PATH = await putCommand(join(folder, 'bin'))
 
   const issue = async (name: string): Promise<string> => {
     const { json } = await service.request('POST', '/v1/certificates', {
@@ -37,7 +35,7 @@ t.test('from a suspicious host name to the statement that nothing else was issue
 
   const env = {
     ...bare,
-    PATH: `${join(folder, 'bin')}:${bare.PATH}`,
+    PATH,
     HOME: folder,
     CHANCERY_URL: service.url,
     CHANCERY_CACERT: join(service.config.dataDir, 'root.pem'),

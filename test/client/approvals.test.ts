@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process'
 import { hash } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
@@ -17,7 +17,7 @@ import { openOutput } from '../../src/commands/output.ts'
 import { decide, type RequestAnswer } from '../../src/commands/request.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
-import { type Chancery, chanceryFor, mainFile, startChancery } from '../helpers/run.ts'
+import { type Chancery, chanceryFor, putCommand, startChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { newFolder, readShown } from './folders.ts'
@@ -39,12 +39,10 @@ t.test('from the question to the certificate, as the page tells it', async (t) =
   const blocks = await blocksOf('docs/approvals.md')
   const service = await openTestService(t)
   const folder = await newFolder(t)
-  await mkdir(join(folder, 'bin'))
-  const command = `#!/bin/sh\nexec '${process.execPath}' '${mainFile}' "$@"\n`
-  await writeFile(join(folder, 'bin', 'chancery'), command, { mode: 0o755 })
+  const PATH = await putCommand(join(folder, 'bin'))
   const env = {
     ...bare,
-    PATH: `${join(folder, 'bin')}:${process.env['PATH']}`,
+    PATH,
     CHANCERY_URL: service.url,
     CHANCERY_DATA: service.config.dataDir,
     HOME: folder,

@@ -10,7 +10,7 @@ import t from 'tap'
 import { exitCodes } from '../../src/commands/failure.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
-import { type Chancery, chanceryFor, mainFile } from '../helpers/run.ts'
+import { type Chancery, chanceryFor, putCommand } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, untilState, wantApprovals } from '../http/approvals.ts'
 import { csrFor, employ } from '../http/people.ts'
@@ -319,14 +319,13 @@ t.test('docs/commands.md: as it stands there', async (t) => {
   const blocks = await blocksOf('docs/commands.md')
   t.same([...blocks.keys()], ['issue-many'])
   const folder = await newFolder(t)
-  const command = `#!/bin/sh\nexec '${process.execPath}' '${mainFile}' "$@"\n`
-  await writeFile(join(folder, 'chancery'), command, { mode: 0o755 })
+  const PATH = await putCommand(folder)
   await mkdir(join(folder, 'requests'))
   for (const name of ['web', 'mail'])
     await writeFile(join(folder, 'requests', `${name}.csr`), csrFor(`${name}.docs.example.com`))
   const env = {
     ...bare,
-    PATH: `${folder}:${bare.PATH}`,
+    PATH,
     CHANCERY_DATA: service.config.dataDir,
     CHANCERY_URL: service.url,
   }

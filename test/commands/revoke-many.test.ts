@@ -1,6 +1,6 @@
 /** `chancery revoke-many` and `revocations`: what is shown, what is asked, and how somebody sees how far it has come. */
 import { execFile } from 'node:child_process'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
@@ -15,7 +15,7 @@ import { durationText, exactDurationText, openProgress, progressText } from '../
 import { type OrderAnswer, type PlanAnswer, planText, reportText, revokeMany } from '../../src/commands/revoke-many.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
-import { chanceryFor, type Run } from '../helpers/run.ts'
+import { chanceryFor, putCommand, type Run } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 
@@ -110,14 +110,13 @@ t.test('docs/operations.md: planned by one, ordered by another, as it stands the
   const blocks = await blocksOf('docs/operations.md')
   const folder = await mkdtemp(join(tmpdir(), 'chancery-many-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
-  const command = `#!/bin/sh\nexec '${process.execPath}' '${join(import.meta.dirname, '../../src/main.ts')}' "$@"\n`
-  await writeFile(join(folder, 'chancery'), command, { mode: 0o755 })
+  const PATH = await putCommand(folder)
   const serial = await issue('docs.example.com')
   const type = (name: string): Promise<string> =>
     new Promise((resolve, reject) => {
       const env = {
         ...bare,
-        PATH: `${folder}:${bare.PATH}`,
+        PATH,
         CHANCERY_DATA: service.config.dataDir,
         CHANCERY_URL: service.url,
       }

@@ -22,7 +22,7 @@ import { encodeVerifierKey } from '../../src/roll/note.ts'
 import { encodeTilePath, type Tile, tilesAt } from '../../src/roll/tiles.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
-import { type Run, runChancery } from '../helpers/run.ts'
+import { putCommand, type Run, runChancery } from '../helpers/run.ts'
 import { csrFor } from '../http/people.ts'
 import { newSigner, sha256 } from '../roll/hashing.ts'
 import { openTestStores } from '../store/stores.ts'
@@ -105,12 +105,11 @@ t.test('an export is a folder of tiles, and the same by the public listener', as
 
 t.test('docs/operations.md: the roll is exported as it stands there', async (t) => {
   const blocks = await blocksOf('docs/operations.md')
-  for (const name of ['bin', 'here']) await mkdir(at(name))
-  const command = `#!/bin/sh\nexec '${process.execPath}' '${join(import.meta.dirname, '../../src/main.ts')}' "$@"\n`
-  await writeFile(at('bin', 'chancery'), command, { mode: 0o755 })
+  await mkdir(at('here'))
+  const PATH = await putCommand(at('bin'))
   const env = {
     ...bare,
-    PATH: `${at('bin')}:${bare.PATH}`,
+    PATH,
     CHANCERY_DATA: service.config.dataDir,
     CHANCERY_URL: service.url,
   }

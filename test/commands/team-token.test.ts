@@ -1,6 +1,6 @@
 /** docs/identities.md: the token of a team, typed as it stands, asks for the names of its team and for no others. */
 import { execFile } from 'node:child_process'
-import { mkdir, stat, writeFile } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
@@ -10,7 +10,7 @@ import { exitCodes } from '../../src/commands/failure.ts'
 import { newFolder } from '../client/folders.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
-import { chanceryFor, mainFile } from '../helpers/run.ts'
+import { chanceryFor, putCommand } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 
 const run = promisify(execFile)
@@ -19,12 +19,10 @@ t.setTimeout(120_000)
 t.test('a team gets a token for its names', async (t) => {
   const service = await openTestService(t)
   const folder = await newFolder(t)
-  await mkdir(join(folder, 'bin'))
-  const command = `#!/bin/sh\nexec '${process.execPath}' '${mainFile}' "$@"\n`
-  await writeFile(join(folder, 'bin', 'chancery'), command, { mode: 0o755 })
+  const PATH = await putCommand(join(folder, 'bin'))
   const env = {
     ...bare,
-    PATH: `${join(folder, 'bin')}:${process.env['PATH']}`,
+    PATH,
     CHANCERY_URL: service.url,
     CHANCERY_DATA: service.config.dataDir,
     HOME: folder,

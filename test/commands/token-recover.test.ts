@@ -12,7 +12,7 @@ import { exitCodes } from '../../src/commands/failure.ts'
 import { newSecret } from '../../src/store/secrets.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
-import type { Run } from '../helpers/run.ts'
+import { putCommand, type Run } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { employ } from '../http/people.ts'
 
@@ -22,12 +22,11 @@ t.teardown(() => rm(folder, { recursive: true, force: true }))
 const { dataDir } = service.config
 const adminFile = join(dataDir, 'admin.token')
 const beside = { ...bare, CHANCERY_DATA: dataDir, CHANCERY_DATABASE_URL: service.database.servingUrl }
-const command = `#!/bin/sh\nexec '${process.execPath}' '${join(import.meta.dirname, '../../src/main.ts')}' "$@"\n`
-await writeFile(join(folder, 'chancery'), command, { mode: 0o755 })
+const PATH = await putCommand(folder)
 
 const run = (file: string, args: readonly string[], more: Readonly<Record<string, string>> = {}): Promise<Run> =>
   new Promise((resolve) => {
-    const env = { ...beside, PATH: `${folder}:${bare.PATH}`, ...more }
+    const env = { ...beside, PATH, ...more }
     execFile(file, args, { env, cwd: folder, timeout: 60_000 }, (error, out, err) =>
       resolve({ code: error ? Number(error.code) : 0, out, err }),
     )

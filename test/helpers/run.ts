@@ -1,5 +1,6 @@
 /** The command as people run it: a process with nothing of ours in its environment but what it is told. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import { bare } from './environment.ts'
@@ -52,5 +53,13 @@ const envFor = (service: Pick<TestService, 'config' | 'url'>): Readonly<Record<s
   CHANCERY_DATA: service.config.dataDir,
   CHANCERY_URL: service.url,
 })
+
+/** Puts it into a folder, as `chancery`, and tells the PATH on which a shell finds it there first. */
+export const putCommand = async (folder: string): Promise<string> => {
+  await mkdir(folder, { recursive: true })
+  const command = `#!/bin/sh\nexec '${process.execPath}' '${mainFile}' "$@"\n`
+  await writeFile(join(folder, 'chancery'), command, { mode: 0o755 })
+  return `${folder}:${bare.PATH}`
+}
 
 export const mainFile = join(import.meta.dirname, '..', '..', 'src', 'main.ts')

@@ -1,7 +1,7 @@
 /** docs/kubernetes.md: its documents are the files, and what it has people type to Chancery is typed here. */
 import { execFile } from 'node:child_process'
 import { X509Certificate } from 'node:crypto'
-import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -17,7 +17,7 @@ import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
 import { openTestIssuer } from '../helpers/issuer.ts'
 import { freePort } from '../helpers/port.ts'
-import { mainFile } from '../helpers/run.ts'
+import { putCommand } from '../helpers/run.ts'
 import { type Ran, run } from '../interop/tools.ts'
 import { openChancerySide } from './chancery-side.ts'
 import { install } from './installation.ts'
@@ -86,8 +86,7 @@ t.test('what is typed to Chancery does what the page says', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-kubernetes-'))
   t.teardown(() => rm(folder, { recursive: true }))
   const at = (name: string): string => join(folder, name)
-  await mkdir(at('bin'))
-  await writeFile(at('bin/chancery'), `#!/bin/sh\nexec '${process.execPath}' '${mainFile}' "$@"\n`, { mode: 0o755 })
+  const PATH = await putCommand(at('bin'))
   await cp(join(home, 'deploy/kubernetes/chancery'), at('deploy/kubernetes/chancery'), { recursive: true })
   await writeFile(at('deploy/kubernetes/chancery/cluster.yaml'), await side.clusterDocument())
   await writeFile(at('cluster-ca.pem'), side.clusterCa)
@@ -95,7 +94,7 @@ t.test('what is typed to Chancery does what the page says', async (t) => {
   await writeFile(at('admin.token'), `${side.service.adminToken}\n`, { mode: 0o600 })
   const { port } = new URL(side.service.url)
   const forwarded = await freePort()
-  const env = { ...bare, PATH: `${at('bin')}:${process.env['PATH']}`, HOME: folder }
+  const env = { ...bare, PATH, HOME: folder }
   const type = async (name: string): Promise<string> => {
     const commands = (blocks.get(name) ?? 'false').replaceAll('localhost:8443', `localhost:${forwarded}`)
     const { stdout } = await promisify(execFile)('bash', ['-ceu', '-o', 'pipefail', commands], { cwd: folder, env })

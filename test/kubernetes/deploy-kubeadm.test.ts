@@ -10,7 +10,7 @@ import t from 'tap'
 
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
-import { mainFile } from '../helpers/run.ts'
+import { putCommand } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { output, run } from '../interop/tools.ts'
 import { keyPairFor } from './chancery-side.ts'
@@ -70,8 +70,7 @@ t.test('each request of kubeadm gets its certificate, and each kubeconfig has it
   t.teardown(() => rm(folder, { recursive: true }))
   const at = (name: string): string => join(folder, name)
   for (const [name, wanted] of Object.entries(files)) await generate(folder, name, wanted)
-  await mkdir(at('bin'))
-  await writeFile(at('bin/chancery'), `#!/bin/sh\nexec '${process.execPath}' '${mainFile}' "$@"\n`, { mode: 0o755 })
+  const PATH = await putCommand(at('bin'))
   await writeFile(at('root.pem'), chancery.ca)
   await writeFile(at('admin.token'), chancery.adminToken, { mode: 0o600 })
   for (const authority of ['kubernetes', 'etcd', 'front-proxy']) {
@@ -81,7 +80,7 @@ t.test('each request of kubeadm gets its certificate, and each kubeconfig has it
   }
   const commands = (await blocksOf('docs/kubernetes.md')).get('kubeadm') ?? 'false'
   const env = {
-    ...{ ...bare, PATH: `${at('bin')}:${process.env['PATH']}`, HOME: folder },
+    ...{ ...bare, PATH, HOME: folder },
     ...{ CHANCERY_URL: chancery.url, CHANCERY_CACERT: at('root.pem'), CHANCERY_TOKEN_FILE: at('admin.token') },
   }
   await promisify(execFile)('bash', ['-ceu', '-o', 'pipefail', commands], { cwd: folder, env })

@@ -12,7 +12,7 @@ import { promisify } from 'node:util'
 
 import { bare } from '../helpers/environment.ts'
 import { freePort } from '../helpers/port.ts'
-import { mainFile } from '../helpers/run.ts'
+import { mainFile, putCommand } from '../helpers/run.ts'
 import { type Json, type Manifest, manifests, podsOf, render } from './manifests.ts'
 
 export interface Replica {
@@ -58,8 +58,7 @@ export const install = async (
   for (const [name, text] of Object.entries(texts)) await writeSecret(join(secrets, name), `${text}\n`)
   await mkdir(join(secrets, 'passphrase'))
   await cp(at('passphrase'), join(secrets, 'passphrase/passphrase'))
-  await mkdir(at('bin'))
-  await writeFile(at('bin/chancery'), `#!/bin/sh\nexec '${process.execPath}' '${mainFile}' "$@"\n`, { mode: 0o755 })
+  const PATH = await putCommand(at('bin'))
 
   await writeFile(at('bin/kubectl'), kubectl(folder), { mode: 0o755 })
   const ports = new Map<string, number>()
@@ -70,7 +69,7 @@ export const install = async (
       await run(somebody, [...being, process.execPath, mainFile, 'migrate'], { env: { ...bare, ...env } })
     },
     type: async (...commands) => {
-      const shell = { ...bare, PATH: `${at('bin')}:${process.env['PATH']}`, HOME: folder }
+      const shell = { ...bare, PATH, HOME: folder }
       await writeFile(at('ports'), [...ports].map((pair) => `${pair.join(' ')}\n`).join(''))
       const here = `localhost:$(sed -n "s/^$pod //p" ports)`
       const { stdout } = await run(

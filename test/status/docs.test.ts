@@ -1,7 +1,7 @@
 /** docs/revocation.md, typed as it stands. */
 import { execFile } from 'node:child_process'
 import { generateKeyPairSync } from 'node:crypto'
-import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -10,12 +10,12 @@ import t from 'tap'
 
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
+import { putCommand } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { assertTools } from '../interop/tools.ts'
 import { pem, requestBy } from '../x509/build.ts'
 
 const run = promisify(execFile)
-const root = join(import.meta.dirname, '..', '..')
 t.setTimeout(300_000)
 
 t.test('from a certificate to its revocation, as the page tells it', async (t) => {
@@ -24,10 +24,8 @@ t.test('from a certificate to its revocation, as the page tells it', async (t) =
   const service = await openTestService(t)
   const folder = await mkdtemp(join(tmpdir(), 'chancery-docs-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
-  await mkdir(join(folder, 'bin'))
   await symlink(service.config.dataDir, join(folder, 'data'))
-  const command = `#!/bin/sh\nexec '${process.execPath}' '${join(root, 'src/main.ts')}' "$@"\n`
-  await writeFile(join(folder, 'bin', 'chancery'), command, { mode: 0o755 })
+  const PATH = await putCommand(join(folder, 'bin'))
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   await writeFile(join(folder, 'found.pem'), privateKey.export({ type: 'pkcs8', format: 'pem' }))
   const issue = async (): Promise<string> => {
@@ -42,7 +40,7 @@ t.test('from a certificate to its revocation, as the page tells it', async (t) =
     typed.push(name)
     const env = {
       ...bare,
-      PATH: `${join(folder, 'bin')}:${bare.PATH}`,
+      PATH,
       CHANCERY_URL: service.url,
       pki: service.publicUrl,
       serial,
