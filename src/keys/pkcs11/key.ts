@@ -207,8 +207,9 @@ const openSigning = (
 
   /** Of what waited before, less than the time is gone: its module hangs only where it takes as long as any signature may. */
   const waitOn = async (session: Handle, signature: Promise<Buffer>, start: number): Promise<void> => {
+    const leftMs = Math.max(start + deadlineMs - performance.now(), 0)
     try {
-      if ((await inTime(signature, start + deadlineMs - performance.now())) !== 'late') return done(session, start)
+      if ((await inTime(signature, leftMs)) !== 'late') return done(session, start)
       sessions.abandon(session)
       failed('token', 'late', 'C_Sign does not return')
     } catch (error) {
