@@ -31,24 +31,26 @@ export interface Surroundings {
 }
 
 /**
- * The document, if its shape is sound, and every fault. A part whose shape is sound is judged by its sense too, whatever
- * is wrong elsewhere, so that one attempt shows all there is to mend.
+ * The document, if its shape is sound, and every fault, a thousand at most. A part whose shape is sound is judged by
+ * its sense too, whatever is wrong elsewhere, so that one attempt shows all there is to mend.
  */
 export const faultsOf = (
   input: unknown,
   { name, authorities, isNew = false }: Surroundings = {},
 ): { readonly document?: ProfileDocument; readonly faults: readonly Violation[] } => {
   const faults = shapeFaults(ProfileDocumentSchema, input).map((fault) => ({ check: 'profile.schema', ...fault }))
+  const add = (fault: Violation): void => {
+    if (faults.length < mostFaults) faults.push(fault)
+  }
   const sound = soundPartsOf(input)
   for (const [check, find] of isNew ? [...senses, ...newSenses] : senses) {
     // Of what is not sound, what is written there.
-    const report: Report = (field, value = valueAt(input, field), reason) => {
-      if (faults.length < mostFaults) faults.push({ check, field, value: show(value), reason })
-    }
+    const report: Report = (field, value = valueAt(input, field), reason) =>
+      add({ check, field, value: show(value), reason })
     find(sound, report)
   }
   const misfit = (field: string, value: string, reason: string): void =>
-    void faults.push({ check: `profile${field.replace('/', '.')}`, field, value: show(value), reason })
+    add({ check: `profile${field.replace('/', '.')}`, field, value: show(value), reason })
   if (name !== undefined && (sound.name ?? name) !== name) misfit('/name', sound.name ?? '', `is not ${name}`)
   if (sound.authority !== undefined && authorities?.includes(sound.authority) === false)
     misfit('/authority', sound.authority, 'is no authority')

@@ -15,20 +15,21 @@ import { isText } from './subject.ts'
 
 type Report = (field: string, value: unknown, reason: string) => void
 
-/** The document, and every fault. A part whose shape is sound is judged by its sense too, whatever is wrong elsewhere. */
+/** The document, if nothing is wrong with it, or every fault, a thousand at most. A part whose shape is sound is judged by its sense too. */
 export const faultsOfProvider = (
   input: unknown,
   name?: string,
 ): { readonly document?: ProviderDocument; readonly faults: readonly Violation[] } => {
   const shape = shapeFaults(ProviderDocumentSchema, input).map((fault) => ({ check: 'provider.schema', ...fault }))
-  const faults: Violation[] = [...misnamed(input, name), ...shape]
+  const faults: Violation[] = [...misnamed(input, name), ...shape].slice(0, mostFaults)
+  const add = (fault: Violation): void => {
+    if (faults.length < mostFaults) faults.push(fault)
+  }
   const sound = soundPartsOfProvider(input)
   for (const [check, find] of senses)
-    find(sound, (field, value, reason) => {
-      if (faults.length < mostFaults) faults.push({ check, field, value: show(value), reason })
-    })
+    find(sound, (field, value, reason) => add({ check, field, value: show(value), reason }))
   const unfit = shape.length === 0 ? textFault(input) : undefined
-  if (unfit !== undefined) faults.push({ check: 'provider.schema', field: '', value: '', reason: unfit })
+  if (unfit !== undefined) add({ check: 'provider.schema', field: '', value: '', reason: unfit })
   return faults.length > 0 ? { faults } : { document: input as ProviderDocument, faults }
 }
 

@@ -144,6 +144,9 @@ t.test('no more faults are told than anybody reads', async (t) => {
   const names = { dns: { allow: Array(1000).fill('a b'), deny: Array(1000).fill('a b') } }
   t.equal(faultsOf({ names }).faults.length, 1000)
   t.equal(faultsOfProvider({ mappings: [{ grants: [{ names }] }] }).faults.length, 1000)
+  // Nor of the place.
+  t.equal(faultsOf({ names, name: 'one' }, { name: 'other' }).faults.length, 1000)
+  t.equal(faultsOfProvider({ ...fields, name: 'one' }, 'other').faults.length, 1000)
 })
 
 t.test('what is said of a fault without a description is a sentence of its own', async (t) => {
