@@ -16,8 +16,7 @@ import { assertAnswered } from '../../src/commands/issue/approval.ts'
 import { openOutput } from '../../src/commands/output.ts'
 import { decide, type RequestAnswer } from '../../src/commands/request.ts'
 import { blocksOf } from '../helpers/docs.ts'
-import { bare } from '../helpers/environment.ts'
-import { type Chancery, chanceryFor, putCommand, startChancery } from '../helpers/run.ts'
+import { type Chancery, chanceryFor, envFor, putCommand, startChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { newFolder, readShown } from './folders.ts'
@@ -39,14 +38,7 @@ t.test('from the question to the certificate, as the page tells it', async (t) =
   const blocks = await blocksOf('docs/approvals.md')
   const service = await openTestService(t)
   const folder = await newFolder(t)
-  const PATH = await putCommand(join(folder, 'bin'))
-  const env = {
-    ...bare,
-    PATH,
-    CHANCERY_URL: service.url,
-    CHANCERY_DATA: service.config.dataDir,
-    HOME: folder,
-  }
+  const env = { ...envFor(service), PATH: await putCommand(join(folder, 'bin')), HOME: folder }
   const typed: string[] = []
   /** In one shell: what one block has found, the next one uses. */
   const type = async (...names: readonly string[]): Promise<string> => {

@@ -9,8 +9,7 @@ import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { blocksOf } from '../helpers/docs.ts'
-import { bare } from '../helpers/environment.ts'
-import { type Chancery, chanceryFor, putCommand } from '../helpers/run.ts'
+import { type Chancery, chanceryFor, envFor, putCommand } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, untilState, wantApprovals } from '../http/approvals.ts'
 import { csrFor, employ } from '../http/people.ts'
@@ -319,16 +318,10 @@ t.test('docs/commands.md: as it stands there', async (t) => {
   const blocks = await blocksOf('docs/commands.md')
   t.same([...blocks.keys()], ['issue-many'])
   const folder = await newFolder(t)
-  const PATH = await putCommand(folder)
   await mkdir(join(folder, 'requests'))
   for (const name of ['web', 'mail'])
     await writeFile(join(folder, 'requests', `${name}.csr`), csrFor(`${name}.docs.example.com`))
-  const env = {
-    ...bare,
-    PATH,
-    CHANCERY_DATA: service.config.dataDir,
-    CHANCERY_URL: service.url,
-  }
+  const env = { ...envFor(service), PATH: await putCommand(folder) }
   const { stdout } = await promisify(execFile)('bash', ['-ceu', blocks.get('issue-many') ?? 'false'], {
     env,
     cwd: folder,

@@ -14,8 +14,7 @@ import { openOutput } from '../../src/commands/output.ts'
 import { durationText, exactDurationText, openProgress, progressText } from '../../src/commands/progress.ts'
 import { type OrderAnswer, type PlanAnswer, planText, reportText, revokeMany } from '../../src/commands/revoke-many.ts'
 import { blocksOf } from '../helpers/docs.ts'
-import { bare } from '../helpers/environment.ts'
-import { chanceryFor, putCommand, type Run } from '../helpers/run.ts'
+import { chanceryFor, envFor, putCommand, type Run } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 
@@ -110,16 +109,10 @@ t.test('docs/operations.md: planned by one, ordered by another, as it stands the
   const blocks = await blocksOf('docs/operations.md')
   const folder = await mkdtemp(join(tmpdir(), 'chancery-many-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
-  const PATH = await putCommand(folder)
+  const env = { ...envFor(service), PATH: await putCommand(folder) }
   const serial = await issue('docs.example.com')
   const type = (name: string): Promise<string> =>
     new Promise((resolve, reject) => {
-      const env = {
-        ...bare,
-        PATH,
-        CHANCERY_DATA: service.config.dataDir,
-        CHANCERY_URL: service.url,
-      }
       const commands = ['-ceu', '-o', 'pipefail', blocks.get(name) ?? 'exit 9']
       execFile('bash', commands, { env, cwd: folder }, (error, out) => (error ? reject(error) : resolve(out)))
     })

@@ -22,7 +22,7 @@ import { encodeVerifierKey } from '../../src/roll/note.ts'
 import { encodeTilePath, type Tile, tilesAt } from '../../src/roll/tiles.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
-import { putCommand, type Run, runChancery } from '../helpers/run.ts'
+import { envFor, putCommand, type Run, runChancery } from '../helpers/run.ts'
 import { csrFor } from '../http/people.ts'
 import { newSigner, sha256 } from '../roll/hashing.ts'
 import { openTestStores } from '../store/stores.ts'
@@ -106,13 +106,7 @@ t.test('an export is a folder of tiles, and the same by the public listener', as
 t.test('docs/operations.md: the roll is exported as it stands there', async (t) => {
   const blocks = await blocksOf('docs/operations.md')
   await mkdir(at('here'))
-  const PATH = await putCommand(at('bin'))
-  const env = {
-    ...bare,
-    PATH,
-    CHANCERY_DATA: service.config.dataDir,
-    CHANCERY_URL: service.url,
-  }
+  const env = { ...envFor(service), PATH: await putCommand(at('bin')) }
   for (const [what, said] of [
     ['the whole of it', /has entries 0 to \d+ now\.\n$/],
     ['and what is new, which is nothing', /has all \d+ entries\.\n$/],

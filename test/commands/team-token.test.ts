@@ -9,8 +9,7 @@ import t from 'tap'
 import { exitCodes } from '../../src/commands/failure.ts'
 import { newFolder } from '../client/folders.ts'
 import { blocksOf } from '../helpers/docs.ts'
-import { bare } from '../helpers/environment.ts'
-import { chanceryFor, putCommand } from '../helpers/run.ts'
+import { chanceryFor, envFor, putCommand } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 
 const run = promisify(execFile)
@@ -19,14 +18,7 @@ t.setTimeout(120_000)
 t.test('a team gets a token for its names', async (t) => {
   const service = await openTestService(t)
   const folder = await newFolder(t)
-  const PATH = await putCommand(join(folder, 'bin'))
-  const env = {
-    ...bare,
-    PATH,
-    CHANCERY_URL: service.url,
-    CHANCERY_DATA: service.config.dataDir,
-    HOME: folder,
-  }
+  const env = { ...envFor(service), PATH: await putCommand(join(folder, 'bin')), HOME: folder }
   const text = (await blocksOf('docs/identities.md')).get('team') ?? 'false'
   const { stdout } = await run('bash', ['-ceu', '-o', 'pipefail', text], { cwd: folder, env })
   t.match(stdout, /^This request would be issued\.$/m)

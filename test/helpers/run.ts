@@ -48,7 +48,8 @@ export const startChancery = (
     stdio: ['ignore', 'pipe', 'pipe'],
   })
 
-const envFor = (service: Pick<TestService, 'config' | 'url'>): Readonly<Record<string, string>> => ({
+/** What it is told to know where the service is. */
+export const envFor = (service: Pick<TestService, 'config' | 'url'>): Readonly<Record<string, string>> => ({
   ...bare,
   CHANCERY_DATA: service.config.dataDir,
   CHANCERY_URL: service.url,
