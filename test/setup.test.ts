@@ -54,7 +54,7 @@ const treeOf = async (test: Test): Promise<{ root: string; made: string }> => {
   const made = join(root, 'made')
   const native = join(made, platform, 'native')
   await mkdir(join(made, 'one'), { recursive: true })
-  await writeFile(join(made, 'one/package.json'), '{}')
+  await writeFile(join(made, 'one/package.json'), JSON.stringify({ version: entry.version }))
   await mkdir(join(made, '.bin'))
   await symlink(process.execPath, join(made, '.bin/node'))
   await mkdir(join(native, 'lib'), { recursive: true })
@@ -159,6 +159,22 @@ t.test('what was lost since is found and mended', async (t) => {
     { code: 0, err: /missing: node_modules\)\nset-up: ready/ },
     'an installation that was cut off',
   )
+})
+
+t.test('a version that npm has only noted is installed', async (t) => {
+  const { root, made } = await treeOf(t)
+  await npmOf(root, install)
+  await setUp(root, ['chancery'])
+  // As `npm install --package-lock-only` does: it writes both records, and leaves the package.
+  const entry = { version: '1.0.1', integrity: 'sha512-y' }
+  const record = JSON.stringify({ packages: { 'node_modules/one': entry } })
+  for (const place of ['package-lock.json', 'node_modules/.package-lock.json', 'made/.package-lock.json'])
+    await writeFile(join(root, place), record)
+  await writeFile(join(made, 'one/package.json'), JSON.stringify({ version: entry.version }))
+
+  t.match(await setUp(root, ['chancery']), { code: 0, err: /missing: one\)\nset-up: ready/ })
+  t.match(JSON.parse(await readFile(join(root, 'node_modules/one/package.json'), 'utf8')), { version: '1.0.1' })
+  t.match(await setUp(root, ['chancery']), { code: 0, err: /^$/ }, 'once')
 })
 
 t.test('packages that were installed by hand are taken as they are', async (t) => {

@@ -123,7 +123,7 @@ const isComplete = (dev) =>
 
 /** Only ever does what is missing. Runs under the lock. */
 const complete = async (dev) => {
-  const missing = missingPackage(dev)
+  const missing = missingPackage(dev) ?? stalePackage()
   if (missing !== undefined) await installPackages(missing)
   if (isComplete(dev)) return
   finishPostgres()
@@ -154,6 +154,19 @@ const missingPackage = (dev) => {
     if (!same || !fs.existsSync(path.join(root, place, 'package.json'))) return place
   }
   return undefined
+}
+
+/**
+ * The first package that is of another version than npm's record says: `npm install --package-lock-only` writes that
+ * record, and installs nothing. Each package is read for it (15 ms), so only when the lockfile is not the one that was set up.
+ */
+const stalePackage = () => {
+  if (packed) return undefined
+  const installed = Object.entries(readJson(path.join(modules, '.package-lock.json'))?.packages ?? {})
+  return installed.find(([place, { version }]) => {
+    const found = readJson(path.join(root, place, 'package.json'))
+    return found !== undefined && found.version !== version
+  })?.[0]
 }
 
 const installPackages = async (missing) => {
