@@ -278,7 +278,8 @@ const watchFrom = async <T extends KubernetesObject>(
 ): Promise<Seen> => {
   const { api, resource, fieldSelector, watchSeconds = 300, random, now } = deps
   const seconds = Math.ceil(watchSeconds * (1 + random() / 5))
-  const begun = now()
+  let openedAt = Number.POSITIVE_INFINITY
+  const hasLasted = (): boolean => now() - openedAt > settleMs
   const seen = { version: from, events: 0 }
   const ending = new AbortController()
   const signal = AbortSignal.any([to.signal, ending.signal])
@@ -301,18 +302,21 @@ const watchFrom = async <T extends KubernetesObject>(
       },
       signal,
       patienceMs: (seconds + 15) * 1_000,
-      begun: to.currency.begin,
+      begun: () => {
+        openedAt = now()
+        to.currency.begin()
+      },
       take,
     })
   } catch (error) {
-    // Whatever ends it, what came before counts.
-    if (seen.events === 0 || isGone(error) || isUnreadable(error) || to.signal.aborted) throw error
+    // Whatever ends it, what came before counts; so does silence: a proxy may end what is idle, again and again.
+    if ((seen.events === 0 && !hasLasted()) || isGone(error) || isUnreadable(error) || to.signal.aborted) throw error
     deps.restarted?.('broken')
   } finally {
     to.currency.end()
     ending.abort()
   }
-  return { ...seen, lasted: now() - begun > settleMs }
+  return { ...seen, lasted: hasLasted() }
 }
 
 /** As it is kept. Throws what the server says in its place; of a line that is none, no more than that. */

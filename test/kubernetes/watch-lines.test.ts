@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { type KubernetesApi, type LinesCall, openApi } from '../../src/kubernetes/api.ts'
+import { ApiFault, type KubernetesApi, type LinesCall, openApi } from '../../src/kubernetes/api.ts'
 import type { CertificateRequest } from '../../src/kubernetes/objects.ts'
 import { resources } from '../../src/kubernetes/resources.ts'
 import { openWatch, type WatchDeps } from '../../src/kubernetes/watch.ts'
@@ -89,6 +89,40 @@ t.test(
     await sleep(500)
     t.ok(asked.length < 8, `${asked.length}`)
     t.same([...new Set(told)], ['the watch has ended at once'])
+  },
+)
+
+t.test(
+  'one that a proxy ends because nothing happens goes on at once from where it was, again and again',
+  async (t) => {
+    const time = { now: 0 }
+    const queries: string[] = []
+    const reasons: string[] = []
+    const api = {
+      call: async (_method: string, _path: string, { query = {} }: Pick<LinesCall, 'query'>) => {
+        queries.push(query['resourceVersionMatch'] ?? 'list')
+        return { metadata: { resourceVersion: '7' }, items: [] } as never
+      },
+      lines: async (_: string, { begun, query }: LinesCall) => {
+        queries.push(`watch ${query['resourceVersion']}`)
+        await sleep(1)
+        begun?.()
+        time.now += lasts
+        throw new ApiFault(0, 'aborted')
+      },
+    }
+    let lasts = 1_001
+    const more = { now: () => time.now, restarted: (reason: string) => void reasons.push(reason) }
+    const { told, watch } = open(t, [], { api, ...more, firstMs: 600_000, mostMs: 600_000 })
+    t.ok(await settled(() => queries.length > 7))
+    t.same(queries.slice(0, 5), ['list', 'watch 7', 'NotOlderThan', 'watch 7', 'NotOlderThan'])
+    t.same([...new Set(reasons)], ['broken'])
+    t.same(told, [])
+    lasts = 1_000
+    t.ok(await settled(() => told.length > 0), 'one that is turned away is waited for')
+    t.same(told, ['aborted'])
+    t.equal(reasons.at(-1), 'failed')
+    await watch.close()
   },
 )
 

@@ -315,6 +315,8 @@ t.test('what our own write has made of an object does not take the place of what
   const first = watch.get('team-a/written-1')
   if (first === undefined) throw new Error('it is not there')
   const ours = { ...first, metadata: { ...first.metadata, resourceVersion: 'ours' } }
+  watch.learn({ ...ours, metadata: { ...ours.metadata, uid: 'another' } }, [first.metadata.resourceVersion])
+  t.equal(versions(), first.metadata.resourceVersion, 'it is of another one of that name')
   watch.learn(ours, [first.metadata.resourceVersion])
   t.equal(versions(), 'ours', 'nobody was sooner')
   t.same(changes, ['came team-a/written-1', 'changed team-a/written-1'])
@@ -359,11 +361,13 @@ t.test('what we have written while a list came in pages is not set back by it', 
     ) => {
       if (query['continue'] === undefined) {
         lists += 1
-        return lists === 1 ? page([object('a', '7'), object('b', '8')]) : page([object('a', '7')], 'more')
+        return lists === 1
+          ? page([object('a', '7'), object('b', '8'), object('c', '9'), object('d', '9')])
+          : page([object('a', '7'), object('d', '9')], 'more')
       }
       isAsked = true
       await second.promise
-      return page([object('b', '3')])
+      return page([object('b', '3'), object('c', '14')])
     },
     ...secondList(() => lists),
     close: () => {},
@@ -371,11 +375,51 @@ t.test('what we have written while a list came in pages is not set back by it', 
   const { watch, changes } = open(t, api)
   await until(() => isAsked)
   watch.learn(object('a', '12'), ['7'])
+  watch.learn(object('c', '13'), ['9'])
   second.resolve()
   const versionOf = (name: string) => watch.get(`team-a/${name}`)?.metadata.resourceVersion
   await until(() => versionOf('b') === '3')
   t.equal(versionOf('a'), '12')
-  t.same(changes, ['came team-a/a', 'came team-a/b', 'changed team-a/a', 'changed team-a/b'])
+  t.equal(versionOf('c'), '14', 'somebody has written since')
+  t.same(
+    changes.slice(4).map((change) => change.replace('changed team-a/', '')),
+    ['a', 'c', 'b', 'c'],
+    'd is as it was',
+  )
+})
+
+t.test('what was listed is as it is now, though it cannot be watched', async (t) => {
+  const time = { now: 0 }
+  let tries = 0
+  const api = {
+    call: async () => {
+      time.now = 50_000
+      return page([object('a', '7')])
+    },
+    lines: async () => {
+      tries += 1
+      throw new ApiFault(403, 'you may not')
+    },
+    close: () => {},
+  } as unknown as KubernetesApi
+  const { watch } = open(t, api, { now: () => time.now })
+  await until(() => tries > 2)
+  t.equal(watch.behindMs, 0)
+  time.now += 1_000
+  t.equal(watch.behindMs, 1_000)
+})
+
+t.test('every so often all are said again, as they are', async (t) => {
+  const cluster = await openCluster(t)
+  await create(cluster, 'one-1')
+  const api = apiOf(() => cluster)
+  const { watch, changes } = open(t, api, { resyncMs: 20 })
+  await until(() => changes.length > 3)
+  t.same([...new Set(changes)], ['came team-a/one-1', 'changed team-a/one-1'])
+  await watch.close()
+  const { length } = changes
+  await sleep(50)
+  t.equal(changes.length, length)
 })
 
 t.test(
