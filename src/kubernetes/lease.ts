@@ -127,13 +127,12 @@ const run = async (deps: LeaseDeps, running: Running): Promise<void> => {
 /** Resolves when it is lost, or when we stop. */
 const keep = async (deps: LeaseDeps, running: Running): Promise<void> => {
   const { state, times, isHeld, signal } = running
-  while (!signal.aborted && isHeld()) {
+  do {
     const left = times.renewWithin - (deps.now() - state.renewedAt)
     await pause(Math.min(times.retryEvery, Math.max(0, left)), signal)
     if (signal.aborted || !isHeld()) return
     await tryOnce(deps, running, renew)
-    if (state.ours === undefined) return
-  }
+  } while (isHeld())
 }
 
 type Attempt = (deps: LeaseDeps, state: Candidate, signal: AbortSignal) => Promise<boolean>
@@ -169,16 +168,24 @@ const acquire: Attempt = async (deps, state, ending) => {
   return write(deps, state, { method: 'PUT', from: found, signal })
 }
 
-/** Somebody may have written a note on it, or our own answer was lost: it is ours as long as it says so. */
-const renew: Attempt = async (deps, state, ending) => {
+const renew: Attempt = (deps, state, ending) => {
   const signal = patient(deps, ending)
+  return whileOurs(deps, { from: state.ours, signal }, (from) => write(deps, state, { method: 'PUT', from, signal }))
+}
+
+/** Somebody may have written a note on it, or our own answer was lost: it is ours as long as it says so. */
+const whileOurs = async <T>(
+  deps: LeaseDeps,
+  { from, signal }: Pick<Writing, 'from' | 'signal'>,
+  put: (from: LeaseObject | undefined) => Promise<T>,
+): Promise<T> => {
   try {
-    return await write(deps, state, { method: 'PUT', from: state.ours, signal })
+    return await put(from)
   } catch (error) {
     if (!isApiFault(error, 409)) throw error
     const found = await read(deps, signal)
     if (found?.spec.holderIdentity !== deps.identity) throw error
-    return write(deps, state, { method: 'PUT', from: found, signal })
+    return put(found)
   }
 }
 
@@ -218,7 +225,8 @@ const release = async (deps: LeaseDeps, { ours }: Candidate): Promise<void> => {
     ...(acquireTime !== undefined && { acquireTime }),
     ...(leaseTransitions !== undefined && { leaseTransitions }),
   }
-  await send(deps, { method: 'PUT', from: ours, spec, signal: AbortSignal.timeout(releaseWithinMs) }).catch(
+  const signal = AbortSignal.timeout(releaseWithinMs)
+  await whileOurs(deps, { from: ours, signal }, (from) => send(deps, { method: 'PUT', from, spec, signal })).catch(
     (err: unknown) =>
       deps.log.warn({ event: 'lease.kept', err }, 'the lease could not be given back; it ends by itself'),
   )
