@@ -10,6 +10,7 @@ import { parseDocument } from 'yaml'
 
 import type { Access } from './api.ts'
 import { boundedTo, type RunProgram } from './programs.ts'
+import { holdsCertificate } from './trust.ts'
 
 export interface Cluster {
   /** Our own, where a pod or the context says so. */
@@ -64,7 +65,8 @@ const assertOneMethod = (user: User | null, tokenFile: string | undefined): void
 /** As kubectl has it: what is missing or no certificate at the start would fail each call, for ever. A token may come later. */
 const assertCertificates = ({ caFile, caData }: ClusterEntry, user: User | null): void => {
   const ca = bufferFromFileOrString(caFile, caData)
-  if (ca && !isReadable(ca)) throw new Error(`${caFile ?? 'certificate-authority-data'} holds no certificate in PEM`)
+  if (ca && !holdsCertificate(ca))
+    throw new Error(`${caFile ?? 'certificate-authority-data'} holds no certificate in PEM`)
   const cert = bufferFromFileOrString(user?.certFile, user?.certData)
   const key = bufferFromFileOrString(user?.keyFile, user?.keyData)
   try {
@@ -72,15 +74,6 @@ const assertCertificates = ({ caFile, caData }: ClusterEntry, user: User | null)
     if (cert) assertPair(cert, key)
   } catch (error) {
     throw new Error(`the client certificate and its key cannot be used: ${(error as Error).message}`)
-  }
-}
-
-/** Node passes over what is none, and over all that comes after. */
-const isReadable = (ca: Buffer): boolean => {
-  try {
-    return ca.includes('-----BEGIN CERTIFICATE-----') && new X509Certificate(ca).raw.length > 0
-  } catch {
-    return false
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import { hash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
-import { createSecureContext, getCACertificates } from 'node:tls'
+import { getCACertificates } from 'node:tls'
 
 import type { KubernetesApi } from './api.ts'
 import { isApiFault } from './api.ts'
@@ -13,9 +13,10 @@ import type { Issuer, IssuerSpec } from './objects.ts'
 import type { Fault } from './outcome.ts'
 import { pathOf, resources } from './resources.ts'
 import type { ServerSettings } from './settings.ts'
+import { holdsCertificate } from './trust.ts'
 
 export interface Places {
-  /** A fault where the spec cannot be followed. Rejects with nothing. */
+  /** A fault where the spec cannot be followed. Rejects with nothing but the reason of the signal. */
   of(issuer: Issuer, signal: AbortSignal): Promise<Chancery | Fault>
   /** What was read for it may be old: read it anew next time. */
   forget(issuer: Issuer): void
@@ -86,8 +87,7 @@ const trustOf = async (spec: IssuerSpec, settings: ServerSettings | undefined): 
   try {
     const pem =
       caBundle === undefined ? await standardTrust(settings) : Buffer.from(caBundle, 'base64').toString('latin1')
-    createSecureContext({ ca: pem })
-    if (pem.includes('-----BEGIN CERTIFICATE-----')) return pem
+    if (holdsCertificate(pem)) return pem
     return untrusted(`${caBundle === undefined ? 'caFile' : 'spec.caBundle'} holds no certificate in PEM`)
   } catch (error) {
     return untrusted(`what to trust cannot be read: ${(error as Error).message}`)
