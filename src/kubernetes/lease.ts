@@ -217,14 +217,8 @@ const write = async (deps: LeaseDeps, state: Candidate, { method, from, signal }
 
 const release = async (deps: LeaseDeps, { ours }: Candidate): Promise<void> => {
   if (ours === undefined) return
-  const { acquireTime, leaseTransitions } = ours.spec
-  const spec: LeaseSpec = {
-    holderIdentity: '',
-    leaseDurationSeconds: 1,
-    renewTime: microTime(deps.wallClock()),
-    ...(acquireTime !== undefined && { acquireTime }),
-    ...(leaseTransitions !== undefined && { leaseTransitions }),
-  }
+  const renewTime = microTime(deps.wallClock())
+  const spec: LeaseSpec = { ...ours.spec, holderIdentity: '', leaseDurationSeconds: 1, renewTime }
   const signal = AbortSignal.timeout(releaseWithinMs)
   await whileOurs(deps, { from: ours, signal }, (from) => send(deps, { method: 'PUT', from, spec, signal })).catch(
     (err: unknown) =>

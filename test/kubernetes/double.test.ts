@@ -270,6 +270,17 @@ t.test('a thousand requests reach a watch once each, and a list in pages has the
   t.strictSame(listed, names)
 })
 
+t.test('objects are made where all of them are, and changed where each is', async (t) => {
+  const cluster = await openCluster(t)
+  const leases = '/apis/coordination.k8s.io/v1/namespaces/chancery-system/leases'
+  const lease = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata: { name: 'one' }, spec: {} }
+  const status = async (method: string, path: string): Promise<number> =>
+    (await cluster.as().request(method, path, lease)).status
+  t.equal(await status('POST', `${leases}/one`), 405)
+  t.equal(await status('POST', leases), 201)
+  t.equal(await status('PUT', leases), 405)
+})
+
 t.test('an account asks for a token for an audience, if it may', async (t) => {
   const cluster = await openCluster(t)
   const client = clientOf(cluster)

@@ -13,12 +13,15 @@ type Teardown = Parameters<typeof openCluster>[0]
 
 interface Options {
   readonly identity?: string
-  readonly times?: Partial<LeaseTimes>
+  /** Undefined: those of whoever has no others. */
+  readonly times?: Partial<LeaseTimes> | undefined
   /** Called before each call. */
   readonly before?: (method: string, call: ApiCall | undefined) => void
   /** As the work that was begun ends. */
   readonly stop?: (lost: AbortSignal) => Promise<void>
 }
+
+const usual: LeaseTimes = { lasts: 15_000, renewWithin: 10_000, retryEvery: 100 }
 
 const open = (t: Teardown, cluster: Cluster, options: Options = {}) => {
   const { identity = 'one', before = () => {}, stop = async () => {} } = options
@@ -43,7 +46,7 @@ const open = (t: Teardown, cluster: Cluster, options: Options = {}) => {
       },
       ...{ identity, namespace: 'chancery-system', name: 'chancery-controller' },
       log: { ...quiet, info: tell, warn: tell } as typeof quiet,
-      times: { lasts: 15_000, renewWithin: 10_000, retryEvery: 100, ...options.times },
+      ...('times' in options && options.times === undefined ? {} : { times: { ...usual, ...options.times } }),
       now: () => time.now,
       wallClock: () => new Date(time.now),
       random: () => 0,
@@ -151,10 +154,9 @@ t.test('one without a holder, or whose holder does not say how long it lasts, is
     const cluster = await openCluster(t)
     await write(cluster, spec)
     const { lease, time } = open(t, cluster)
-    await until(() => {
-      time.now += 1
-      return lease.held
-    })
+    await until(() => lease.held || asked(cluster, 'get') > 1)
+    time.now += 1
+    await until(() => lease.held)
     t.match(specOf(cluster), { holderIdentity: 'one', leaseTransitions: 1 }, JSON.stringify(spec))
   }
 })
@@ -168,6 +170,22 @@ t.test('our own of before, whose answer was lost, is ours at the first look', as
   time.now += 1_000
   await until(() => textAt(specOf(cluster), 'renewTime') === at(1_001_000))
   t.match(specOf(cluster), { acquireTime: at(1_000_000), leaseTransitions: 0 })
+  const poor = await openCluster(t)
+  await write(poor, { holderIdentity: 'one' })
+  const { lease: again } = open(t, poor)
+  await until(() => again.held)
+  t.match(specOf(poor), { acquireTime: at(1_000_000), leaseTransitions: 0 })
+})
+
+t.test('whoever has no other times has those of client-go', async (t) => {
+  const cluster = await openCluster(t)
+  const { lease, time } = open(t, cluster, { times: undefined })
+  await until(() => lease.held)
+  t.equal(specOf(cluster)['leaseDurationSeconds'], 15)
+  time.now += 9_999
+  t.ok(lease.held)
+  time.now += 1
+  t.notOk(lease.held)
 })
 
 t.test('of two that come at once one has it, and the other waits; nothing is said of that', async (t) => {
@@ -200,12 +218,22 @@ t.test('who waits for it does not ask all the time', async (t) => {
   t.equal(holderOf(cluster), 'other')
 })
 
+t.test('what is under way at a stop is given up without a word', async (t) => {
+  const cluster = await openCluster(t)
+  const hang = cluster.faults.add('hang', { when: { plural: 'leases' } })
+  const { lease, turns, told, unreachable } = open(t, cluster, { times: { retryEvery: 600_000 } })
+  await until(() => hang.used() > 0)
+  await lease.close()
+  t.same([...turns, ...told, ...unreachable], [])
+})
+
 t.test('who wants it, and cannot read it, says so and tries again', async (t) => {
   const cluster = await openCluster(t)
-  const fault = cluster.faults.add('unavailable', { when: { plural: 'leases' } })
+  const fault = cluster.faults.add('unavailable', { when: { plural: 'leases', verb: 'get' } })
   const { lease, told, unreachable } = open(t, cluster)
   await until(() => unreachable.length > 1)
   t.same(told, [])
+  t.equal(asked(cluster, 'create'), 0, 'it may be there')
   fault.end()
   await until(() => lease.held)
   t.same(told, ['lease.won'])
@@ -219,9 +247,11 @@ t.test('who cannot renew it has lost it before others may take it, and works no 
   await until(() => fault.used() > 1)
   time.now += 9_999
   t.ok(lease.held)
+  const gets = asked(cluster, 'get')
   const { length } = unreachable
   await until(() => unreachable.length > length + 1)
   t.ok(lease.held)
+  t.equal(asked(cluster, 'get'), gets, 'nobody has written to it')
   t.same(turns, ['begun'])
   time.now += 1
   t.notOk(lease.held)

@@ -116,13 +116,17 @@ const answer = async (asked: Asked, world: World, fresh: Set<string>): Promise<A
   const resource = world.catalogue.find(place.group, place.version, place.plural)
   const hasPlace = resource !== undefined && (place.subresource === '' || place.subresource in resource.reset)
   if (!hasPlace) throw notFoundText()
-  if (!resource.verbs.includes(action.verb)) throw methodNotAllowed()
+  if (!resource.verbs.includes(action.verb) || isMisplaced(asked, place)) throw methodNotAllowed()
   if (asked.method === 'GET' && place.name === '' && fresh.delete(resource.storage)) throw initializing()
   if (asked.method === 'GET') return read(asked, world, { resource, place })
   const write = writers[asked.method]
   if (write === undefined) throw methodNotAllowed()
   return written(asked, world, { resource, place, user, write })
 }
+
+/** Objects are made where all are, and changed each in its place. */
+const isMisplaced = ({ method }: Asked, { name, subresource }: Place): boolean =>
+  method === 'POST' ? name !== '' && subresource === '' : ['PUT', 'PATCH'].includes(method) && name === ''
 
 const read = async (
   asked: Asked,
