@@ -188,7 +188,7 @@ interface Delaying {
 
 const delayOf = ({ firstMs, mostMs, setbacks, random }: Delaying, error: unknown): number => {
   const asked = isApiFault(error) ? (error.retryAfter ?? 0) * 1_000 : 0
-  return Math.max(asked, Math.min(mostMs, firstMs * 2 ** Math.min(setbacks, 20)) * (0.5 + random / 2))
+  return Math.max(asked, Math.min(mostMs, firstMs * 2 ** setbacks) * (0.5 + random / 2))
 }
 
 interface ListBody<T> {

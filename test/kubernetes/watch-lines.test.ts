@@ -126,6 +126,121 @@ t.test(
   },
 )
 
+/** Answers each watch with the next of these ends; the last one is that of all that follow. */
+const openEnding = (
+  t: Teardown,
+  ends: readonly (ApiFault | string)[],
+  more: Partial<WatchDeps<CertificateRequest>>,
+) => {
+  const reasons: string[] = []
+  const asked = { lists: 0, watches: 0 }
+  const api = {
+    call: async () => {
+      asked.lists += 1
+      return { metadata: { resourceVersion: '7' }, items: [] } as never
+    },
+    lines: async (_: string, { take }: LinesCall) => {
+      const end = ends[Math.min(asked.watches++, ends.length - 1)]
+      await sleep(1)
+      if (typeof end !== 'string') throw end
+      take(end)
+    },
+  }
+  const { told } = open(t, [], { api, restarted: (reason) => void reasons.push(reason), ...more })
+  return { asked, reasons, told }
+}
+
+const gone = new ApiFault(410, 'too old', { reason: 'Expired' })
+const never = { firstMs: 600_000, mostMs: 600_000 }
+
+t.test('what has expired is listed at once and without a word; again, only after a while', async (t) => {
+  const { asked, reasons, told } = openEnding(t, [gone], never)
+  t.ok(await settled(() => told.length > 0))
+  t.same(asked, { lists: 2, watches: 2 })
+  t.same(reasons, ['expired', 'expired'])
+  t.same(told, ['too old'])
+})
+
+t.test('a version that the server has not reached has expired, too', async (t) => {
+  const { asked, reasons } = openEnding(t, [new ApiFault(504, 'Too large resource version')], never)
+  t.ok(await settled(() => asked.lists === 2))
+  t.equal(reasons[0], 'expired')
+})
+
+t.test('any other end is waited for the first time, and said', async (t) => {
+  const { asked, reasons, told } = openEnding(t, [new ApiFault(500, 'it failed')], never)
+  t.ok(await settled(() => told.length > 0))
+  await sleep(50)
+  t.same(asked, { lists: 1, watches: 1 })
+  t.same(reasons, ['failed'])
+  t.same(told, ['it failed'])
+})
+
+t.test('a watch that gets further makes up for what was before', async (t) => {
+  const { asked, told } = openEnding(t, [gone, event('ADDED', 'new-1', { resourceVersion: '8' }), gone], never)
+  t.ok(await settled(() => asked.watches === 4))
+  t.ok(await settled(() => told.length > 0))
+  t.same(asked, { lists: 3, watches: 4 })
+})
+
+t.test('setbacks are waited for ever longer, up to the most, and as long as the server says', async (t) => {
+  const failed = new ApiFault(500, 'it failed')
+  const growing = openEnding(t, [failed], { firstMs: 1, mostMs: 600_000 })
+  t.ok(await settled(() => growing.asked.watches > 5), 'the first are short')
+  const bounded = openEnding(t, [failed], { firstMs: 600_000, mostMs: 1 })
+  t.ok(await settled(() => bounded.asked.watches > 2))
+  const asking = openEnding(t, [new ApiFault(429, 'not now', { retryAfter: 60 })], { firstMs: 1, mostMs: 1 })
+  t.ok(await settled(() => asking.told.length > 0))
+  await sleep(50)
+  t.equal(asking.asked.watches, 1)
+})
+
+t.test('whoever closes it waits for the answer that is under way, and is told nothing of its end', async (t) => {
+  const ended: string[] = []
+  let isOpen = false
+  const api = {
+    call: async () => ({ metadata: { resourceVersion: '7' }, items: [] }) as never,
+    lines: async (_: string, { begun, signal }: LinesCall) => {
+      begun?.()
+      isOpen = true
+      await new Promise((resolve) => signal.addEventListener('abort', resolve))
+      await sleep(20)
+      ended.push('ended')
+      throw signal.reason
+    },
+  }
+  const { watch, told } = open(t, [], { api, restarted: (reason) => void ended.push(reason) })
+  t.ok(await settled(() => isOpen))
+  await watch.close()
+  t.same(ended, ['ended'])
+  t.same(told, [])
+})
+
+t.test(
+  'a list whose pages expire is begun anew once, and read as a whole then; no other fault is one of pages',
+  async (t) => {
+    const calls: string[] = []
+    const lister = (fault: ApiFault) =>
+      ({
+        call: async (_method: string, _path: string, { query = {} }: Partial<LinesCall>) => {
+          calls.push(`${query['limit']} ${query['continue']}`)
+          if (query['continue'] !== undefined) throw fault
+          const more = query['limit'] === undefined ? {} : { continue: 'next' }
+          return { metadata: { resourceVersion: '7', ...more }, items: [named('one')] } as never
+        },
+        lines: (_: string, { signal }: LinesCall) => sleep(60_000, undefined, { signal, ref: false }),
+      }) satisfies Partial<KubernetesApi>
+    const { watch } = open(t, [], { api: lister(gone), ...never })
+    t.ok(await settled(() => watch.synced))
+    t.same(calls.splice(0), ['50 undefined', '50 next', '50 undefined', '50 next', 'undefined undefined'])
+    t.equal(watch.size, 1)
+    const other = open(t, [], { api: lister(new ApiFault(500, 'it failed')), ...never })
+    t.ok(await settled(() => other.told.length > 0))
+    t.same(calls, ['50 undefined', '50 next'])
+    t.notOk(other.watch.synced)
+  },
+)
+
 t.test('who has taken the name meanwhile does not go with the first one, of which it is told again', async (t) => {
   const [first, second] = [{ uid: 'first' }, { uid: 'second' }]
   const gone = event('DELETED', 'same-1', first)
