@@ -58,6 +58,7 @@ const open = (request: PodCertificateRequest | undefined = first) => {
   const heard: Outcome[] = []
   const suspected: unknown[] = []
   const signals: unknown[] = []
+  const bodies: unknown[] = []
   const registry = new Registry()
   const deps = {
     api: {
@@ -68,6 +69,7 @@ const open = (request: PodCertificateRequest | undefined = first) => {
       ) => {
         calls.push(`${method} ${path.split('/').slice(-2).join('/')}`)
         signals.push(signal)
+        bodies.push(body)
         const answer = world.answers.shift() ?? ({ ...world.request, ...body } as PodCertificateRequest)
         if (answer instanceof ApiFault) throw answer
         return answer
@@ -94,16 +96,17 @@ const open = (request: PodCertificateRequest | undefined = first) => {
   const counted = async (): Promise<readonly string[]> =>
     (await registry.metrics()).split('\n').filter((line) => /^chancery_controller_(writes|ended)_total\{/.test(line))
   const look = (waited = 0) => lookAtPodRequest(deps, { key: 'team-a/first', waited, signal })
-  return { world, asks, calls, told, heard, suspected, signals, counted, look }
+  return { world, asks, calls, told, heard, suspected, signals, bodies, counted, look }
 }
 
 t.test('a request is asked for, written, told and counted once', async (t) => {
-  const { world, asks, calls, told, heard, signals, counted, look } = open()
+  const { world, asks, calls, told, heard, signals, bodies, counted, look } = open()
   t.same(await look(), { kind: 'end' })
   t.equal(asks.length, 1)
   t.same(heard, [world.outcome])
   t.same(calls, [`PATCH ${first.metadata.name}/status`])
   t.same(signals, [signal, signal])
+  t.match(bodies, [{ status: { conditions: [{ type: 'Issued' }], certificateChain: /BEGIN CERTIFICATE/ } }])
   t.match(told, [{ type: 'Normal', reason: 'Issued' }])
   t.same(await counted(), [
     'chancery_controller_ended_total{resource="podcertificaterequests",outcome="issued"} 1',
@@ -188,8 +191,9 @@ t.test('of a request without a stub, and of one with another thing in it', async
     t.same(calls, [])
   }
   for (const stubPKCS10Request of ['', 'no base64']) {
-    const { told, look } = open(asking({ stubPKCS10Request }))
+    const { told, signals, look } = open(asking({ stubPKCS10Request }))
     t.same(await look(), { kind: 'end' })
+    t.same(signals, [signal])
     t.match(told, [{ reason: 'RequestUnreadable', note: 'spec.stubPKCS10Request holds no request' }])
   }
 })
