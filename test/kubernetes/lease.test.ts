@@ -269,6 +269,7 @@ t.test('its end is not waited for until the next renewal, and what has ended is 
   const cluster = await openCluster(t)
   const { lease, time, turns } = open(t, cluster, { times: { renewWithin: 300, retryEvery: 600_000 } })
   await until(() => lease.held)
+  await sleep(50)
   time.now += 300
   await until(() => turns.length === 3)
   t.same(turns, ['begun', 'the lease is lost', 'ended'])
