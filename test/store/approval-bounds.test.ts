@@ -18,7 +18,8 @@ await holdTurn(t, stores.db, 'approvals')
 await wantApprovals(service, 'payments', { required: 1 })
 const { requester } = await employApprovers(service, ['payments'])
 const { plan: decided, id: first } = (await openDesk(service).ask(requester, 'payments')).json
-for (const name of ['aa', 'due', 'mm', 'zz']) await service.request('POST', '/v1/principals', { body: { name } })
+for (const name of ['a', 'aa', 'due', 'mm', 'nn', 'zz'])
+  await service.request('POST', '/v1/principals', { body: { name } })
 const owner = new pg.Client({ connectionString: service.database.ownerUrl })
 await owner.connect()
 t.teardown(() => owner.end())
@@ -128,16 +129,22 @@ t.test('what others have asked does not, nor what ended otherwise, whenever, or 
     await fill(other, 120, 'pending', `expires_at = now() - interval '1 second'`)
     await fill(other, 120, 'approved', `expires_at = now() - interval '1 second'`)
   }
-  await fill('zz', 120, 'pending')
+  for (const flooding of ['a', 'zz']) await fill(flooding, 120, 'pending')
   await t.resolves(ask('aa'))
   await t.resolves(ask('ci'))
+  await t.resolves(ask('nn'), 'nothing of one’s own is there, and on either side are those who flood')
   await t.rejects(ask('zz'), tooMany)
+})
+
+t.test('what ended long ago hides nothing of what came after it', async (t) => {
+  await fill('aa', 100, 'withdrawn', 'ended_at = now()')
+  await t.rejects(ask('aa'), tooMany)
 })
 
 t.test('of many calls under one key one is put before people, and all are told of that', async (t) => {
   const { size } = await stores.roll.head()
   const askFor = `select count(*)::integer as asked from entries where index >= $1 and type = 'request.created'`
-  const asked = await Promise.all(Array.from({ length: 6 }, () => ask('aa', 'at once')))
+  const asked = await Promise.all(Array.from({ length: 6 }, () => ask('nn', 'at once')))
   t.equal(new Set(asked.map(({ id }) => id)).size, 1)
   t.same((await owner.query(askFor, [size])).rows, [{ asked: 1 }])
 })

@@ -6,7 +6,7 @@ import t, { type Test } from 'tap'
 
 import { type ApprovalRequest, openApprovals } from '../../src/ca/approvals.ts'
 import { canonicalJson } from '../../src/canonical.ts'
-import { failOpenRequests } from '../../src/store/approvals.ts'
+import { failOpenRequests, openApprovalStore } from '../../src/store/approvals.ts'
 import type { Queryable } from '../../src/store/database.ts'
 import { openTestServer } from '../helpers/database.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
@@ -343,16 +343,41 @@ t.test('what was approved is issued under its own key, version and profile, by a
   await t.resolves(intend(good))
 })
 
+/** To the very moment at which a request ends. */
+const rollAtEnd = `update roll set time = (select expires_at from approval_requests where id = $1::uuid) where id = 1`
+
 t.test('not after its time, by the database’s clock, also where that went back', async (t) => {
   await t.rejects(intend(await approved('too late', 0)), unapproved)
   const good = await approved('in time')
   const owner = await clientOf(t, service.database.ownerUrl)
   await owner.query({ text: 'begin' })
   // What is on the roll has been: nobody is earlier.
-  await owner.query({ text: `update roll set time = time + interval '1 day' where id = 1` })
+  await owner.query({ text: rollAtEnd }, [good.approval])
   await t.rejects(intend(good, owner), unapproved)
   await owner.query({ text: 'rollback' })
   await t.resolves(intend(good))
+})
+
+t.test('what is over by the roll is told as over, and is due, also where the clock went back', async (t) => {
+  const { id } = await propose('over by the roll')
+  const owner = await clientOf(t, service.database.ownerUrl)
+  const db = { ...beside.stores.db, query: owner.query }
+  const store = openApprovalStore({ ...beside.stores, db, proposed: () => {} })
+  const states = async () => {
+    const told: string[] = [(await store.read(id))?.state ?? 'none']
+    for (const state of ['pending', 'expired'] as const)
+      if ((await store.list(null, { state }, { limit: 1_000 })).items.some((one) => one.id === id)) told.push(state)
+    return told
+  }
+  t.same(await states(), ['pending', 'pending'])
+  await owner.query({ text: 'begin' })
+  await owner.query({ text: rollAtEnd }, [id])
+  t.same(await states(), ['expired', 'expired'])
+  t.match(
+    (await store.due()).find((one) => one.id === id),
+    { isDue: true, isApproved: false },
+  )
+  await owner.query({ text: 'rollback' })
 })
 
 t.test('what is approved is not left by a clock that was set back until that is as late again', async (t) => {
