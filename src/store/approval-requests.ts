@@ -4,7 +4,7 @@ import type { PlanDocument } from '../ca/draft.ts'
 import type { Page, PageRequest } from '../ca/records.ts'
 import { Problem } from '../errors.ts'
 import type { Queryable } from './database.ts'
-import { isStorable, isWhole, openParameters, type Parameter, pageOf, readCursor, writeCursor } from './pages.ts'
+import { isWhole, openParameters, type Parameter, pageOf, readCursor, writeCursor } from './pages.ts'
 
 export const readRequest = async (db: Queryable, id: string): Promise<ApprovalRequest | undefined> => {
   const { rows } = await db.query<RequestOfRow>(selectRequest, [id])
@@ -39,7 +39,6 @@ export const listRequests = async (
 ): Promise<Page<ApprovalRequest>> => {
   const tag = { list: 'requests', ...filter }
   const after = readCursor(cursor, tag, [isWhole])
-  if (filter.profile !== undefined && !isStorable(filter.profile)) return { items: [] }
   const { text, values } = listStatement({ sight, filter, after: after?.[0] as number | undefined, limit: limit + 1 })
   const { rows } = await db.query<RequestOfRow>({ text }, values)
   return pageOf(rows, limit, { item: requestOf, cursor: (row) => writeCursor([row.entry], tag) })

@@ -295,7 +295,7 @@ t.test('a crash after it was issued leaves its end to others, and it is issued a
   t.equal(rows.length, 0)
   for (const ending of [{ kind: 'expired' }, { kind: 'failed', code: 'x', reason: 'x' }] as const)
     t.equal(await store.end(id, ending), false, 'it has become a certificate')
-  t.match((await desk.read(people.requester, id)).json, { state: 'issued', serial })
+  t.match((await desk.read(people.requester, id)).json, { state: 'issued', serial, end: { at: /^20/, by: null } })
   const first = async (state: string) =>
     (await service.request('GET', `/v1/requests?state=${state}&limit=1`, { token: people.requester })).json.items[0]?.id
   t.equal(await first('issued'), id)
@@ -392,6 +392,9 @@ t.test('lists show one’s own, those of one’s profiles, or all; by state and 
     ).length,
   )
   t.match(await list(people.bob, `state=pending&cursor=${simple.next}`), { code: 'request.cursor' })
+  // What can be no profile's name is never looked for.
+  for (const name of ['%00', '%ED%A0%80', 'Simple', 'simple%0A'])
+    t.match(await list(people.bob, `profile=${name}`), { code: 'request.malformed' }, name)
   const csv = await service.request('GET', '/v1/requests?limit=3', { headers: { accept: 'text/csv' } })
   t.match(csv, { status: 200, text: /^"id","state","principal",/ })
   t.equal(csv.text.trimEnd().split('\r\n').length, 4)

@@ -147,10 +147,22 @@ t.test('one that was approved, by enough, of that plan, for who asked, and that 
   t.match(await beside.store.read(beforeEnd.id), { state: 'failed', obstacle: null }, 'nothing more becomes of it')
 })
 
+t.test('who has approved is told in the order of the roll', async (t) => {
+  const { id } = await propose('in order', 3_600, 3)
+  for (const by of ['carol', 'alice', 'bob']) await approve(id, by)
+  const { approvals } = (await beside.store.read(id)) as ApprovalRequest
+  t.same(
+    approvals.map(({ principal }) => principal),
+    ['carol', 'alice', 'bob'],
+  )
+  t.ok(approvals.every(({ index }, i) => i === 0 || index > (approvals[i - 1]?.index as number)))
+})
+
 t.test('what was approved in time and is found after it, as after an outage, ends and is not issued', async (t) => {
   const { id } = await propose('late', 0)
   await approve(id, 'alice')
   await approve(id, 'bob')
+  t.match(await beside.store.read(id), { state: 'approved' }, 'until its end is there: an intent may be')
   const tried: string[] = []
   const approvals = openApprovals({
     store: beside.store,
