@@ -179,6 +179,9 @@ t.test('what was approved in time and is found after it, as after an outage, end
   await approvals.follow(async () => true)
   t.same(tried, [])
   t.match(await beside.store.read(id), { state: 'expired', serial: null })
+  const listed = async (state: 'pending' | 'approved' | 'expired') =>
+    (await beside.store.list(null, { state }, { limit: 1_000 })).items.some((one) => one.id === id)
+  t.same(await Promise.all([listed('pending'), listed('approved'), listed('expired')]), [false, false, true])
 })
 
 t.test('the requester’s own word is none, even in the records', async (t) => {
