@@ -12,8 +12,8 @@ export interface RevocationStoreDeps {
 export const openRevocationStore = ({ db, roll }: RevocationStoreDeps): RevocationStore => ({
   change: async (serial, decide) => {
     // What is refused, or holds already, keeps nobody from the head.
-    const before = await readStanding(db, serial)
-    const [wanted] = [decide(before, new Date())]
+    const [before, now] = await Promise.all([readStanding(db, serial), roll.time()])
+    const wanted = foreseen(roll, () => decide(before, now))
     if (before && !wanted) return before
     return roll.change(async (tx, time, index) => {
       roll.assertClock()
@@ -26,6 +26,16 @@ export const openRevocationStore = ({ db, roll }: RevocationStoreDeps): Revocati
     })
   },
 })
+
+/** A refusal is for good, so none is by a clock that is wrong. */
+const foreseen = <T>({ assertClock }: Pick<RollWriter, 'assertClock'>, decide: () => T): T => {
+  try {
+    return decide()
+  } catch (error) {
+    assertClock()
+    throw error
+  }
+}
 
 /**
  * Certificates that were recorded by the entry `recorded` or a later one, and after their key was reported by the entry `reported`

@@ -72,6 +72,8 @@ export interface RollWriter {
    * earlier of two clocks, would disagree. Throws `clock.skewed`; within `make`, both have just been read.
    */
   assertClock(): void
+  /** Of an event that would be appended now; both clocks have just been read. */
+  time(): Promise<Date>
   /** The head as it is now, after what was seen before. Throws `roll.inconsistent`. */
   head(): Promise<Head>
   /** The newest head that was seen, with all that was written here. */
@@ -191,6 +193,7 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
         return result
       }),
     assertClock: clock.assertSane,
+    time: async () => eventTime(await readHead(db, selectHeadStatement)),
     head: async () => {
       const before = trail.seen
       const head = await readHead(db, selectHeadStatement)

@@ -1,0 +1,54 @@
+/** Changes of one certificate, in the records: by which clock they are judged. */
+import { mock } from 'node:test'
+
+import t, { type Test } from 'tap'
+
+import type { Caller } from '../../src/ca/access.ts'
+import { openRevocations, type Revocations } from '../../src/ca/revoke.ts'
+import { openRevocationStore } from '../../src/store/revocations.ts'
+import { openTestStores } from './stores.ts'
+
+// The clock that a test sets stands still, and one that is slow may take some seconds.
+const world = await openTestStores(t, { CHANCERY_CLOCK_TOLERANCE: '60s' })
+const { stores } = world
+const revocations: Revocations = openRevocations({
+  store: openRevocationStore(stores),
+  keyOf: () => Promise.reject(new Error('nobody asks')),
+  verifyProof: () => Promise.reject(new Error('nobody asks')),
+  clock: stores.dbClock.now,
+  isIssuer: async () => false,
+  changed: () => {},
+})
+const operator = { principal: 'ops', proof: { kind: 'own' }, grants: [{ role: 'operator' }] } as unknown as Caller
+const ask = (reason: 'superseded' | 'certificateHold', invalidSince: Date | null = null) => ({ reason, invalidSince })
+
+/** The clock of this machine, and not the database's, says so from now on, and stands still. */
+const setClock = (t: Test, aheadMs: number): void => {
+  mock.timers.enable({ apis: ['Date'], now: Date.now() + aheadMs })
+  t.teardown(() => mock.timers.reset())
+}
+
+const year = 365 * 86_400_000
+const skewed = { code: 'clock.skewed', kind: { retryable: true } }
+
+t.test('a clock that is far ahead tells nobody for good that a certificate has expired', async (t) => {
+  const [{ serial }, held] = [await world.issue(['dns:a.example.com']), await world.issue(['dns:b.example.com'])]
+  await revocations.revoke(held.serial, ask('certificateHold'), operator)
+  setClock(t, year)
+  await t.rejects(revocations.revoke(serial, ask('superseded'), operator), skewed)
+  await t.rejects(revocations.release(held.serial, operator), skewed)
+})
+
+t.test('and one that is far behind nobody that a date is yet to come', async (t) => {
+  const { serial } = await world.issue(['dns:c.example.com'])
+  const since = new Date()
+  setClock(t, -year)
+  await t.rejects(revocations.revoke(serial, ask('superseded', since), operator), skewed)
+})
+
+t.test('where the clocks differ a little, the time of the database counts', async (t) => {
+  const { serial } = await world.issue(['dns:d.example.com'])
+  const since = new Date(Math.floor(Date.now() / 1000) * 1000)
+  setClock(t, -3_000)
+  t.match(await revocations.revoke(serial, ask('superseded', since), operator), { revocation: { invalidSince: since } })
+})
