@@ -26,6 +26,8 @@ export const openCrlStore = ({ db, roll }: CrlStoreDeps): CrlStore => ({
   record: async (event, lists) => {
     try {
       return await roll.change(async (tx) => {
+        // They were dated a while ago, and none can be dated before one of tomorrow until then.
+        roll.assertClock()
         await tx.query(insertCrls, [JSON.stringify(lists.map(parameterOf))])
         return { events: [event], result: true }
       })

@@ -10,7 +10,7 @@ import type { Placed } from '../../src/ca/issuers.ts'
 import { codec } from '../../src/codec.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
 import { SigningFault } from '../../src/keys/signing-key.ts'
-import { databaseClock } from '../../src/store/clock.ts'
+import { type DatabaseClock, databaseClock } from '../../src/store/clock.ts'
 import { openCrlStore, openShelfStore } from '../../src/store/crls.ts'
 import { type Database, openDatabase } from '../../src/store/database.ts'
 import { openRollWriter } from '../../src/store/roll.ts'
@@ -51,11 +51,12 @@ const openedFor = (test: Test): Database => {
   return db
 }
 
-const open = (over: Partial<CrlPublisherDeps> & { readonly aheadMs?: number } = {}) => {
-  const { aheadMs = 0, ...rest } = over
+const open = (
+  over: Partial<CrlPublisherDeps> & { readonly aheadMs?: number; readonly dbClock?: DatabaseClock } = {},
+) => {
+  const { aheadMs = 0, dbClock = databaseClock(() => new Date(), 5_000), ...rest } = over
   const db = openedFor(t)
-  const now = (): Date => new Date()
-  const roll = openRollWriter(db, codec, databaseClock(now, 5_000))
+  const roll = openRollWriter(db, codec, dbClock)
   const failures: string[] = []
   const shelf = openCrlShelf(openShelfStore(db))
   const publisher = openCrlPublisher({
@@ -152,6 +153,30 @@ t.test('a clock that has gone back publishes nothing, and says so', async (t) =>
   t.same(await numbersOf(shardOf(serial)), before)
   await open().publisher.run()
   t.equal((await numbersOf(shardOf(serial))).length, before.length + 1)
+})
+
+t.test('a clock that jumps while lists are made dates none of them', async (t) => {
+  const serial = await issue()
+  await revoke(serial)
+  let jumpedMs = 0
+  const dbClock = databaseClock(() => new Date(Date.now() + jumpedMs), 5_000)
+  const { publisher, failures } = open({
+    dbClock,
+    clock: dbClock.now,
+    assertClock: dbClock.assertSane,
+    // Asked for once before anything is read, and once before each piece of work.
+    mayGoOn: async () => {
+      if (dbClock.readAt().getTime() > opened) jumpedMs = 86_400_000
+      return true
+    },
+  })
+  const opened = dbClock.readAt().getTime()
+  const before = await numbersOf(shardOf(serial))
+  await publisher.run()
+  t.match(failures, [/our clock is 86400.\d s ahead of the database's/])
+  t.same(await numbersOf(shardOf(serial)), before)
+  await open().publisher.run()
+  t.equal((await numbersOf(shardOf(serial))).length, before.length + 1, 'and once it is mended the next list is made')
 })
 
 t.test('a key that does not sign, or signs wrongly, leaves the last list; its number is not used again', async (t) => {
