@@ -233,7 +233,8 @@ export const openMassRevocations = ({ store, changed, most = mostAtOnce }: MassR
           by,
         }
       })
-      return read(digest)
+      // Perhaps somebody else's of a moment ago.
+      return assertSameAsk(await read(digest), ask)
     },
     read,
     list: store.list,

@@ -1,4 +1,6 @@
 /** Orders to revoke many, in the records: what is true of them whoever carries them out, and however many do. */
+import { setTimeout as pause } from 'node:timers/promises'
+
 import pg from 'pg'
 import t from 'tap'
 
@@ -94,6 +96,35 @@ t.test('the same order at once from many becomes one', async (t) => {
   ])
     await t.rejects(one.order({ ...wanted, ...more }, { digest, asOf }, 'ops'), { code: 'revocation.plan' })
   t.match(await factsOf(digest), { planned: certificates, slices: 13, outcomes: 0 })
+})
+
+t.test('whoever orders something else under a digest at the same moment is told so', async (t) => {
+  await world.issue(['dns:moment.example.net'])
+  const wanted = ask({ name: 'moment.example.net' })
+  const { digest, asOf } = await one.plan(wanted)
+  /** Resolves when so many have written a set down, or are about to, and wait. */
+  const waiting = async (n: number): Promise<void> => {
+    const text = `
+      select count(*)::integer as n from pg_locks s
+      where relation = 'mass_revocation_slices'::regclass and mode = 'RowExclusiveLock'
+        and exists (select from pg_locks w where w.pid = s.pid and not w.granted)`
+    while ((await owner.query<{ n: number }>(text)).rows[0]?.n !== n) await pause(10)
+  }
+  const orders: Promise<unknown>[] = []
+  await stores.db.transaction(async (tx) => {
+    await tx.query({ text: 'select from roll where id = 1 for update' }, [])
+    for (const [each, more] of [
+      [one, {}],
+      [two, { reason: 'unspecified' }],
+    ] as const) {
+      orders.push(each.order({ ...wanted, ...more }, { digest, asOf }, 'ops'))
+      await waiting(orders.length)
+    }
+  })
+  const [first, second] = await Promise.allSettled(orders)
+  t.match(first, { value: { reason: 'superseded' } })
+  t.match(second, { reason: { code: 'revocation.plan' } })
+  await carryOut(one, digest)
 })
 
 t.test('the job goes on while it has the lease and nobody stops it, and leaves the rest to the next run', async (t) => {
