@@ -74,6 +74,12 @@ const faults: readonly Fault[] = [
     next: 'set the right role and password in',
   },
   {
+    pattern: /^28000 role .* is not permitted to log in/,
+    kind: 'usage',
+    what: ({ role }) => `the role ${JSON.stringify(role)} may not log in`,
+    next: 'give it that ("alter role … login"), or set another role in',
+  },
+  {
     pattern: /^28000/,
     kind: 'usage',
     what: ({ role }) => `the server does not let in the role ${JSON.stringify(role)} from here`,
@@ -138,6 +144,13 @@ const faults: readonly Fault[] = [
     kind: 'later',
     what: () => 'the name of the host does not resolve',
     next: 'mend the name service, or the host in',
+  },
+  {
+    pattern: /^53300/,
+    kind: 'later',
+    what: () => 'the server has no connection left',
+    quoted: true,
+    next: 'wait until it has, raise max_connections there or the connection limit of the role or the database, or set another in',
   },
   {
     pattern: /^(53|57P)/,

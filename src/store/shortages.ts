@@ -17,9 +17,12 @@ export const openLastWords = (now = (): number => performance.now()) => {
     failed: (state: string | undefined): void => {
       if (state === diskFull) until = now() + lastingMs
     },
-    /** What is told of a connection that did not come about. */
-    unreached: (state: string | undefined): string => {
-      if (now() >= until) return shortageOf(state) ?? 'No connection to the database.'
+    /** What is told of a connection that did not come about: by SQLSTATE, or the code that Node gives it. */
+    unreached: (code: string | undefined): string => {
+      const refusal = refusals.find(({ of }) => of.test(code ?? ''))
+      // Who turns us down is there, whatever was before.
+      if (refusal) return refusal.told
+      if (now() >= until) return shortageOf(code) ?? 'No connection to the database.'
       until = now() + lastingMs
       return 'No connection to the database, which had no room left on its disk before: its operator has to make some, and start it where it does not start by itself.'
     },
@@ -37,6 +40,7 @@ export const openFewConnections = (log: Log): ((state: string | undefined, error
 }
 
 export const diskFull = '53100'
+export const lockTaken = '55P03'
 const tooManyConnections = '53300'
 
 const few = 'the server has too few connections for the pool: issuing and searches share those that there are'
@@ -50,13 +54,37 @@ const shortages: Readonly<Record<string, string>> = {
   [tooManyConnections]:
     'The database has no connection left: its operator has to raise max_connections there, or the connection limit of the role or the database, or lower CHANCERY_DATABASE_POOL_SIZE.',
   '53400': 'The database has reached a bound of its settings, which its log names: its operator has to raise that.',
-  '55P03':
+  [lockTaken]:
     'The database kept this waiting for a lock of another session: its operator sees which by pg_blocking_pids(), and waits for it or ends it.',
   '25006':
     'The database only reads, as a standby does: its operator has to name the one that takes writes, or to reset default_transaction_read_only.',
   '57P02': `The database has crashed, and recovers: ${lasting}`,
   '57P03': `The database takes no connections, as while it starts or recovers from a crash: ${lasting}`,
 }
+
+/** Of what only a connection is turned down by, and no waiting helps: 42501 of a statement is of another right. */
+const refusals: readonly { readonly of: RegExp; readonly told: string }[] = [
+  {
+    of: /^28P01$/,
+    told: 'The database does not accept the password of the role that serves: its operator has to set the right one in CHANCERY_DATABASE_URL, or in the file that has it.',
+  },
+  {
+    of: /^28/,
+    told: 'The database does not let in the role that serves: its operator has to give it LOGIN, or to mend pg_hba.conf or sslmode, as the log says.',
+  },
+  {
+    of: /^42501$/,
+    told: 'The role that serves may not connect to the database: its operator has to grant it CONNECT.',
+  },
+  {
+    of: /^(3D000|55000)$/,
+    told: 'The server has no such database any more, or it takes no connections: its operator has to bring it back, or to name the right one in CHANCERY_DATABASE_URL.',
+  },
+  {
+    of: /^(CERT_|SELF_SIGNED_|DEPTH_ZERO_|UNABLE_TO_|INVALID_CA|ERR_TLS_|ERR_SSL_)/,
+    told: 'The database shows no TLS certificate that is trusted: its operator has to mend that certificate, or sslrootcert and the host in CHANCERY_DATABASE_URL.',
+  },
+]
 
 /** Longer than the service ever leaves the database alone. */
 const lastingMs = 60_000

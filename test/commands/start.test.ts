@@ -13,7 +13,7 @@ import t, { type Test } from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { placeOf } from '../../src/config.ts'
-import { openTestDatabase } from '../helpers/database.ts'
+import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { bare } from '../helpers/environment.ts'
 import { type Instance, startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
@@ -40,6 +40,10 @@ t.test('a database that cannot be opened is told in one sentence, with an exit c
     CHANCERY_ALLOW_SOFTWARE_KEYS: 'yes',
     CHANCERY_KEY_PASSPHRASE: 'a passphrase of this test',
   }
+  const server = await openTestServer()
+  const closed = `kept_out_${process.pid}_${Date.now()}`
+  await server.asSuperuser((superuser) => superuser.query(`create role ${closed} password 'closed'`))
+  t.teardown(() => server.asSuperuser((superuser) => superuser.query(`drop role ${closed}`)))
   const nowhere = 'postgresql://chancery:hunter2-hunter2@127.0.0.1:1/records'
   const cases: [string, string, Readonly<Record<string, string>>, number, string][] = [
     [
@@ -83,6 +87,13 @@ t.test('a database that cannot be opened is told in one sentence, with an exit c
       { ...production, CHANCERY_DATABASE_URL: withPassword },
       exitCodes.usage,
       `The database ${JSON.stringify(database)} at ${address} cannot be opened: the server does not accept the password of the role "chancery" (28P01); set the right role and password in CHANCERY_DATABASE_URL.`,
+    ],
+    [
+      'a role that may not log in',
+      'serve',
+      { CHANCERY_DATABASE_URL: servingUrl.replace(/\/\/[^@]*@/, `//${closed}:closed@`) },
+      exitCodes.usage,
+      `The database ${JSON.stringify(database)} at ${address} cannot be opened: the role "${closed}" may not log in (28000); give it that ("alter role … login"), or set another role in CHANCERY_DATABASE_URL.`,
     ],
     [
       'an unknown database',

@@ -539,6 +539,54 @@ t.test('what the database is short of is told to whoever asked, and stays known 
   for (const state of ['53000', '58030', '57014']) t.equal(await detail(state), 'The database did not finish.', state)
 })
 
+t.test('a role that is not let in any more is told of as that, and what gives it back what it lacks', async (t) => {
+  const { superuserUrl } = await openTestServer()
+  const superuser = new pg.Client({ connectionString: superuserUrl })
+  await superuser.connect()
+  const role = `kept_out_${process.pid}_${Date.now()}`
+  const { rows } = await admin.query<{ database: string }>('select current_database() as database')
+  const database = rows[0]?.database
+  const give = async (): Promise<void> => {
+    await superuser.query(`alter role ${role} login password 'first'`)
+    await admin.query(`grant connect on database ${database} to public, ${role}`)
+  }
+  await superuser.query(`create role ${role}`)
+  await give()
+  const url = ownerUrl.replace(/\/\/[^@]*@/, `//${role}:first@`)
+  t.teardown(async () => {
+    await admin.query(`revoke connect on database ${database} from ${role}`)
+    await superuser.query(`drop role ${role}`)
+    await superuser.end()
+  })
+  const detail = async (from = url): Promise<string | undefined> => {
+    const db = openDatabase({ url: from, max: 1, log, applicationName: 'test' })
+    const told = await db.query({ text: 'select' }).then(
+      () => undefined,
+      (error) => (isProblem(error, 'db.unavailable') ? error.detail : String(error)),
+    )
+    await db.close()
+    return told
+  }
+  const kept: readonly [taken: string, told: RegExp][] = [
+    [`alter role ${role} nologin`, /^The database does not let in the role that serves: .* give it LOGIN/],
+    [`alter role ${role} password 'second'`, /^The database does not accept the password of the role that serves/],
+    [
+      `revoke connect on database ${database} from public, ${role}`,
+      /^The role that serves may not connect .* CONNECT\.$/,
+    ],
+  ]
+  for (const [taken, told] of kept) {
+    t.equal(await detail(), undefined, 'it is let in')
+    await (taken.startsWith('revoke') ? admin : superuser).query(taken)
+    t.match(await detail(), told, taken)
+    await give()
+  }
+  t.match(await detail(url.replace(`/${database}`, '/no_such')), /^The server has no such database any more/)
+  const { unreached } = openLastWords()
+  for (const code of ['CERT_HAS_EXPIRED', 'ERR_TLS_CERT_ALTNAME_INVALID', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE'])
+    t.match(unreached(code), /^The database shows no TLS certificate that is trusted/, code)
+})
+
 t.test('a database that had no room and is away is told of as both, for as long as it is asked for', (t) => {
   let at = 0
   const lastWords = openLastWords(() => at)
