@@ -22,6 +22,7 @@ import { parsePem } from '../src/x509/pem.ts'
 import { named, openTestRoot } from './helpers/ceremony.ts'
 import { quiet } from './helpers/log.ts'
 import { openReplica, type Replica, type ReplicaOptions } from './helpers/replica.ts'
+import { openSql } from './helpers/sql.ts'
 import { csrFor } from './http/people.ts'
 
 /** A service that listens nowhere, with keys as the test wants them. Its jobs run. */
@@ -571,6 +572,28 @@ t.test('a right that somebody takes from the role that serves is told of, and is
   while (!(await isReady()) && performance.now() - back < 20_000) await new Promise((end) => setTimeout(end, 200))
   t.ok(performance.now() - back < 15_000, 'and soon after it is back')
 })
+
+t.test(
+  'a lock that a forgotten transaction has is told by /readyz once it kept somebody waiting, to its end',
+  async (t) => {
+    const { service, stores, config, database } = await openReplicaService(t)
+    const forgotten = await openSql(t, database.ownerUrl)
+    const token = (await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()
+    const headers = { authorization: `Bearer ${token}` }
+    await forgotten.query('begin')
+    await forgotten.query('lock table intents')
+    const wait = `do $$ begin set local lock_timeout = '1ms'; perform from intents; end $$`
+    await t.rejects(stores.db.query({ text: wait }), { code: 'db.unavailable', detail: /a lock of another session/ })
+    const asked = await service.app.inject({ url: '/readyz', headers })
+    t.equal(asked.statusCode, 503)
+    t.match(asked.json().checks, [
+      { name: 'database', ok: false, reason: /^a lock of another session .*"chancery doctor"/ },
+    ])
+    await forgotten.query('rollback')
+    const isReady = async () => (await service.app.inject({ url: '/readyz', headers })).statusCode === 200
+    while (!(await isReady())) await new Promise((end) => setTimeout(end, 200))
+  },
+)
 
 t.test('a function of the server that the role may not call is not missed', async (t) => {
   const { stores } = await openReplica(t)

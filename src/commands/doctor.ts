@@ -1,6 +1,7 @@
 /** `chancery doctor`: what is not fit for production, in sentences. */
 import { type Config, loadConfig } from '../config.ts'
 import { isProblem } from '../errors.ts'
+import { heldUpBy } from '../store/held-up.ts'
 import { openPinGuard } from '../store/pins.ts'
 import { readLastMode } from '../store/roll-opening.ts'
 import { onlyReads } from '../store/safety.ts'
@@ -37,6 +38,7 @@ export const runDoctor = async (
         unwise: [
           ...(await modeFault(config, records)),
           ...(await roomFault(records)),
+          ...(await heldUpBy(db)),
           ...clockFault(records),
           ...(await unwise(config, db, keys, new Date())),
         ].map(sentence),

@@ -1,10 +1,12 @@
 /**
- * What the database turns down though it answers: a server without room on its disk, and one that has taken a right from the
- * role that serves, answer questions as ever, and take some of what is written. Either is known by what it turns down only.
+ * What the database turns down though it answers: a server without room on its disk, one that has taken a right from the
+ * role that serves, and one where a session keeps a lock, answer questions as ever, and take some of what is written. Each is
+ * known by what it turns down only.
  */
 import { type Queryable, sqlState } from './database.ts'
+import { isHeldUp } from './held-up.ts'
 import { lacksRights } from './safety.ts'
-import { diskFull } from './shortages.ts'
+import { diskFull, lockTaken } from './shortages.ts'
 
 export interface TurnedDown {
   /** Told of a statement that failed, and why. */
@@ -13,7 +15,7 @@ export interface TurnedDown {
   fault(): string | undefined
   /**
    * Looks whether what was missing is back, at most once in a few seconds, and while there is a fault only. Where a look has
-   * seen that it was missing, the fault ends when one sees that it is there; else it ends by itself, later.
+   * seen that it was missing, or would be sure to, the fault ends when one sees that it is there; else it ends by itself, later.
    */
   look(db: Queryable): Promise<void>
 }
@@ -42,7 +44,7 @@ export const openTurnedDown = (now = (): number => performance.now()): TurnedDow
       for (const kind of kinds.filter(({ until }) => now() < until)) {
         lookedAt = now()
         const isMissing = await kind.isMissing(db)
-        if (isMissing === false && kind.isSeen) kind.until = now()
+        if (isMissing === false && (kind.isSeen || kind.isSure)) kind.until = now()
         kind.isSeen = isMissing ?? kind.isSeen
       }
     },
@@ -53,6 +55,8 @@ interface Kind {
   readonly reason: string
   /** Undefined where nobody can tell. */
   readonly isMissing: (db: Queryable) => Promise<boolean | undefined>
+  /** Where one look sees nothing missing, nothing is. */
+  readonly isSure?: true
 }
 
 /** 256 KiB of what cannot be compressed, where nobody else keeps anything; none of it stays. */
@@ -76,9 +80,16 @@ export const hasNoRoom = async (db: Queryable): Promise<boolean | undefined> => 
   }
 }
 
-/** By SQLSTATE: disk_full, insufficient_privilege. */
+/** By SQLSTATE: disk_full, lock_not_available, insufficient_privilege. */
 const reasons: Readonly<Record<string, Kind>> = {
   [diskFull]: { reason: 'the database has no room on its disk', isMissing: hasNoRoom },
+  [lockTaken]: {
+    reason:
+      'a lock of another session keeps statements waiting, as a forgotten transaction does: "chancery doctor" says which session it is',
+    isMissing: isHeldUp,
+    // A search that waited for another table keeps nobody from issuing.
+    isSure: true,
+  },
   '42501': {
     reason:
       'the role that serves lacks a right in the database: "chancery migrate" of the owner of the tables gives it all that it needs',

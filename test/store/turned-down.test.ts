@@ -82,6 +82,18 @@ t.test(
   },
 )
 
+t.test('a lock is told of while it is kept, and not because somebody waited for one once', async (t) => {
+  const { turnedDown, at, state } = openDisk()
+  const taken = '55P03'
+  turnedDown.failed(failing(taken))
+  t.equal(await at(0, ''), undefined, 'what issuing takes was not what was waited for')
+  state.now = 10_000
+  turnedDown.failed(failing(taken))
+  for (let now = 10_000; now <= 90_000; now += 1_000)
+    t.match(await at(now, taken), /^a lock of another session .*doctor/)
+  t.equal(await at(94_000, ''), undefined)
+})
+
 t.test('a look for room leaves nothing behind', async (t) => {
   const { servingUrl } = await openTestDatabase(t)
   const db = openDatabase({ url: servingUrl, max: 1, log: quiet, applicationName: 'test' })
