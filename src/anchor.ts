@@ -28,6 +28,8 @@ export interface AnchorOptions {
   readonly patienceMs?: number
   /** Told of a failure of a write that nobody waits for. */
   readonly failed?: (error: unknown) => void
+  /** Told once that somebody else writes here. */
+  readonly shared?: () => void
 }
 
 export const openAnchorFile = async ({
@@ -35,6 +37,7 @@ export const openAnchorFile = async ({
   everyMs,
   patienceMs = everyMs === undefined ? longestWriteMs : longestTimedMs,
   failed = () => {},
+  shared = () => {},
 }: AnchorOptions): Promise<AnchorFile> => {
   let place = await openPlace(path)
   const found = await readFound(place, path)
@@ -42,6 +45,7 @@ export const openAnchorFile = async ({
   const seen: SeenPlace[] = []
   /** Of the last write, while nobody knows whether it is durable. */
   let uncertain: number | undefined
+  let isShared = false
 
   const put = async (checkpoint: Checkpoint, isReopened = false): Promise<void> => {
     const there = place.isNamed() ? readPlaces(place.file(), path, seen) : []
@@ -49,6 +53,10 @@ export const openAnchorFile = async ({
     const { origin } = newest ?? last ?? checkpoint
     assertOrigin(origin, checkpoint, path)
     const isOurs = newest !== undefined && newest.size === uncertain
+    if (!isShared && !isReopened && !isOurs && last && newest && newest.size > last.size) {
+      isShared = true
+      shared()
+    }
     const written = place.file()
     // Whoever else writes here, against all advice, has promised what it wrote: the larger one stays.
     if (newest === undefined || isOurs || newest.size < checkpoint.size) {

@@ -57,7 +57,8 @@ const openAnchor = async (
   const failed = (err: unknown): void =>
     log.error({ event: 'roll.unanchored', err }, 'the last checkpoint could not be kept')
   return openParts(async (parts) => {
-    const file = await openAnchorFile({ path: anchor, everyMs: anchorEveryMs, failed }).catch(
+    const shared = (): void => log.warn({ event: 'roll.anchor_shared', path: anchor }, sharedAnchor)
+    const file = await openAnchorFile({ path: anchor, everyMs: anchorEveryMs, failed, shared }).catch(
       blameSetting('CHANCERY_ROLL_ANCHOR'),
     )
     parts.add(file.close)
@@ -65,6 +66,9 @@ const openAnchor = async (
     return file
   })
 }
+
+const sharedAnchor =
+  'another instance writes the same anchor, and whatever takes that file takes what both have seen: give each its own by CHANCERY_ROLL_ANCHOR'
 
 /** These records are not those that this installation has worked with; the message says why, and what to do. */
 export class WrongRecords extends Error {}

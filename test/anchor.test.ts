@@ -494,6 +494,31 @@ for (const failing of [1, 2, 3])
     },
   )
 
+t.test(
+  'that somebody else writes the same file is told once, by whoever sees it, and of nobody who is alone',
+  async (t) => {
+    const path = newPath()
+    const told: string[] = []
+    const opened = (name: string) => openAnchorFile({ path, shared: () => void told.push(name) })
+    const one = await opened('one')
+    for (const size of [5, 6, 6, 4, 7]) await one.write(at(size))
+    await one.close()
+    const again = await opened('again')
+    await again.write(at(8))
+    t.same(told, [], 'nor of one that was stopped')
+    const other = await opened('other')
+    await other.write(at(9))
+    t.same(told, [], 'the other one has only seen what it was opened with')
+    for (const size of [10, 11]) await again.write(at(size))
+    t.same(told, ['again'])
+    for (const size of [12, 13]) await other.write(at(size))
+    for (const size of [14, 15]) await again.write(at(size))
+    t.same(told, ['again', 'other'])
+    await again.close()
+    await other.close()
+  },
+)
+
 t.test('one that has its name and is not settled is written in turn, as any other', async (t: Test) => {
   const path = newPath()
   let isFailing = true
