@@ -67,7 +67,7 @@ const faults: readonly Fault[] = [
     of: /^42501 (?!permission denied for database)/,
     kind: 'usage',
     next: ({ name, url }) =>
-      `the role ${JSON.stringify(placeOf(url).role)} does not own the tables: name their owner in ${name}, or let an administrator give them to it (after a restore by another role, say: "reassign owned")`,
+      `the role ${JSON.stringify(placeOf(url).role)} does not own the tables: name their owner in ${name}, or let an administrator give them to it ("alter database … owner to" where it is new, "reassign owned" after a restore by another role)`,
   },
   {
     of: /^42704 role /,
