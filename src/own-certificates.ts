@@ -16,6 +16,7 @@ import type { Config } from './config.ts'
 import { isProblem, type Problem } from './errors.ts'
 import { issueOwnCertificate, makeStandIn, type ServerCertificate } from './jobs/own-certificate.ts'
 import { aceLabelsOf } from './policy/names.ts'
+import { hasEnded } from './policy/validity.ts'
 import type { Stores } from './service.ts'
 import { readRenewalFacts } from './store/holders.ts'
 import { loadIssuers } from './store/issuers.ts'
@@ -133,7 +134,8 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
   }
 }
 
-const holdsAt = ({ notBefore, notAfter }: ServerCertificate, now: Date): boolean => notBefore <= now && now <= notAfter
+const holdsAt = ({ notBefore, notAfter }: ServerCertificate, now: Date): boolean =>
+  notBefore <= now && !hasEnded(notAfter, now)
 
 /** One for each set of names, so that replicas with different names leave each other's alone. */
 export const ownProfileName = ({ names }: Pick<Config, 'names'>): string =>

@@ -6,6 +6,7 @@
 import { hash } from 'node:crypto'
 
 import { Problem, type ProblemCode } from '../errors.ts'
+import { hasEnded } from '../policy/validity.ts'
 import { type Certificate, isIssuedBy, parseCertificate, type TbsFacts } from '../x509/certificate.ts'
 import type { CheckSignature } from '../x509/csr.ts'
 import { extensionOids } from '../x509/extensions.ts'
@@ -110,7 +111,7 @@ const faultOf = (ca: TbsFacts, leaf: TbsFacts, now: Date): Problem | undefined =
 }
 
 const isValidAt = ({ notBefore, notAfter }: TbsFacts, now: Date): boolean =>
-  notBefore <= now && now.getTime() < notAfter.getTime() + lastSecond
+  notBefore <= now && !hasEnded(notAfter, now)
 
 interface LeafRule {
   readonly code: ProblemCode
@@ -155,8 +156,7 @@ const leafRules: readonly LeafRule[] = [
     code: 'auth.expired',
     reason: 'expired',
     detail: 'This certificate has expired.',
-    // RFC 5280 4.1.2.5: the second that notAfter names is still within.
-    holds: ({ notAfter }, now) => now.getTime() < notAfter.getTime() + lastSecond,
+    holds: ({ notAfter }, now) => !hasEnded(notAfter, now),
   },
 ]
 
@@ -180,5 +180,3 @@ const understood: ReadonlySet<string> = new Set([
   extensionOids.extendedKeyUsage,
   extensionOids.subjectAltName,
 ])
-/** In milliseconds. */
-const lastSecond = 1_000

@@ -5,6 +5,7 @@
 import { createPublicKey, hash, verify } from 'node:crypto'
 
 import { isProblem, Problem, type Violation } from '../errors.ts'
+import { hasEnded } from '../policy/validity.ts'
 import { keyAlgorithms } from '../x509/algorithms.ts'
 import type { TbsFacts } from '../x509/certificate.ts'
 import { type Crl, parseCrl, parseRecordedCrl } from '../x509/crl.ts'
@@ -97,7 +98,7 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
   const isListed = ({ subject, signer }: Link): boolean =>
     lists.get(sha256Of(signer))?.serials.has(serialOf(subject)) === true
   /** Nobody asks about what has expired (RFC 5280 3.3). */
-  const living = (): readonly Link[] => links().filter(({ subject }) => subject.notAfter > clock())
+  const living = (): readonly Link[] => links().filter(({ subject }) => !hasEnded(subject.notAfter, clock()))
 
   return {
     add: async (issuer, der, by) => {
@@ -261,7 +262,7 @@ const leftOut = (list: Read, newest: ImportedCrl, below: readonly Link[]): reado
   )
   const left = new Set(gone.map(serialOf))
   const serials = below
-    .filter(({ subject }) => subject.notAfter > list.thisUpdate)
+    .filter(({ subject }) => !hasEnded(subject.notAfter, list.thisUpdate))
     .map(({ subject }) => serialOf(subject))
   return [...new Set(serials)].filter((serial) => left.has(serial))
 }

@@ -3,7 +3,9 @@
  * for the key that was made and the subject that was asked for, allowed to sign leaves and nothing below, under a path
  * to a root (RFC 5280 6.1) with no weak link.
  */
+
 import { Problem, type Violation } from '../errors.ts'
+import { hasEnded } from '../policy/validity.ts'
 import { type Certificate, parseCertificate, type TbsFacts } from '../x509/certificate.ts'
 import { type CheckSignature, parseRequest } from '../x509/csr.ts'
 import { extensionOids } from '../x509/extensions.ts'
@@ -233,7 +235,7 @@ const linkRules: readonly Rule<Placed>[] = [
   {
     check: 'chain.validity',
     reason: ({ facts }) => `it has expired, at ${formatTime(facts.notAfter)}`,
-    holds: ({ facts }, now) => now <= facts.notAfter,
+    holds: ({ facts }, now) => !hasEnded(facts.notAfter, now),
   },
   {
     check: 'chain.validity',

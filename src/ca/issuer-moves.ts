@@ -1,5 +1,6 @@
 /** The moves of an issuer from state to state: a table of steps, each with guards that say why they refuse. Nothing but decisions. */
 import { Problem, type Violation } from '../errors.ts'
+import { hasEnded } from '../policy/validity.ts'
 import type { IssuerMoved } from '../roll/entries.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import { parseCertificate } from '../x509/certificate.ts'
@@ -129,7 +130,7 @@ const keyTypeOf = ({ certificate }: IssuerRow): KeyAlgorithmId =>
 
 const isValidAt = (der: Buffer, now: Date): boolean => {
   const { notBefore, notAfter } = parseCertificate(der).facts
-  return notBefore <= now && now <= notAfter
+  return notBefore <= now && !hasEnded(notAfter, now)
 }
 
 export const noIssuer = (name: string): Problem =>

@@ -1,5 +1,7 @@
 /** Whether this instance can issue: each part is asked, and each answer has a reason. */
+
 import { withDeadline } from '../deadline.ts'
+import { hasEnded } from '../policy/validity.ts'
 import type { Health, HealthCheck } from './health.ts'
 import type { Issuer } from './issuer.ts'
 import type { Issuers } from './issuers.ts'
@@ -94,7 +96,7 @@ const keyFault = async (issuers: Issuers, now: Date): Promise<string | undefined
 
 /** Its key signs for ever, and nothing that it signs holds any more. */
 const ended = ({ bounds: { notAfter } }: Issuer, now: Date): string | undefined =>
-  notAfter < now
+  hasEnded(notAfter, now)
     ? `its certificate ended at ${notAfter.toISOString()}: bring and activate another one, or halt it`
     : undefined
 

@@ -3,9 +3,11 @@
  * same names, with the key that the profile wants, and for as long after the certificate with which the row began, since
  * whoever has stolen a key could go on for ever.
  */
+
 import { Problem, type ProblemCode, type Violation } from '../errors.ts'
 import type { Profile, RenewalRules } from '../policy/profile.ts'
 import { valuesOf } from '../policy/subject.ts'
+import { hasEnded } from '../policy/validity.ts'
 import type { CertificationRequest } from '../x509/csr.ts'
 import { type KeyBlockList, parsePublicKey } from '../x509/keys.ts'
 import { assertStillNames, type Name } from '../x509/names.ts'
@@ -89,8 +91,7 @@ const conditions: readonly Condition[] = [
   {
     code: 'auth.expired',
     detail: 'This certificate has expired.',
-    // RFC 5280 4.1.2.5: the second that notAfter names is still within.
-    holds: ({ notAfter }, { grace }, now) => now < notAfter.getTime() + (1 + grace) * 1_000,
+    holds: ({ notAfter }, { grace }, now) => !hasEnded(new Date(notAfter.getTime() + grace * 1_000), new Date(now)),
   },
   {
     code: 'renewal.issuer',

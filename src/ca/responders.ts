@@ -5,6 +5,7 @@
  */
 import { generateKeyPairSync, sign } from 'node:crypto'
 
+import { hasEnded } from '../policy/validity.ts'
 import { type SignatureAlgorithm, signatureAlgorithm } from '../x509/algorithms.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { keyBits } from '../x509/keys.ts'
@@ -75,7 +76,7 @@ export const openResponders = ({
   const makeOnce = (issuer: Issuer): Promise<Responder> => {
     const under = making.get(issuer.name)
     if (under) return under
-    if (hasEnded(issuer, clock())) return Promise.reject(new Error(`the issuer ${issuer.name} has ended`))
+    if (isOver(issuer, clock())) return Promise.reject(new Error(`the issuer ${issuer.name} has ended`))
     // Each try is a request on record, and strangers may ask all the time.
     const last = failed.get(issuer.name)
     if (last && last.until > elapsedMs()) return Promise.reject(last.error)
@@ -97,7 +98,7 @@ export const openResponders = ({
     },
     renew: async () => {
       // Of one that has retired or ended nobody gets an answer, and each try would be a refusal on record, for ever.
-      for (const [name, { issuer }] of held) if (!isInUse(name) || hasEnded(issuer, clock())) held.delete(name)
+      for (const [name, { issuer }] of held) if (!isInUse(name) || isOver(issuer, clock())) held.delete(name)
       const due = [...held.values()].filter(({ renewAt }) => renewAt < clock().getTime())
       await Promise.all(due.map(({ issuer }) => makeOnce(issuer)))
     },
@@ -105,6 +106,6 @@ export const openResponders = ({
 }
 
 /** Then it certifies nothing, and to ask it would be a refusal on record each time. */
-const hasEnded = ({ facts }: Issuer, now: Date): boolean => facts.notAfter < now
+const isOver = ({ facts }: Issuer, now: Date): boolean => hasEnded(facts.notAfter, now)
 
 const retryMs = 2_000

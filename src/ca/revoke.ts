@@ -2,7 +2,9 @@
  * Revoking: which changes of a certificate's standing are allowed, and to whom. The records decide under the head of the
  * roll, so that of two changes at once the second sees the first; nothing is told to anyone before it is durable.
  */
+
 import { Problem } from '../errors.ts'
+import { hasEnded } from '../policy/validity.ts'
 import type { CertificateReleased, CertificateRevoked } from '../roll/entries.ts'
 import { formatTime, instantOf } from '../x509/time.ts'
 import { type Caller, hasRole, requesterGrants } from './access.ts'
@@ -148,7 +150,7 @@ export const decideRevocation = (
   assertPast(ask.invalidSince, now)
   if (before && isSame(before, ask)) return undefined
   // The key of an expired one may be that of others, and is blocked all the same.
-  if (notAfter < now && reason !== 'keyCompromise')
+  if (hasEnded(notAfter, now) && reason !== 'keyCompromise')
     throw new Problem(
       'revocation.expired',
       `The certificate has expired at ${formatTime(notAfter)}: no list would show it.`,
@@ -177,7 +179,7 @@ const decideRelease = (
   { now, by }: { readonly now: Date; readonly by: string },
 ): CertificateReleased | undefined => {
   if (!revocation && released) return undefined
-  if (notAfter < now)
+  if (hasEnded(notAfter, now))
     throw new Problem(
       'revocation.expired',
       `The certificate has expired at ${formatTime(notAfter)}: it stays as it was.`,

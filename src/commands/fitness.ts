@@ -13,6 +13,7 @@ import { own } from '../ca/own.ts'
 import { type Config, isLoopback } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { isInToken, type Keyring } from '../keys/keyring.ts'
+import { hasEnded } from '../policy/validity.ts'
 import { parseVerifierKey } from '../roll/note.ts'
 import { ed25519SpkiStart } from '../roll-crypto.ts'
 import { sha256 } from '../sha256.ts'
@@ -121,7 +122,7 @@ const standing = async (db: Database, now: Date): Promise<readonly string[]> => 
       .map(({ name, certificate }) => ({ name, notAfter: parseCertificate(certificate).facts.notAfter }))
       .filter(({ notAfter }) => notAfter < soon)
       .map(({ name, notAfter }) =>
-        notAfter < now
+        hasEnded(notAfter, now)
           ? `the issuer ${name} expired at ${notAfter.toISOString()}, and its authority issues nothing: bring and activate another one, or halt it`
           : `the issuer ${name} expires within ninety days: bring the next one`,
       ),

@@ -1,4 +1,5 @@
 /** The orders in which certificates are found: along the roll, by name or by expiry, walked or put in order. */
+
 import type { CertificateFilter, Count } from '../ca/records.ts'
 import { allOf, type Candidates, certificateAt, type Lead, lookedUp } from './certificate-leads.ts'
 import { intentBeside, namesIn, type TextRow, textColumns } from './certificate-text.ts'
@@ -7,6 +8,7 @@ import { firstName, type NameRange } from './names.ts'
 import { type Begun, type Keyset, openParameters, type Parameter } from './pages.ts'
 import { newestRevocationAt } from './revocations.ts'
 import { isUsual } from './shapes.ts'
+import { hasEndedBy, isLivingAt } from './validity.ts'
 import { mostRows, type Way } from './walks.ts'
 
 export interface Asked {
@@ -311,8 +313,8 @@ const expiryOf = (
   return [
     ...(expiresAfter ? [`not_after >= ${p(expiresAfter)}`] : []),
     ...(expiresBefore ? [`not_after < ${p(expiresBefore)}`] : []),
-    ...(status === 'valid' ? [`not_after >= ${p(time)}`] : []),
-    ...(status === 'expired' ? [`not_after < ${p(time)}`] : []),
+    ...(status === 'valid' ? [isLivingAt('not_after', `${p(time)}::timestamptz`)] : []),
+    ...(status === 'expired' ? [hasEndedBy('not_after', `${p(time)}::timestamptz`)] : []),
   ]
 }
 

@@ -3,9 +3,11 @@
  * where alone they are in their order. Values of their own for each row, dates and objects, and JSON of them again, took most
  * of the time of an export.
  */
+
 import type { CertificateText, FoundCertificate } from '../ca/records.ts'
 import { namesIdentifier } from '../x509/names-at-end.ts'
 import type { RecordsDeps } from './certificates.ts'
+import { hasEndedBy } from './validity.ts'
 
 export interface TextRow {
   readonly entry: number
@@ -79,7 +81,7 @@ export const intentBeside = `left join lateral (
     where serial = c.serial and (c.names is null or c.delegated) limit 1) i on true`
 
 const headOf = (time: string): string => `'{"serial":"' || encode(c.serial, 'hex') || '","status":"'
-    || case when ${isRevoked} then 'revoked' when c.not_after < ${time} then 'expired' else 'valid' end
+    || case when ${isRevoked} then 'revoked' when ${hasEndedBy('c.not_after', time)} then 'expired' else 'valid' end
     || '","subject":' || to_json(c.subject) || ',"names":'`
 
 const revocation = `',"revocation":{"reason":"' || coalesce(r.reason, 'unspecified') || '","revokedAt":' || ${instant('r.revoked_at')}

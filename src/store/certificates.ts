@@ -1,4 +1,5 @@
 /** Certificates in the records: one by its serial, and what a search says of each that it finds. */
+
 import type { Bounds, CertificateFilter, CertificateRecord, FoundCertificate, IssuerRecord } from '../ca/records.ts'
 import { Problem } from '../errors.ts'
 import type { Database } from './database.ts'
@@ -9,6 +10,7 @@ import { type Conditions, conditionsOf, isStorable, type Parameter } from './pag
 import { newestRevocation, type RevocationRow, revocationColumns, revocationOf } from './revocations.ts'
 import type { EntryCodec } from './roll.ts'
 import type { Shape } from './shapes.ts'
+import { hasEndedBy, isLivingAt } from './validity.ts'
 
 export interface RecordsDeps {
   readonly db: Database
@@ -63,7 +65,7 @@ const selectCertificate = {
   name: 'select_certificate',
   text: `
     select encode(c.serial, 'hex') as serial, c.entry, c.principal, c.profile, c.issuer, c.subject, encode(c.key_sha256, 'hex') as key,
-      c.not_before, c.not_after, c.at as issued_at, c.not_after < now() as expired, c.signature, i.tbs, i.profile_version, i.origin,
+      c.not_before, c.not_after, c.at as issued_at, ${hasEndedBy('c.not_after', 'now()')} as expired, c.signature, i.tbs, i.profile_version, i.origin,
       ${revocationColumns}
     from outcomes c join intents i on i.serial = c.serial ${newestRevocation}
     where c.serial = decode($1, 'hex') and c.kind = 'certificate'`,
@@ -115,8 +117,8 @@ const isRevoked = ({ size }: BoundPlaces, and = ''): string => `exists (
     where r.change = 'revoked'${and})`
 
 const statusConditions: Readonly<Record<FoundCertificate['status'], (bounds: BoundPlaces) => string>> = {
-  valid: (bounds) => `c.not_after >= ${bounds.time} and not ${isRevoked(bounds)}`,
-  expired: (bounds) => `c.not_after < ${bounds.time} and not ${isRevoked(bounds)}`,
+  valid: (bounds) => `${isLivingAt('c.not_after', bounds.time)} and not ${isRevoked(bounds)}`,
+  expired: (bounds) => `${hasEndedBy('c.not_after', bounds.time)} and not ${isRevoked(bounds)}`,
   revoked: isRevoked,
 }
 

@@ -1,4 +1,5 @@
 /** Lists in the records, and the cache of those that are served. */
+
 import type { CrlHead, CrlStore, IntendedCrl, RevokedOfShard, SignedCrl, Unlisted } from '../ca/crl.ts'
 import type { ImportedCrl, ImportStore } from '../ca/crl-import.ts'
 import type { ShelfStore } from '../ca/crl-shelf.ts'
@@ -6,6 +7,7 @@ import type { CrlImported } from '../roll/entries.ts'
 import { type CrlReason, crlReasons } from '../x509/crl.ts'
 import { constraintOf, type Database } from './database.ts'
 import type { RollWriter } from './roll.ts'
+import { isLivingAt } from './validity.ts'
 
 export interface CrlStoreDeps {
   readonly db: Database
@@ -154,7 +156,7 @@ const selectRevoked = {
         from (
           select distinct on (serial) serial, change, revoked_at, reason, invalid_since
           from revocations
-          where issuer = $1 and shard = d.shard and not_after >= d.since and entry < $4::bigint
+          where issuer = $1 and shard = d.shard and ${isLivingAt('not_after', 'd.since')} and entry < $4::bigint
           order by serial, entry desc
         ) newest
         where change <> 'released'

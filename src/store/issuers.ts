@@ -8,6 +8,7 @@ import type { IssuerChained, IssuerMoved, IssuerRelocated, IssuerRequested, Roll
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
 import { inTurn } from './turn.ts'
+import { isLivingAt } from './validity.ts'
 
 export interface StoredIssuer {
   /** The ways up that were brought later, hexadecimal. */
@@ -283,8 +284,8 @@ const selectLiving = {
     with span as materialized (
       select until - interval '90 seconds' as since, clock_timestamp() as now from reconciled where id = 1
     )
-    select coalesce((select max(not_after) from outcomes where kind = 'certificate' and issuer = $1) >= now(), false)
-      or exists (select from revocations where issuer = $1 and change = 'abandoned' and not_after >= now())
+    select coalesce(${isLivingAt(`(select max(not_after) from outcomes where kind = 'certificate' and issuer = $1)`, 'now()')}, false)
+      or exists (select from revocations where issuer = $1 and change = 'abandoned' and ${isLivingAt('not_after', 'now()')})
       or exists (select from intents i where i.issuer = $1
         and i.created_at >= (select since from span) and i.created_at <= (select now from span)
         and not exists (select from outcomes o where o.serial = i.serial)) as living`,

@@ -1,4 +1,5 @@
 /** Many revocations at once, in the records: what was approved, cut into slices, and what became of each. */
+
 import type {
   AdvancedSlice,
   AsOf,
@@ -16,6 +17,7 @@ import { setConditions } from './certificates.ts'
 import type { Queryable } from './database.ts'
 import { isWhole, openParameters, type Parameter, pageOf, readCursor, writeCursor } from './pages.ts'
 import { type RevocationStoreDeps, readStandings, recordChanges } from './revocations.ts'
+import { hasEndedBy, isLivingAt } from './validity.ts'
 
 export const openMassRevocationStore = (deps: RevocationStoreDeps): MassRevocationStore => {
   const { db, roll } = deps
@@ -96,7 +98,7 @@ const planning = ({ search, asOf, replaceable, most }: PlannedSet, p: Parameter)
       select entry, change, reason from revocations where serial = c.serial and entry < ${p(asOf.size)}::bigint
       order by entry desc limit 1
     ) r on true
-    where ${setConditions(search, asOf.size, p).join(' and ')} and c.not_after >= ${p(asOf.time)}::timestamptz
+    where ${setConditions(search, asOf.size, p).join(' and ')} and ${isLivingAt('c.not_after', `${p(asOf.time)}::timestamptz`)}
     limit ${most === undefined ? 'all' : most + 1}
   ), planned as (
     select * from found where is_planned
@@ -123,7 +125,7 @@ const survey = async (db: Queryable, set: PlannedSet): Promise<Survey> => {
   const { p, values } = openParameters()
   const text = `${planning(set, p)}, expired as (
       select from certificates c
-      where ${setConditions(set.search, set.asOf.size, p).join(' and ')} and c.not_after < ${p(set.asOf.time)}::timestamptz
+      where ${setConditions(set.search, set.asOf.size, p).join(' and ')} and ${hasEndedBy('c.not_after', `${p(set.asOf.time)}::timestamptz`)}
       limit ${mostExpired}
     ), unlisted as (
       select i.issuer, count(*) as entries, count(distinct i.shard) as shards
@@ -342,7 +344,7 @@ const settleSlices = {
       select o.plan, o.number, cardinality(o.certificates) as count,
         (select count(*) from revoked r where r.plan = o.plan and r.certificate = any (o.certificates)) as revoked,
         (select count(*) from unnest(o.certificates) c join outcomes c2 on c2.entry = c
-          where c2.not_after < (select max(time) from events)
+          where ${hasEndedBy('c2.not_after', '(select max(time) from events)')}
             and not exists (select from revoked r where r.plan = o.plan and r.certificate = c)) as expired
       from open o
     ), ended as (

@@ -1,8 +1,10 @@
 /** Revocations in the records: each change a row and an event in one transaction, under the head of the roll. */
+
 import type { CertificateStanding } from '../ca/client-certificates.ts'
 import type { Change, Revocation, RevocationReason, RevocationStore, Standing } from '../ca/revoke.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
+import { isLivingAt } from './validity.ts'
 
 export interface RevocationStoreDeps {
   readonly db: Database
@@ -191,7 +193,7 @@ const selectHoldingReported = {
     select count(*)::integer as certificates, count(distinct c.key_sha256)::integer as keys,
       min(encode(c.key_sha256, 'hex')) as key
     from compromised_keys k join certificates c on c.key_sha256 = k.key_sha256 ${newestRevocation}
-    where c.not_after > $1::timestamptz and coalesce(r.change, 'released') = 'released'`,
+    where ${isLivingAt('c.not_after', '$1::timestamptz')} and coalesce(r.change, 'released') = 'released'`,
 }
 
 const standingColumns = `

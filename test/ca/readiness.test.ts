@@ -26,8 +26,8 @@ const keyCheck = async (now: Date, state = 'active') => {
 }
 
 t.test('an issuer that has expired issues nothing, however well its key signs', async (t) => {
-  t.match(await keyCheck(notAfter), { ok: true, reason: 'every active issuer signs' })
-  t.match(await keyCheck(new Date(notAfter.getTime() + 1)), {
+  t.match(await keyCheck(new Date(notAfter.getTime() + 999)), { ok: true, reason: 'every active issuer signs' })
+  t.match(await keyCheck(new Date(notAfter.getTime() + 1_000)), {
     ok: false,
     reason:
       'default-2026: its certificate ended at 2031-11-26T12:00:00.000Z: bring and activate another one, or halt it',

@@ -3,7 +3,7 @@ import t from 'tap'
 
 import type { Caller, Grant, Role } from '../../src/ca/access.ts'
 import { openMassRevocations } from '../../src/ca/mass-revocation.ts'
-import { openRevocations, type RevocationsDeps, type Standing } from '../../src/ca/revoke.ts'
+import { decideRevocation, openRevocations, type RevocationsDeps, type Standing } from '../../src/ca/revoke.ts'
 
 const serial = '40'.repeat(16)
 const now = new Date('2026-11-27T12:00:00Z')
@@ -105,6 +105,17 @@ t.test('from hold operators release; whose it is not to see does not learn of it
     await t.rejects(release(by), { code: 'certificate.not_found' }, JSON.stringify(by))
 })
 
+t.test('what has not expired is revoked, to the last millisecond of its last second', async (t) => {
+  const decideAt = (ms: number) =>
+    decideRevocation(
+      standing,
+      { reason: 'superseded', invalidSince: null },
+      { now: new Date(standing.notAfter.getTime() + ms), by: 'ops' },
+    )
+  t.match(decideAt(999), { type: 'certificate.revoked', serial })
+  t.throws(() => decideAt(1_000), { code: 'revocation.expired' })
+})
+
 t.test('of many at once, what no rule of revoking forbids is passed by of nobody: the slice fails', async (t) => {
   const order = { reason: 'superseded', by: 'ops', digest: 'ab'.repeat(32) } as const
   const sliceOf = (invalidSince: Date | null, as: Standing) => {
@@ -120,7 +131,7 @@ t.test('of many at once, what no rule of revoking forbids is passed by of nobody
     return advance(order.digest).then(() => decision)
   }
   t.match(await sliceOf(now, standing), { changes: [{ change: { serial } }], skipped: { expired: 0, revoked: 0 } })
-  const expired = { ...standing, notAfter: new Date(now.getTime() - 1) }
+  const expired = { ...standing, notAfter: new Date(now.getTime() - 1_000) }
   t.same(await sliceOf(now, expired), { changes: [], skipped: { expired: 1, revoked: 0 } })
   // A clock that went back behind the order.
   await t.rejects(sliceOf(new Date(now.getTime() + 1), standing), { code: 'request.malformed' })

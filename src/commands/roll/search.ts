@@ -5,6 +5,7 @@
 import { hash } from 'node:crypto'
 
 import { isProblem } from '../../errors.ts'
+import { hasEnded } from '../../policy/validity.ts'
 import { emptyEdge, extend } from '../../roll/edge.ts'
 import { isRollFault } from '../../roll/fault.ts'
 import { type EntryOf, parseEntry, type RollEntry } from '../../roll/forms.ts'
@@ -140,7 +141,7 @@ const firstKey = ({ names }: TbsFacts, range: NameRange): string | undefined => 
 
 const rowOf = ({ entry, facts, index }: Match, change: Change | undefined, now: Date): FoundCertificate => ({
   serial: entry.serial,
-  status: change ? 'revoked' : facts.notAfter < now ? 'expired' : 'valid',
+  status: change ? 'revoked' : hasEnded(facts.notAfter, now) ? 'expired' : 'valid',
   subject: formatSubject(facts.subject),
   names: facts.names.map(({ kind, value }) => ({ kind, value })),
   profile: entry.profile,
