@@ -1,4 +1,5 @@
 /** The moves of an issuer from state to state: a table of steps, each with guards that say why they refuse. Nothing but decisions. */
+
 import { Problem, type Violation } from '../errors.ts'
 import { hasEnded } from '../policy/validity.ts'
 import type { IssuerMoved } from '../roll/entries.ts'
@@ -53,8 +54,7 @@ const steps: Readonly<Record<Move, Step>> = {
       'issuer.published': ({ issuer, siblings, now, stagingMs }) => {
         const until = new Date(issuer.since.getTime() + stagingMs)
         // Nobody is served until it is active, or by one that has expired, so nobody is helped by waiting.
-        const serves = ({ state, certificate }: IssuerRow): boolean => state === 'active' && isValidAt(certificate, now)
-        if (issuer.state !== 'staged' || !siblings.some(serves) || until <= now) return undefined
+        if (issuer.state !== 'staged' || !siblings.some(servesAt(now)) || until <= now) return undefined
         return `its chain must have been published until ${until.toISOString()}`
       },
       'issuer.valid': ({ issuer, now }) =>
@@ -70,10 +70,10 @@ const steps: Readonly<Record<Move, Step>> = {
     to: 'retiring',
     type: 'issuer.retiring',
     guards: {
-      'issuer.last': ({ siblings }) =>
-        siblings.some(({ state }) => state === 'active')
+      'issuer.last': ({ siblings, now }) =>
+        siblings.some(servesAt(now))
           ? undefined
-          : 'it is the only active issuer of its authority: activate another one, or halt it',
+          : 'no other issuer of its authority is active and has not expired: activate another one, or halt it',
     },
   },
   close: { from: ['retiring'], to: 'crl-only', type: 'issuer.closed', guards: {} },
@@ -127,6 +127,11 @@ const isReplacedBy =
 
 const keyTypeOf = ({ certificate }: IssuerRow): KeyAlgorithmId =>
   parsePublicKey(parseCertificate(certificate).facts.spki).algorithm.id
+
+const servesAt =
+  (now: Date) =>
+  ({ state, certificate }: IssuerRow): boolean =>
+    state === 'active' && isValidAt(certificate, now)
 
 const isValidAt = (der: Buffer, now: Date): boolean => {
   const { notBefore, notAfter } = parseCertificate(der).facts

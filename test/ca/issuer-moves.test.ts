@@ -108,6 +108,11 @@ t.test('only active issuers of the same authority count: for who is left, and fo
   t.same(decided([row('one', 'active'), other('active', 'b')], 'retire'), last)
   for (const state of ['staged', 'retiring', 'crl-only', 'retired'] as const)
     t.same(decided([row('one', 'active'), other(state)], 'retire'), last, state)
+  const brief = { ...other('active'), certificate: certificateOf(1) }
+  const ended = parseCertificate(brief.certificate).facts.notAfter.getTime() + 1_000
+  const retireAt = (time: number) => decided([row('one', 'active'), brief], 'retire', { now: new Date(time) })
+  t.same(retireAt(ended - 1), ['one:retiring'])
+  t.same(retireAt(ended), last, 'one that has expired signs nothing')
   for (const rows of [[other('active', 'b')], [other('retiring')], []])
     t.same(decided([row('one', 'staged'), ...rows], 'activate', { stagingMs: day }), ['one:active'], 'nobody is served')
   const two = ['other', 'another'].map((name) => row(name, 'active'))
