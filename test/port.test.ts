@@ -1,11 +1,12 @@
 /** Ports of tests: each is given once, to whichever of them. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { createServer } from 'node:net'
 import { join } from 'node:path'
 
 import t from 'tap'
 
-import { freePort } from './helpers/port.ts'
+import { freePort, openPorts } from './helpers/port.ts'
 
 const many = 300
 
@@ -23,4 +24,15 @@ t.test('no port is given twice, nor to two who look for one at the same time', a
   const [theirs] = (await once(other, 'message')) as [readonly number[]]
   const ours = await Promise.all(Array.from({ length: many }, freePort))
   t.equal(new Set([...theirs, ...ours]).size, 2 * many)
+})
+
+t.test('where others have all of them, whoever looks for one is told so, and finds one once they are gone', async (t) => {
+  const first = await freePort()
+  const other = createServer().listen(first, '127.0.0.1')
+  await once(other, 'listening')
+  const next = openPorts(first, first + 32)
+  await t.rejects(next(), { message: /^Somebody listens at every 32nd port from \d+ to \d+, .* end what/ })
+  other.close()
+  await once(other, 'close')
+  t.ok((await next()) > first)
 })
