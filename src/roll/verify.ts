@@ -6,7 +6,7 @@
  */
 import { openCheckpoint, type SignedCheckpoint } from './checkpoint.ts'
 import { type Edge, emptyEdge, extend, openEdge, type Subtree, storeEdge } from './edge.ts'
-import { isRollFault, type RollFault } from './fault.ts'
+import { isRollFault } from './fault.ts'
 import { type Finding, type FindingCode, isFindingCode } from './findings.ts'
 import { parseEntry, type RollEntry } from './forms.ts'
 import { openHistory } from './history.ts'
@@ -46,7 +46,7 @@ export interface RollVerifierDeps extends HistoryDeps {
 
 export interface SeenNote {
   readonly note: string | Uint8Array
-  /** Where it is from: told of one that cannot be read, which says nothing of itself. */
+  /** Where it is from: told with whatever is wrong with it. */
   readonly name?: string
 }
 
@@ -79,15 +79,15 @@ export const openRollVerifier = async (deps: RollVerifierDeps, saved?: VerifierS
   let edge = saved ? loadEdge(saved, hasher) : emptyEdge(hasher)
 
   const ahead = await openCheckpoints(deps, size, tell)
-  const compare = ({ size: at, root }: SignedCheckpoint): void => {
+  const compare = ({ size: at, root, name }: NamedCheckpoint): void => {
     if (edge === undefined)
-      return tell(at, 'checkpoint.root', 'there is no root to compare with, since entries are missing')
+      return tell(at, 'checkpoint.root', fromText('there is no root to compare with, since entries are missing', name))
     if (!isEqual(edge.root, root))
-      tell(at, 'checkpoint.root', `the ${at} entries before it have the root ${edge.root.toBase64()}`)
+      tell(at, 'checkpoint.root', fromText(`the ${at} entries before it have the root ${edge.root.toBase64()}`, name))
   }
   /** Those of the size at which the tree is now. */
   const compareReached = (): void => {
-    while (ahead[0]?.size === size) compare(ahead.shift() as SignedCheckpoint)
+    while (ahead[0]?.size === size) compare(ahead.shift() as NamedCheckpoint)
   }
 
   /** The leaf, and what is wrong with the entry. */
@@ -153,7 +153,7 @@ export const openRollVerifier = async (deps: RollVerifierDeps, saved?: VerifierS
           grow(leaves)
           leaves = []
           edge = undefined
-          while (ahead[0] !== undefined && ahead[0].size <= entry.index) compare(ahead.shift() as SignedCheckpoint)
+          while (ahead[0] !== undefined && ahead[0].size <= entry.index) compare(ahead.shift() as NamedCheckpoint)
           size = entry.index
         }
         const found = read(entry)
@@ -165,12 +165,8 @@ export const openRollVerifier = async (deps: RollVerifierDeps, saved?: VerifierS
     },
     finish: async () => {
       await signatures.end()
-      for (const checkpoint of ahead.splice(0))
-        tell(
-          checkpoint.size,
-          'checkpoint.beyond',
-          `there are ${size} entries, and a checkpoint over ${checkpoint.size}`,
-        )
+      for (const { size: at, name } of ahead.splice(0))
+        tell(at, 'checkpoint.beyond', fromText(`there are ${size} entries, and a checkpoint over ${at}`, name))
       return { size, root: edge?.root }
     },
     save: async () => {
@@ -183,27 +179,30 @@ export const openRollVerifier = async (deps: RollVerifierDeps, saved?: VerifierS
 type TellOf = (index: number, code: FindingCode, message: string) => void
 type SignedEntry = SignedBy & { readonly index: number }
 
+type NamedCheckpoint = SignedCheckpoint & Pick<SeenNote, 'name'>
+
 /** Those that are still ahead, smallest first; the others are told of, and what cannot be read. */
 const openCheckpoints = async (
   { checkpoints, keys, verify }: RollVerifierDeps,
   size: number,
   tell: TellOf,
-): Promise<SignedCheckpoint[]> => {
-  const opened: SignedCheckpoint[] = []
+): Promise<NamedCheckpoint[]> => {
+  const opened: NamedCheckpoint[] = []
   for (const { note, name } of checkpoints) {
     try {
       const checkpoint = await openCheckpoint(note, keys, verify)
-      if (checkpoint.size >= size) opened.push(checkpoint)
-      else tell(checkpoint.size, 'checkpoint.passed', `this verification goes on from ${size}`)
+      if (checkpoint.size >= size) opened.push({ ...checkpoint, ...(name !== undefined && { name }) })
+      else tell(checkpoint.size, 'checkpoint.passed', fromText(`this verification goes on from ${size}`, name))
     } catch (error) {
       if (!isRollFault(error)) throw error
-      tell(0, 'checkpoint.invalid', invalidText(error, name))
+      tell(0, 'checkpoint.invalid', fromText(error.message, name))
     }
   }
   return opened.sort((a, b) => a.size - b.size)
 }
 
-export const invalidText = ({ message }: RollFault, name: string | undefined): string =>
+/** What is wrong with a note, and where it is from. */
+export const fromText = (message: string, name: string | undefined): string =>
   name === undefined ? message : `${message} (${name})`
 
 /** Batches of signatures under way: the next entries are read meanwhile, as long as there are not too many. */

@@ -7,7 +7,7 @@ import t from 'tap'
 
 import { openReport } from '../../src/commands/roll/findings.ts'
 import type { RollSource } from '../../src/commands/roll/source.ts'
-import { openStateFolder } from '../../src/commands/roll/state.ts'
+import { type GivenNote, openStateFolder } from '../../src/commands/roll/state.ts'
 import { verifySource } from '../../src/commands/roll/verify.ts'
 import { signCheckpoint } from '../../src/roll/checkpoint.ts'
 import { emptyEdge, extend } from '../../src/roll/edge.ts'
@@ -49,10 +49,10 @@ const rollOf = async (names: readonly string[]): Promise<RollSource> => {
 const named = (prefix: string, from: number, to: number): string[] =>
   Array.from({ length: to - from }, (_, i) => `${prefix}${from + i}`)
 
-const verify = async (source: RollSource) => {
+const verify = async (source: RollSource, checkpoints: readonly GivenNote[] = []) => {
   const report = openReport()
   const verified = await verifySource({
-    ...{ source, keys: { roll: [signer.key], witnesses: [] }, checkpoints: [], tell: report.tell },
+    ...{ source, keys: { roll: [signer.key], witnesses: [] }, checkpoints, tell: report.tell },
     state: await openStateFolder(state),
     progress: () => {},
   })
@@ -87,6 +87,12 @@ t.test(
       await verify(await rollOf(named('a', 0, 900))),
       { from: 700, findings: [{}, {}] },
       'the state is still that of the first',
+    )
+    const note = (await (await rollOf(named('b', 0, 500))).read('checkpoint')) as Buffer
+    t.match(
+      await verify(await rollOf(named('a', 0, 700)), [{ note, name: 'by-others' }]),
+      { from: 700, findings: [{ index: 500, code: 'checkpoint.root', message: /\(by-others\)$/ }, {}] },
+      'what an older checkpoint is in is named',
     )
   },
 )

@@ -614,6 +614,16 @@ t.test('found: checkpoints over more than there is, of another fork, by another 
   ]
   const { findings } = await verifyAll(entries.slice(0, last - 1), certificates, { checkpoints })
   t.same(codesOf(findings), ['0 checkpoint.invalid', '9 checkpoint.root', `${last} checkpoint.beyond`])
+  const named = checkpoints.map((note, i) => ({ note, name: `seen/${i}` }))
+  const told: string[] = []
+  const verifier = await openRollVerifier({
+    ...{ ...depsOf(certificates, []), checkpoints: named },
+    tell: ({ code, message }) => told.push(`${code} ${/ \((seen\/\d)\)$/.exec(message)?.[1]}`),
+  })
+  await verifier.add(entries.slice(0, last - 1))
+  await verifier.finish()
+  const expected = ['checkpoint.invalid seen/3', 'checkpoint.root seen/2', 'checkpoint.beyond seen/0']
+  t.same(told, expected, 'each names the file that it is in')
   const found: Parameters<typeof codesOf>[0][number][] = []
   const [note = ''] = checkpoints
   const seen = [{ note }, { note, name: 'seen/by-others' }]

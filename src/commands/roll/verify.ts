@@ -9,7 +9,7 @@ import type { Finding } from '../../roll/findings.ts'
 import { judgeGrowth, openTreeHasher, type ReadTile } from '../../roll/merkle.ts'
 import { isEqual } from '../../roll/text.ts'
 import { encodeTile, hashesPerTile } from '../../roll/tiles.ts'
-import { invalidText, openRollVerifier, type VerifierState } from '../../roll/verify.ts'
+import { fromText, openRollVerifier, type VerifierState } from '../../roll/verify.ts'
 import { verifyEd25519 } from '../../roll-crypto.ts'
 import { sha256 } from '../../sha256.ts'
 import { openRollCertificates, type RollCertificates } from '../roll-certificates.ts'
@@ -187,15 +187,18 @@ const comparePassed = async ({ note, size: index, name }: SeenCheckpoint, whole:
     const roots = { from: checkpoint.size, to: size, fromRoot: checkpoint.root, toRoot: root }
     const growth = await judgeGrowth(roots, readTileOf(tiles), hasher)
     if (growth === 'forked')
-      tell({ index, code: 'checkpoint.root', message: `the ${size} entries there are have not grown out of it` })
+      tell({
+        ...{ index, code: 'checkpoint.root' },
+        message: fromText(`the ${size} entries there are have not grown out of it`, name),
+      })
     if (growth === 'damaged') {
       const message = `the tiles do not lead from the ${index} entries of a checkpoint to the root of these entries`
-      tell({ index: 0, until: size, code: 'tile.hash', message })
+      tell({ index: 0, until: size, code: 'tile.hash', message: fromText(message, name) })
     }
   } catch (error) {
     if (error instanceof NotThere) return tell(error.finding)
     if (!isRollFault(error)) throw error
-    tell({ index, code: 'checkpoint.invalid', message: invalidText(error, name) })
+    tell({ index, code: 'checkpoint.invalid', message: fromText(error.message, name) })
   }
 }
 
