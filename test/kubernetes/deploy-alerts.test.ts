@@ -54,6 +54,17 @@ t.test('they are about metrics that there are, by labels that these have', (t) =
   t.end()
 })
 
+t.test('the rule of the docs by which one cause wakes people once is about alerts that do so', async (t) => {
+  const operations = await readFile(join(home, 'docs/operations.md'), 'utf8')
+  const { inhibit_rules: inhibiting } = parse(
+    /^```yaml\n(inhibit_rules:\n[^`]+)```$/m.exec(operations)?.[1] ?? '',
+  ) as Json
+  for (const { source_matchers, target_matchers } of inhibiting)
+    for (const [matcher = ''] of [source_matchers, target_matchers])
+      for (const name of matcher.match(/Chancery\w+/g))
+        t.equal(rules.find(({ alert }) => alert === name)?.labels.severity, 'page', name)
+})
+
 t.test('each says what is wrong and what it may be, and whether somebody is to get up', (t) => {
   for (const { alert, labels, annotations } of rules) {
     t.match(labels.severity, /^(page|warning)$/, alert)
