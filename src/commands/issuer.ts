@@ -2,7 +2,7 @@
 
 import type { Command } from 'commander'
 
-import { hasBlock, isKeyMaterial } from '../x509/pem.ts'
+import { bundleFault, hasBlock, isKeyMaterial } from '../x509/pem.ts'
 import { type AttributeType, attributes, isAttributeType } from '../x509/subject.ts'
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
@@ -207,5 +207,7 @@ const readChain = async (path: string): Promise<string> => {
   if (isKeyMaterial(text))
     throw new Failure('usage', `${path} holds a private key; nothing was sent. Give the chain alone.`)
   if (hasBlock(text)) return text
+  const bundle = bundleFault(text)
+  if (bundle !== undefined) throw new Failure('usage', `${path}: ${bundle}. Nothing was sent.`)
   throw new Failure('usage', `${path} is not in PEM, and may be a key; nothing was sent. Give the chain in PEM.`)
 }

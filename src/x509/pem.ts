@@ -23,6 +23,8 @@ export const parsePem = (text: string | Buffer, label: PemLabel): Buffer => {
   const [first, last] = [lines.findIndex(isNotBlank), lines.findLastIndex(isNotBlank)]
   if (first < 0) throw refusal('the text is empty')
   const found = boundary('BEGIN', lines[first] as string)
+  const bundle = label === 'CERTIFICATE' ? bundleFault(input) : undefined
+  if (bundle !== undefined) throw refusal(bundle)
   if (found === undefined) throw refusal(firstLineFault(lines[first] as string, hasBlock(input)))
   if (found.includes('-----')) throw refusal('its line ends are gone (curl -d takes them out, --data-binary does not)')
   if (found !== label && !(label === 'CERTIFICATE REQUEST' && found === `NEW ${label}`))
@@ -109,6 +111,16 @@ const firstLineFault = (line: string, isBefore: boolean): string => {
   return `the text does not begin with a block${isBefore ? ': take out what stands before it' : ''}`
 }
 
+/**
+ * Of a PKCS#7 (a `.p7b` or `.p7c`) in the place of certificates, as Windows and many CAs hand out chains. Its octets, which begin by
+ * saying what it is, may have become text on their way. OpenSSL writes whose certificate it is before each, which is no PEM.
+ */
+export const bundleFault = (input: string): string | undefined =>
+  /^\s*-----BEGIN (PKCS7|PKCS #7 SIGNED DATA|CMS)-----/.test(input) ||
+  (input.startsWith('0') && input.slice(0, 18).includes(endOfSignedData))
+    ? "it is PKCS#7, and PEM of certificates is wanted: openssl pkcs7 -in FILE -print_certs | sed -n '/^-----BEGIN/,/^-----END/p' makes it of that (with -inform DER where FILE is binary); put each certificate before that of its issuer"
+    : undefined
+
 const assertNoKey = (text: string): void => {
   if (isKeyMaterial(text)) throw new Problem('csr.key_material', 'the text holds a private key: treat it as exposed')
 }
@@ -133,3 +145,6 @@ const trimEnd = (line: string): string => {
 const isNotBlank = (line: string): boolean => trimEnd(line) !== ''
 
 const refusal = (detail: string): Problem => new Problem('csr.pem', detail)
+
+/** Of 1.2.840.113549.1.7.2, what stays as it is where octets are read as UTF-8. */
+const endOfSignedData = '\r\u0001\u0007\u0002'

@@ -45,6 +45,11 @@ t.test('from a request to an issuer', async (t) => {
     code: exitCodes.usage,
     err: /key\.der is not in PEM, and may be a key; nothing was sent\. Give the chain in PEM\.\n$/,
   })
+  await writeFile(join(folder, 'chain.p7b'), Buffer.from('308206a306092a864886f70d010702a08206', 'hex'))
+  t.match(await chancery(['issuer', 'import', 'next', join(folder, 'chain.p7b')]), {
+    code: exitCodes.usage,
+    err: /chain\.p7b: it is PKCS#7, .*: openssl pkcs7 -in FILE .* that of its issuer\. Nothing was sent\.\n$/,
+  })
   for (const verb of ['import', 'chains'])
     t.match(await chancery(['issuer', verb, 'next', join(folder, 'chain.pem')]), {
       code: exitCodes.usage,

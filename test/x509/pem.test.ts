@@ -1,9 +1,14 @@
+import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
 
 import t from 'tap'
 
 import { isProblem } from '../../src/errors.ts'
 import {
+  bundleFault,
   decodeBase64,
   encodePem,
   type PemLabel,
@@ -12,6 +17,8 @@ import {
   parseRawBody,
 } from '../../src/x509/pem.ts'
 import { cpu } from '../helpers/cpu.ts'
+
+const run = promisify(execFile)
 
 t.test('what is encoded is parsed back, whatever its length', async (t) => {
   for (const length of [1, 2, 3, 47, 48, 49, 96, 1000]) {
@@ -40,6 +47,32 @@ t.test('what is no text is told so', async (t) => {
     code: 'csr.pem',
     detail: /^the text does not begin with a block$/,
   })
+})
+
+t.test('a bundle in the place of certificates is told with the command that makes PEM of it', async (t) => {
+  const folder = t.testdir()
+  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', join(folder, 'key.pem')]
+  const openssl = async (...args: readonly string[]) => (await run('openssl', [...args], { encoding: 'buffer' })).stdout
+  await openssl('req', '-x509', ...key, '-subj', '/CN=A root', '-out', join(folder, 'root.pem'))
+  const pem = await readFile(join(folder, 'root.pem'))
+  for (const form of ['PEM', 'DER']) {
+    const file = join(folder, `chain.${form}`)
+    const bundle = ['crl2pkcs7', '-nocrl', '-certfile', join(folder, 'root.pem'), '-outform', form]
+    await writeFile(file, await openssl(...bundle))
+    for (const encoding of ['latin1', 'utf8'] as const) {
+      const text = await readFile(file, encoding)
+      const told = bundleFault(text) ?? ''
+      t.throws(() => parsePemCertificates(text, 3), { code: 'csr.pem', detail: told }, `${form} as ${encoding}`)
+      const command = /^it is PKCS#7, and PEM .* wanted: (openssl .*) makes it/.exec(told)?.[1] ?? ''
+      const made = await run('sh', ['-c', command.replace('FILE', `${file} -inform ${form}`)])
+      t.same(parsePemCertificates(made.stdout, 3), parsePemCertificates(pem.toString(), 3), 'which it does')
+      t.throws(
+        () => parsePem(text, 'CERTIFICATE REQUEST'),
+        { code: 'csr.pem', detail: /^(?!it is PKCS)/ },
+        'no request is in one',
+      )
+    }
+  }
 })
 
 t.test('a block whose lines were run together on their way is told so', async (t) => {
