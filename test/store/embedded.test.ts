@@ -17,6 +17,7 @@ import {
 } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import pg from 'pg'
@@ -364,6 +365,25 @@ t.test('a folder with something else in it is refused with a sentence, and left 
   })
   t.strictSame(await readdir(join(dataDir, 'postgres')), ['letter'])
 })
+
+t.test(
+  'a mount point in its place is refused with what to do, and nothing is left beside it',
+  { skip: !canUnshare() && 'no mount namespaces' },
+  async (t) => {
+    const dataDir = await folderOf(t)
+    const folder = join(dataDir, 'postgres')
+    await mkdir(folder, { recursive: true })
+    const child = spawn('unshare', [...apartFrom(folder), process.execPath, ...opening(dataDir)], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    })
+    const told = await text(child.stderr)
+    t.match(
+      told,
+      `${folder} is a mount point of its own, in whose place nothing can be put; mount that disk at ${dataDir}`,
+    )
+    t.strictSame(await readdir(dataDir), ['postgres'])
+  },
+)
 
 t.test('three that start at once on a new folder share one server', async (t) => {
   const dataDir = await folderOf(t)

@@ -82,7 +82,9 @@ export const makeHome = async (dataDir: string, binaries: Binaries, log: Log): P
     if (elsewhere !== undefined) await symlink(cluster, join(half, 'cluster'))
     await initialise(cluster, account, await makePasswords(half))
     await syncFolder(half)
-    await rename(half, folder)
+    await rename(half, folder).catch((cause: NodeJS.ErrnoException) => {
+      throw cause.code === 'EBUSY' ? mounted(folder, cause) : cause
+    })
     await syncFolder(parent)
   } catch (error) {
     await rm(half, { recursive: true, force: true })
@@ -167,6 +169,13 @@ const isProcess = (pid: number): boolean => {
     return (error as NodeJS.ErrnoException).code === 'EPERM'
   }
 }
+
+/** In the place of a mount point nothing can be put whole. */
+const mounted = (folder: string, cause: Error): SettingFault =>
+  new SettingFault(
+    `${folder} is a mount point of its own, in whose place nothing can be put; mount that disk at ${dirname(folder)} itself, or let CHANCERY_DATA name a folder on it.`,
+    { cause },
+  )
 
 const entriesOf = async (folder: string): Promise<readonly string[]> => {
   try {
