@@ -5,7 +5,8 @@
  */
 import { createPrivateKey, createPublicKey } from 'node:crypto'
 
-import { CompactSign, compactVerify } from 'jose'
+import { CompactSign } from 'jose/jws/compact/sign'
+import { compactVerify } from 'jose/jws/compact/verify'
 
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'

@@ -2,7 +2,9 @@
  * The public keys of an identity provider: written down, or fetched and kept up. Keys that come are found without a
  * restart, and those that go are not accepted for long; who asks for keys that do not exist makes nobody fetch more often.
  */
-import { type CryptoKey, createLocalJWKSet, errors, type JSONWebKeySet } from 'jose'
+import type { CryptoKey, JSONWebKeySet } from 'jose'
+import { JWKSNoMatchingKey } from 'jose/errors'
+import { createLocalJWKSet } from 'jose/jwks/local'
 
 import { type FindKey, TokenFault } from './jwt.ts'
 
@@ -117,8 +119,7 @@ const finderOf = (keys: unknown): FindKey => {
   }
 }
 
-const isUnknown = (error: unknown): boolean =>
-  error instanceof TokenFault && error.cause instanceof errors.JWKSNoMatchingKey
+const isUnknown = (error: unknown): boolean => error instanceof TokenFault && error.cause instanceof JWKSNoMatchingKey
 
 /** The generation of keys that nobody has: not even equal to itself, so that nothing counts as verified by them. */
 const none = Number.NaN

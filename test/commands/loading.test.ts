@@ -13,6 +13,7 @@ import { bare } from '../helpers/environment.ts'
 
 const main = join(import.meta.dirname, '../../src/main.ts')
 const config = join(import.meta.dirname, '../../src/config.ts')
+const serve = join(import.meta.dirname, '../../src/commands/serve.ts')
 
 const hookOf = async (t: Test, text: string): Promise<string> => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-loading-'))
@@ -36,6 +37,7 @@ const tells = (form: string): string => `
   process.on('exit', () => process.stderr.write(JSON.stringify([...found])))
 `
 const tellsPackages = tells(String.raw`/.*node_modules\/((?:@[^/]+\/)?[^/]+)/`)
+const tellsJose = tells(String.raw`/node_modules\/jose\/dist\/webapi\/(.+)$/`)
 const tellsCommands = tells(String.raw`/src\/commands\/([^/]+)$/`)
 
 t.test('a command loads no library but commander before it knows what is asked', async (t) => {
@@ -76,3 +78,20 @@ t.test('settings of the environment alone are read without a library: each signe
   const { stderr } = await promisify(execFile)(process.execPath, args, { env: bare })
   t.same(JSON.parse(stderr), [])
 })
+
+t.test(
+  'of jose the service loads what it verifies by, and not the three quarters that encrypt, export and fetch',
+  async (t) => {
+    const args = [
+      '--import',
+      await hookOf(t, tellsJose),
+      '--input-type=module',
+      '--eval',
+      `import ${JSON.stringify(serve)}`,
+    ]
+    const { stderr } = await promisify(execFile)(process.execPath, args, { env: bare })
+    const files: readonly string[] = JSON.parse(stderr)
+    for (const needed of ['jws/compact/verify.js', 'jwks/local.js']) t.ok(files.includes(needed), needed)
+    for (const file of files) t.notMatch(file, /^(index|jw[et]\/.*|jwks\/remote|key\/export)\.js$/, file)
+  },
+)
