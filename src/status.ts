@@ -30,7 +30,7 @@ import { openCrlStore, openImportStore, openShelfStore } from './store/crls.ts'
 import { openLeases } from './store/leases.ts'
 import { openMassRevocationStore } from './store/mass-revocations.ts'
 import { openOcspStore } from './store/ocsp.ts'
-import { issuedForReported, openRevocationStore } from './store/revocations.ts'
+import { issuedForReported, openRevocationStore, readCertificateStanding } from './store/revocations.ts'
 import { readSuccessions } from './store/roll-opening.ts'
 import type { NextTurn } from './turns.ts'
 import { parseAnchor, parseCertificate } from './x509/certificate.ts'
@@ -174,6 +174,11 @@ const respondersOf = (stores: Stores, issuers: Issuers, issuance: Issuance): Res
   openResponders({
     certify: responderCertifier(stores, issuance),
     isInUse: (name) => isInUse(issuers, name),
+    isRevoked: async (issuer, certificate) => {
+      const { facts, tbs } = parseCertificate(certificate)
+      const asked = { issuer: issuer.name, serial: facts.serial.toString('hex'), tbs }
+      return (await readCertificateStanding(stores.db, asked)) === 'revoked'
+    },
     clock: stores.dbClock.now,
   })
 

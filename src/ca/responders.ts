@@ -26,7 +26,7 @@ export interface Responder {
 export interface Responders {
   /** Rejects when the issuer cannot certify one, and there is none that still holds. */
   of(issuer: Issuer): Promise<Responder>
-  /** Makes those anew that have been asked for and have lived half of their time. */
+  /** Makes those anew that have been asked for, and have lived half of their time or are revoked. */
   renew(): Promise<void>
 }
 
@@ -35,6 +35,7 @@ export interface RespondersDeps {
   readonly certify: (issuer: Issuer, csr: Buffer) => Promise<Buffer>
   /** Whether answers for the issuer of this name are still given. */
   readonly isInUse: (name: string) => boolean
+  readonly isRevoked: (issuer: Issuer, certificate: Buffer) => Promise<boolean>
   readonly clock: () => Date
   readonly elapsedMs?: () => number
 }
@@ -48,6 +49,7 @@ interface Held {
 export const openResponders = ({
   certify,
   isInUse,
+  isRevoked,
   clock,
   elapsedMs = () => performance.now(),
 }: RespondersDeps): Responders => {
@@ -91,6 +93,10 @@ export const openResponders = ({
     return made
   }
 
+  /** Its certificate says `nocheck`: nobody but us would see that it is revoked. Until there is another one, it answers. */
+  const isDue = async ({ issuer, responder, renewAt }: Held): Promise<boolean> =>
+    renewAt < clock().getTime() || (await isRevoked(issuer, responder.certificate))
+
   return {
     of: async (issuer) => {
       const known = held.get(issuer.name)
@@ -99,8 +105,11 @@ export const openResponders = ({
     renew: async () => {
       // Of one that has retired or ended nobody gets an answer, and each try would be a refusal on record, for ever.
       for (const [name, { issuer }] of held) if (!isInUse(name) || isOver(issuer, clock())) held.delete(name)
-      const due = [...held.values()].filter(({ renewAt }) => renewAt < clock().getTime())
-      await Promise.all(due.map(({ issuer }) => makeOnce(issuer)))
+      await Promise.all(
+        [...held.values()].map(async (one) => {
+          if (await isDue(one)) await makeOnce(one.issuer)
+        }),
+      )
     },
   }
 }

@@ -16,7 +16,16 @@ const openWorld = () => {
   const end = new Date(Date.now() + dayMs)
   const issuerOf = (name: string) => ({ name, facts: { notAfter: end } }) as unknown as Issuer
   const [one, other] = [issuerOf('one'), issuerOf('other')]
-  const world = { now: Date.now(), elapsed: 0, made: [] as string[], isAway: false, inUse: [one, other], one, other }
+  const world = {
+    now: Date.now(),
+    elapsed: 0,
+    made: [] as string[],
+    isAway: false,
+    inUse: [one, other],
+    revoked: [] as Buffer[],
+    one,
+    other,
+  }
   const responders = openResponders({
     certify: async ({ name }) => {
       world.made.push(name)
@@ -24,6 +33,7 @@ const openWorld = () => {
       return ca.certify({ to: dayMs / 1000 }).der
     },
     isInUse: (name) => world.inUse.some((issuer) => issuer.name === name),
+    isRevoked: async (_issuer, certificate) => world.revoked.includes(certificate),
     elapsedMs: () => world.elapsed,
     clock: () => new Date(world.now),
   })
@@ -38,6 +48,21 @@ t.test('those that were asked for are made anew when half of their time is over'
   world.now += 0.6 * dayMs
   await renew()
   t.same(world.made, ['one', 'other', 'one', 'other'])
+})
+
+t.test('one that is revoked answers until there is another', async (t) => {
+  const { of, renew, world } = openWorld()
+  const [first, other] = await Promise.all([of(world.one), of(world.other)])
+  world.revoked = [first.certificate]
+  world.isAway = true
+  await t.rejects(renew(), { message: 'it is away' })
+  t.equal(await of(world.one), first)
+  world.isAway = false
+  world.elapsed += 2_001
+  await renew()
+  t.not(await of(world.one), first)
+  t.equal(await of(world.other), other)
+  t.same(world.made, ['one', 'other', 'one', 'one'])
 })
 
 t.test('one answers until it ends, and another after that, whether or not anybody has renewed it', async (t) => {
@@ -60,6 +85,7 @@ t.test('what it signs verifies by the key that its certificate and its id are of
       return ca.certify({ to: dayMs / 1000 }).der
     },
     isInUse: () => true,
+    isRevoked: async () => false,
     clock: () => new Date(),
   })
   const issuer = { name: 'one', facts: { notAfter: new Date(Date.now() + dayMs) } } as unknown as Issuer
