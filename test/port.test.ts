@@ -26,13 +26,16 @@ t.test('no port is given twice, nor to two who look for one at the same time', a
   t.equal(new Set([...theirs, ...ours]).size, 2 * many)
 })
 
-t.test('where others have all of them, whoever looks for one is told so, and finds one once they are gone', async (t) => {
-  const first = await freePort()
-  const other = createServer().listen(first, '127.0.0.1')
-  await once(other, 'listening')
-  const next = openPorts(first, first + 32)
-  await t.rejects(next(), { message: /^Somebody listens at every 32nd port from \d+ to \d+, .* end what/ })
-  other.close()
-  await once(other, 'close')
-  t.ok((await next()) > first)
-})
+t.test(
+  'where others have all of them, whoever looks for one is told so, and finds one once they are gone',
+  async (t) => {
+    const first = await freePort()
+    const other = createServer().listen(first, '127.0.0.1')
+    await once(other, 'listening')
+    const next = openPorts(first, first + 32)
+    await t.rejects(next(), { message: /^Somebody listens at every 32nd port from \d+ to \d+, .* end what/ })
+    other.close()
+    await once(other, 'close')
+    t.ok((await next()) > first)
+  },
+)
