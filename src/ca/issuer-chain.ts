@@ -3,7 +3,6 @@
  * for the key that was made and the subject that was asked for, allowed to sign leaves and nothing below, under a path
  * to a root (RFC 5280 6.1) with no weak link.
  */
-
 import { Problem, type Violation } from '../errors.ts'
 import { hasEnded } from '../policy/validity.ts'
 import { type Certificate, parseCertificate, type TbsFacts } from '../x509/certificate.ts'

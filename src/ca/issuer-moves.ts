@@ -1,5 +1,4 @@
 /** The moves of an issuer from state to state: a table of steps, each with guards that say why they refuse. Nothing but decisions. */
-
 import { Problem, type Violation } from '../errors.ts'
 import { hasEnded } from '../policy/validity.ts'
 import type { IssuerMoved } from '../roll/entries.ts'

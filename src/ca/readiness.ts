@@ -1,5 +1,4 @@
 /** Whether this instance can issue: each part is asked, and each answer has a reason. */
-
 import { withDeadline } from '../deadline.ts'
 import { hasEnded } from '../policy/validity.ts'
 import type { Health, HealthCheck } from './health.ts'

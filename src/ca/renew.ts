@@ -3,7 +3,6 @@
  * same names, with the key that the profile wants, and for as long after the certificate with which the row began, since
  * whoever has stolen a key could go on for ever.
  */
-
 import { Problem, type ProblemCode, type Violation } from '../errors.ts'
 import type { Profile, RenewalRules } from '../policy/profile.ts'
 import { valuesOf } from '../policy/subject.ts'

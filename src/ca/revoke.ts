@@ -2,7 +2,6 @@
  * Revoking: which changes of a certificate's standing are allowed, and to whom. The records decide under the head of the
  * roll, so that of two changes at once the second sees the first; nothing is told to anyone before it is durable.
  */
-
 import { Problem } from '../errors.ts'
 import { hasEnded } from '../policy/validity.ts'
 import type { CertificateReleased, CertificateRevoked } from '../roll/entries.ts'

@@ -1,5 +1,4 @@
 /** The orders in which certificates are found: along the roll, by name or by expiry, walked or put in order. */
-
 import type { CertificateFilter, Count } from '../ca/records.ts'
 import { allOf, type Candidates, certificateAt, type Lead, lookedUp } from './certificate-leads.ts'
 import { intentBeside, namesIn, type TextRow, textColumns } from './certificate-text.ts'

@@ -3,7 +3,6 @@
  * where alone they are in their order. Values of their own for each row, dates and objects, and JSON of them again, took most
  * of the time of an export.
  */
-
 import type { CertificateText, FoundCertificate } from '../ca/records.ts'
 import { namesIdentifier } from '../x509/names-at-end.ts'
 import type { RecordsDeps } from './certificates.ts'

@@ -1,5 +1,4 @@
 /** Certificates in the records: one by its serial, and what a search says of each that it finds. */
-
 import type { Bounds, CertificateFilter, CertificateRecord, FoundCertificate, IssuerRecord } from '../ca/records.ts'
 import { Problem } from '../errors.ts'
 import type { Database } from './database.ts'

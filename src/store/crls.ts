@@ -1,5 +1,4 @@
 /** Lists in the records, and the cache of those that are served. */
-
 import type { CrlHead, CrlStore, IntendedCrl, RevokedOfShard, SignedCrl, Unlisted } from '../ca/crl.ts'
 import type { ImportedCrl, ImportStore } from '../ca/crl-import.ts'
 import type { ShelfStore } from '../ca/crl-shelf.ts'

@@ -1,5 +1,4 @@
 /** Many revocations at once, in the records: what was approved, cut into slices, and what became of each. */
-
 import type {
   AdvancedSlice,
   AsOf,

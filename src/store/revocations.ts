@@ -1,5 +1,4 @@
 /** Revocations in the records: each change a row and an event in one transaction, under the head of the roll. */
-
 import type { CertificateStanding } from '../ca/client-certificates.ts'
 import type { Change, Revocation, RevocationReason, RevocationStore, Standing } from '../ca/revoke.ts'
 import type { Database, Queryable } from './database.ts'
