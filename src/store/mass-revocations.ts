@@ -26,13 +26,14 @@ export const openMassRevocationStore = (deps: RevocationStoreDeps): MassRevocati
       return rows[0] as AsOf
     },
     survey: (set) => survey(db, set),
-    order: (set, digest, decide) => {
+    order: async (set, digest, decide) => {
       let found = { count: 0, certificates: '', slices: 0 }
-      return roll.change(
+      const ordered = new Error('somebody else has ordered this at the same moment')
+      const order = roll.change(
         async (tx, time, index) => {
           roll.assertClock()
-          // Two at once under one digest write down the same set; the second finds it, and the order.
-          if (await findOrder(tx, digest)) return { events: [], result: undefined }
+          // Of two at once under one digest the second finds the order. Its own set may be another one, and none of it may stay.
+          if (await findOrder(tx, digest)) throw ordered
           const { slices, ...told } = found
           const event = decide(told)
           const { search, reason, invalidityDate, count, by } = event
@@ -46,6 +47,9 @@ export const openMassRevocationStore = (deps: RevocationStoreDeps): MassRevocati
           found = await insertSlices(tx, set, digest)
         },
       )
+      await order.catch((error: unknown) => {
+        if (error !== ordered) throw error
+      })
     },
     find: (digest) => findOrder(db, digest),
     list: (page) => listOrders(db, page),

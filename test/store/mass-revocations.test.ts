@@ -98,10 +98,7 @@ t.test('the same order at once from many becomes one', async (t) => {
   t.match(await factsOf(digest), { planned: certificates, slices: 13, outcomes: 0 })
 })
 
-t.test('whoever orders something else under a digest at the same moment is told so', async (t) => {
-  await world.issue(['dns:moment.example.net'])
-  const wanted = ask({ name: 'moment.example.net' })
-  const { digest, asOf } = await one.plan(wanted)
+t.test('whoever orders something else under a digest at the same moment is told so, and leaves nothing', async (t) => {
   /** Resolves when so many have written a set down, or are about to, and wait. */
   const waiting = async (n: number): Promise<void> => {
     const text = `
@@ -110,21 +107,30 @@ t.test('whoever orders something else under a digest at the same moment is told 
         and exists (select from pg_locks w where w.pid = s.pid and not w.granted)`
     while ((await owner.query<{ n: number }>(text)).rows[0]?.n !== n) await pause(10)
   }
-  const orders: Promise<unknown>[] = []
-  await stores.db.transaction(async (tx) => {
-    await tx.query({ text: 'select from roll where id = 1 for update' }, [])
-    for (const [each, more] of [
-      [one, {}],
-      [two, { reason: 'unspecified' }],
-    ] as const) {
-      orders.push(each.order({ ...wanted, ...more }, { digest, asOf }, 'ops'))
-      await waiting(orders.length)
-    }
-  })
-  const [first, second] = await Promise.allSettled(orders)
-  t.match(first, { value: { reason: 'superseded' } })
-  t.match(second, { reason: { code: 'revocation.plan' } })
-  await carryOut(one, digest)
+  for (const [name, other] of [
+    ['reason.example.net', { reason: 'unspecified' }],
+    ['set.example.net', { reason: 'keyCompromise', search: { name: '*.example.com' } }],
+  ] as const) {
+    await world.issue([`dns:${name}`])
+    const wanted = ask({ name })
+    const { digest, asOf } = await one.plan(wanted)
+    const orders: Promise<unknown>[] = []
+    await stores.db.transaction(async (tx) => {
+      await tx.query({ text: 'select from roll where id = 1 for update' }, [])
+      for (const [each, more] of [
+        [one, {}],
+        [two, other],
+      ] as const) {
+        orders.push(each.order({ ...wanted, ...more }, { digest, asOf }, 'ops'))
+        await waiting(orders.length)
+      }
+    })
+    const [first, second] = await Promise.allSettled(orders)
+    t.match(first, { value: { reason: 'superseded' } })
+    t.match(second, { reason: { code: 'revocation.plan' } })
+    await carryOut(one, digest)
+    t.match(await factsOf(digest), { ...sound, planned: 1, slices: 1, outcomes: 1, rows: 1, done: 1 }, name)
+  }
 })
 
 t.test('the job goes on while it has the lease and nobody stops it, and leaves the rest to the next run', async (t) => {
