@@ -100,7 +100,7 @@ export const openResponders = ({
   return {
     of: async (issuer) => {
       const known = held.get(issuer.name)
-      return known && known.responder.notAfter > clock().getTime() ? known.responder : makeOnce(issuer)
+      return known && !hasEnded(new Date(known.responder.notAfter), clock()) ? known.responder : makeOnce(issuer)
     },
     renew: async () => {
       // Of one that has retired or ended nobody gets an answer, and each try would be a refusal on record, for ever.

@@ -10,10 +10,10 @@ import { openClientCa } from '../helpers/clients.ts'
 
 const dayMs = 86_400_000
 
-/** Issuers that end a day from now, responders that live a day, and a clock that is moved by hand. */
+/** Issuers that end a day and a half from now, responders that live a day, and a clock that is moved by hand. */
 const openWorld = () => {
   const ca = openClientCa()
-  const end = new Date(Date.now() + dayMs)
+  const end = new Date(Date.now() + 1.5 * dayMs)
   const issuerOf = (name: string) => ({ name, facts: { notAfter: end } }) as unknown as Issuer
   const [one, other] = [issuerOf('one'), issuerOf('other')]
   const world = {
@@ -68,13 +68,27 @@ t.test('one that is revoked answers until there is another', async (t) => {
 t.test('one answers until it ends, and another after that, whether or not anybody has renewed it', async (t) => {
   const { of, world } = openWorld()
   const first = await of(world.one)
-  world.now = first.notAfter - 1
+  world.now = first.notAfter + 999
   t.equal(await of(world.one), first)
-  world.now = first.notAfter
+  world.now = first.notAfter + 1_000
   const second = await of(world.one)
   t.not(second, first)
   t.same(world.made, ['one', 'one'])
 })
+
+t.test(
+  'one that ends with its issuer answers to the end, or each question of the last second would make another',
+  async (t) => {
+    const { of, world } = openWorld()
+    const last = await of(world.one)
+    const ending = { ...world.one, facts: { ...world.one.facts, notAfter: new Date(last.notAfter) } }
+    world.now = last.notAfter + 999
+    for (const _ of [1, 2]) t.equal(await of(ending), last)
+    world.now = last.notAfter + 1_000
+    await t.rejects(of(ending), /the issuer one has ended/)
+    t.same(world.made, ['one'])
+  },
+)
 
 t.test('what it signs verifies by the key that its certificate and its id are of', async (t) => {
   const certified: Buffer[] = []
