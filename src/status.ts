@@ -125,7 +125,6 @@ export const openStatus = async (
     store: openRevocationStore({ db, roll }),
     keyOf: async (serial) => parseCertificate((await records.certificate(serial)).certificate).facts.spki,
     verifyProof: (proof, spki) => verifyKeyProof(proof, spki, parseJson),
-    clock: dbClock.now,
     isIssuer: async (serial) => isOfIssuer(await records.issuers(), serial),
     changed: ocsp.forget,
   })

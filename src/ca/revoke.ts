@@ -96,7 +96,6 @@ export interface RevocationsDeps {
   readonly keyOf: (serial: string) => Promise<Buffer>
   /** What a proof says, when it is by this key. Throws `revocation.proof`. */
   readonly verifyProof: (proof: string, spki: Buffer) => Promise<unknown>
-  readonly clock: () => Date
   /** Whether the serial is that of a CA certificate of ours. */
   readonly isIssuer: (serial: string) => Promise<boolean>
   /** Told of each change before its caller is: what this replica says of the serial must change first. */
@@ -122,8 +121,8 @@ export const openRevocations = (deps: RevocationsDeps): Revocations => {
       }),
     revokeByKey: async (serial, proof) => {
       const said = await deps.verifyProof(proof, await deps.keyOf(serial))
-      const ask = readProof(said, deps.clock())
       return change(serial, (standing, now) => {
+        const ask = readProof(said, now)
         assertAbout(standing, ask)
         return decideRevocation(standing, ask, { now, by: null })
       })

@@ -40,7 +40,6 @@ const eventOf = async (
       ...{ issuer: 'default', serial, reason: 'keyCompromise', iat: now.getTime() / 1000 },
       ...said,
     }),
-    clock: () => now,
     isIssuer: async () => false,
     changed: () => {},
   }

@@ -228,7 +228,6 @@ t.test('what is told of a change is its own place on the roll, also of a release
     store: openRevocationStore({ db, roll }),
     keyOf: () => Promise.reject(new Error('nobody asks')),
     verifyProof: () => Promise.reject(new Error('nobody asks')),
-    clock: () => new Date(),
     isIssuer: async () => false,
     changed: (_serial, index) => void told.push(index),
   })

@@ -13,14 +13,17 @@ const world = await openTestStores(t, { CHANCERY_CLOCK_TOLERANCE: '60s' })
 const { stores } = world
 const revocations: Revocations = openRevocations({
   store: openRevocationStore(stores),
-  keyOf: () => Promise.reject(new Error('nobody asks')),
-  verifyProof: () => Promise.reject(new Error('nobody asks')),
-  clock: stores.dbClock.now,
+  keyOf: async () => Buffer.alloc(0),
+  verifyProof: async (proof) => JSON.parse(proof),
   isIssuer: async () => false,
   changed: () => {},
 })
 const operator = { principal: 'ops', proof: { kind: 'own' }, grants: [{ role: 'operator' }] } as unknown as Caller
 const ask = (reason: 'superseded' | 'certificateHold', invalidSince: Date | null = null) => ({ reason, invalidSince })
+
+/** What is read in a proof that verifies, made at this moment. */
+const proofOf = (serial: string, at: Date): string =>
+  JSON.stringify({ serial, issuer: 'default', reason: 'keyCompromise', iat: Math.floor(at.getTime() / 1000) })
 
 /** The clock of this machine, and not the database's, says so from now on, and stands still. */
 const setClock = (t: Test, aheadMs: number): void => {
@@ -44,6 +47,13 @@ t.test('and one that is far behind nobody that a date is yet to come', async (t)
   const since = new Date()
   setClock(t, -year)
   await t.rejects(revocations.revoke(serial, ask('superseded', since), operator), skewed)
+})
+
+t.test('nor whoever proves to hold the key that the proof is old', async (t) => {
+  const { serial } = await world.issue(['dns:e.example.com'])
+  const proof = proofOf(serial, new Date())
+  setClock(t, year)
+  await t.rejects(revocations.revokeByKey(serial, proof), skewed)
 })
 
 t.test('where the clocks differ a little, the time of the database counts', async (t) => {
