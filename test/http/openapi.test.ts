@@ -219,6 +219,29 @@ t.test('the calls are where the description was read, and it says so', async (t)
   t.match(app.swagger(), { servers: [{ url: '/' }] })
 })
 
+t.test('a call that is judged by its time says that clocks may disagree', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  const { paths, components } = app.swagger() as unknown as Described
+  const isTold = ({ $ref, description }: Response): boolean =>
+    (components.responses[$ref?.split('/').at(-1) ?? '']?.description ?? description).includes('`clock.skewed`')
+  const told = Object.values(paths)
+    .flatMap((path) => Object.values(path))
+    .filter(({ responses }) => Object.values(responses).some(isTold))
+  t.same(told.map(({ operationId }) => operationId).sort(), [
+    'approveRequest',
+    'issueCertificate',
+    'issueCertificates',
+    'rejectRequest',
+    'releaseCertificate',
+    'renewCertificate',
+    'revokeCertificate',
+    'revokeCertificateByKey',
+    'revokeMany',
+    'withdrawRequest',
+  ])
+})
+
 t.test('what several calls share has a short name', async (t) => {
   const { app } = await openStandIn()
   t.teardown(() => app.close())

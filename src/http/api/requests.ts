@@ -229,6 +229,7 @@ const decidingRoute = (app: App, { approvals }: HttpDeps, kind: keyof typeof dec
           'approval.closed',
           'approval.expired',
           'approval.plan',
+          'clock.skewed',
         ],
       },
       schema: { ...told, tags, params: ById, body: DecisionBody, response: { 200: RequestView } },
@@ -249,7 +250,7 @@ const withdrawalRoute = (app: App, { approvals }: HttpDeps): void => {
         access: everyRole,
         accepts: ['application/json'],
         ownDeadline: true,
-        problems: ['approval.not_found', 'approval.not_own', 'approval.closed', 'approval.expired'],
+        problems: ['approval.not_found', 'approval.not_own', 'approval.closed', 'approval.expired', 'clock.skewed'],
       },
       schema: {
         operationId: 'withdrawRequest',

@@ -177,6 +177,7 @@ const planRoute = (app: App, deps: HttpDeps): void => {
           'certificate.not_found',
           'revocation.plan',
           'revocation.too_many',
+          'clock.skewed',
         ],
         tells: { Location: [202] },
       },
