@@ -9,6 +9,7 @@ import type { CrlImports } from './ca/crl-import.ts'
 import { openHolders } from './ca/holders.ts'
 import { openIdentities } from './ca/identities.ts'
 import type { Issuers } from './ca/issuers.ts'
+import type { KeysFault } from './ca/providers.ts'
 import { openRenewalInfos, type RenewalInfos } from './ca/renewal-info.ts'
 import { openTokens } from './ca/tokens.ts'
 import type { Config } from './config.ts'
@@ -27,7 +28,11 @@ import type { Log } from './telemetry.ts'
 
 export interface ClientSide {
   /** What HTTP asks for. */
-  readonly calls: { readonly identities: Identities; readonly renewalInfos: RenewalInfos }
+  readonly calls: {
+    readonly identities: Identities
+    readonly renewalInfos: RenewalInfos
+    readonly keysFault: KeysFault
+  }
   /** Of the listener that asks for certificates. */
   readonly tls: Pick<TlsOptions, 'requestCert' | 'rejectUnauthorized' | 'ca'>
   readonly jobs: readonly Job[]
@@ -98,6 +103,7 @@ export const openClientSide = (
         // Whoever is to renew because of one way of two gets the next from the same issuer, and is to renew that at once.
         isIssuerRevoked: (issuer) => revokedOnEachWay().includes(issuer),
       }),
+      keysFault: tokens.keysFault,
     },
     tls: takesCertificates || renewal ? asking : {},
     jobs: ca === undefined ? [] : [{ name: 'client-ca', everyMs: 2_000, run: () => anchors.refresh() }],
@@ -121,15 +127,17 @@ const openKeySet = (
     fetched: (found) => {
       const isOfUse = hasKeyFor(found, algorithms)
       metrics.keysFetched(name, isOfUse ? 'fetched' : 'useless')
-      if (!isOfUse)
-        log.warn(
-          { event: 'provider.keyless', provider: name, algorithms },
-          'none of the keys that were fetched can verify a token of this provider: none is accepted',
-        )
+      if (isOfUse) return undefined
+      log.warn(
+        { event: 'provider.keyless', provider: name, algorithms },
+        'none of the keys that were fetched can verify a token of this provider: none is accepted',
+      )
+      return `None of its tokens is accepted: none of the keys that it publishes verifies one by ${algorithms.join(' or ')}.`
     },
     failed: (err) => {
       metrics.keysFetched(name, 'failed')
       log.warn({ event: 'provider.unreachable', provider: name, err }, 'keys could not be fetched')
+      return `None of its tokens is accepted until its keys can be fetched: ${(err as Error).message}.`
     },
   })
 }

@@ -38,6 +38,7 @@ const undecided: HttpDeps = {
   proxies: { networks: [], header: 'x-forwarded-for' },
   replicas: () => 1,
   providers: absent(),
+  keysFault: absent(),
   renewalInfos: () => Promise.reject(new Error('Describing must not read.')),
   records: absent(),
   issuerLife: absent(),

@@ -17,6 +17,12 @@ export interface Shown {
   readonly until: Date
 }
 
+/**
+ * Tries to have the keys of this issuer now, for whoever has just said where they are; a few seconds at most. Resolves to a sentence
+ * where none of its tokens could be verified here. Never rejects.
+ */
+export type KeysFault = (issuer: string) => Promise<string | undefined>
+
 export interface Providers {
   /** The newest version, from memory; at most two seconds old, and at once after a change made here. */
   issuedBy(issuer: string): StoredProvider | undefined

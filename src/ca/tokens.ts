@@ -17,7 +17,7 @@ import {
   type TokenSpan,
 } from '../policy/identity.ts'
 import type { Access, Caller, Grant } from './access.ts'
-import type { Providers, StoredProvider } from './providers.ts'
+import type { KeysFault, Providers, StoredProvider } from './providers.ts'
 
 export interface TokensDeps {
   readonly providers: Pick<Providers, 'issuedBy' | 'spend'>
@@ -39,6 +39,7 @@ export interface Tokens {
    * only asked again.
    */
   authenticate(token: string, isAgain: boolean): Promise<Caller>
+  readonly keysFault: KeysFault
   figures(): TokenFigures
 }
 
@@ -98,6 +99,14 @@ export const openTokens = (deps: TokensDeps): Tokens => {
   }
 
   return {
+    // The document is stored by then, and may be another's by now: nothing here is to hide that from who has applied it.
+    keysFault: async (issuer) => {
+      try {
+        return await lineOf(issuer).keys.check()
+      } catch {
+        return undefined
+      }
+    },
     figures: () => ({
       verified: verified.size,
       keys: [...lines.values()]

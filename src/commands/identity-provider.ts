@@ -18,6 +18,7 @@ interface Version {
   readonly document: ProviderDocument
   readonly createdAt: string
   readonly createdBy: string
+  readonly keysFault?: string
 }
 
 export const addIdentityProviderCommand = (program: Command): void => {
@@ -37,6 +38,7 @@ export const addIdentityProviderCommand = (program: Command): void => {
       const applied = (await client.call('PUT', pathOf(name), { headers, body })).json<Version>()
       const isSame = before?.version === applied.version
       out.show(applied, `${name} is ${isSame ? 'unchanged' : 'applied'} at version ${applied.version}.`)
+      if (applied.keysFault !== undefined) process.stderr.write(`note: ${visible(applied.keysFault)}\n`)
       // It is applied, whether or not there is anything to note.
       await noteRenamed(applied, before).catch(() => {})
       await noteShared(client, applied).catch(() => {})

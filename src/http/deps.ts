@@ -14,7 +14,7 @@ import type { MassRevocations } from '../ca/mass-revocation.ts'
 import type { Ocsp } from '../ca/ocsp.ts'
 import type { Policies } from '../ca/policies.ts'
 import type { PrincipalLimits } from '../ca/principal-limits.ts'
-import type { Providers } from '../ca/providers.ts'
+import type { KeysFault, Providers } from '../ca/providers.ts'
 import type { Recorder } from '../ca/recorder.ts'
 import type { Records, RollTiles } from '../ca/records.ts'
 import type { RenewalInfos } from '../ca/renewal-info.ts'
@@ -44,6 +44,7 @@ export interface HttpDeps {
   /** How many instances share the limits of addresses. */
   readonly replicas: () => number
   readonly providers: Providers
+  readonly keysFault: KeysFault
   readonly renewalInfos: RenewalInfos
   readonly records: Records
   readonly accesses: Pick<Accesses, 'record' | 'walk'>

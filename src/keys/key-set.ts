@@ -15,6 +15,8 @@ export interface KeySet {
   readonly generation: number
   /** Sees to it, beside, that keys which have gone are noticed while only what was verified before is shown. */
   keepUp(): void
+  /** Fetches them, unless that was tried a moment ago. Resolves to a sentence where no token could be verified by what there is. */
+  check(): Promise<string | undefined>
   /** Milliseconds since they were fetched; undefined where they never were. */
   readonly ageMs: number | undefined
 }
@@ -27,29 +29,31 @@ export class KeysUnavailable extends Error {
 /** Throws where these are no public keys. */
 export const staticKeys = (keys: readonly object[]): KeySet => {
   const find = finderOf({ keys: keys as JSONWebKeySet['keys'] })
-  return { find, generation: 0, keepUp: () => {}, ageMs: undefined }
+  return { find, generation: 0, keepUp: () => {}, check: async () => undefined, ageMs: undefined }
 }
 
 export interface FetchedKeysDeps {
   readonly fetch: () => Promise<unknown>
   /** Milliseconds, of a clock that only goes on. */
   readonly now: () => number
-  /** Told of each try: with all that there is, which may be none that is of any use. */
-  readonly fetched?: (keys: JSONWebKeySet['keys']) => void
-  readonly failed: (error: unknown) => void
+  /** Told of each try, with all that there is; a sentence where that is of no use. */
+  readonly fetched?: (keys: JSONWebKeySet['keys']) => string | undefined
+  /** Told of each that brought nothing; a sentence about it. */
+  readonly failed: (error: unknown) => string
 }
 
 /**
- * Nothing is fetched before a token asks for it. Who publishes no key any more has taken them all back: those of before are not
- * kept for it.
+ * Nothing is fetched before a token asks for it, or whoever has applied the document. Who publishes no key any more has taken them
+ * all back: those of before are not kept for it.
  */
-export const fetchedKeys = ({ fetch, now, fetched = () => {}, failed }: FetchedKeysDeps): KeySet => {
+export const fetchedKeys = ({ fetch, now, fetched = () => undefined, failed }: FetchedKeysDeps): KeySet => {
   let held: { readonly find: FindKey; readonly text: string; readonly at: number } | undefined
   let triedAt = Number.NEGATIVE_INFINITY
   let fetching: Promise<void> | undefined
   let generation = 0
   /** The last try brought no keys: what there is now, nobody knows. */
   let isAway = false
+  let fault: string | undefined
 
   const fetchNow = async (): Promise<void> => {
     triedAt = now()
@@ -60,10 +64,10 @@ export const fetchedKeys = ({ fetch, now, fetched = () => {}, failed }: FetchedK
       held = { find: held && isSame ? held.find : finderOf(keys), text, at: now() }
       if (!isSame) generation += 1
       isAway = false
-      fetched((keys as JSONWebKeySet).keys)
+      fault = fetched((keys as JSONWebKeySet).keys)
     } catch (error) {
       isAway = true
-      failed(error)
+      fault = failed(error)
     }
   }
 
@@ -90,6 +94,10 @@ export const fetchedKeys = ({ fetch, now, fetched = () => {}, failed }: FetchedK
       return held && age()
     },
     keepUp,
+    check: async () => {
+      await refresh()
+      return fault
+    },
     find: async (header) => {
       if (age() > staleMs) await refresh()
       else keepUp()

@@ -61,7 +61,7 @@ const open = (document: object, { skewMs = () => 0, nowMs = () => performance.no
         : fetchedKeys({
             fetch: () => discoverKeys(issuer, { ca: keys.ca }),
             now: nowMs,
-            failed: (error) => failures.push(error),
+            failed: (error) => `failure ${failures.push(error)}`,
           }),
     clock: () => new Date(Date.now() + skewMs()),
     read: readToken,

@@ -6,6 +6,7 @@ import t from 'tap'
 import { parse, stringify } from 'yaml'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { newRsaKey, openTestIssuer } from '../helpers/issuer.ts'
 import { chanceryFor, type Run } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 
@@ -19,7 +20,7 @@ const chancery = (...args: readonly string[]): Promise<Run> => chanceryFor(servi
 const document = {
   name: 'github',
   issuer: 'https://token.actions.githubusercontent.com',
-  keys: { discovery: true },
+  keys: { static: [newRsaKey().jwk] },
   algorithms: ['RS256'],
   audience: 'https://ca.example.com',
   lifetime: '15m',
@@ -96,4 +97,42 @@ t.test('two that can make the same principal are told of', async (t) => {
   t.match(await replace('guests', 'people:alice'), shared('guests', 'staff'), 'whom any token there may make')
   t.match(await apply('partners', 'people:{sub}'), shared('partners', 'guests, staff'))
   t.match(await apply('staff', 'people:{sub}'), shared('staff', 'guests, partners'), 'also where nothing changes')
+})
+
+t.test('one whose keys cannot be had is applied all the same, and that is told at once', async (t) => {
+  const issuer = await openTestIssuer(t)
+  const file = join(folder, 'away.yaml')
+  const apply = async (name: string, keys: object, ...args: readonly string[]): Promise<Run> => {
+    await writeFile(
+      file,
+      stringify({ ...document, name, issuer: name === 'mistyped' ? `${issuer.url}/x` : issuer.url, keys }),
+    )
+    return chancery('apply', file, ...args)
+  }
+  const discovery = { discovery: true, ca: issuer.ca }
+  const until = 'note: None of its tokens is accepted until its keys can be fetched'
+  t.same(await apply('mistyped', discovery), {
+    code: 0,
+    out: 'mistyped is applied at version 1.\n',
+    err: `${until}: ${issuer.url}/x/.well-known/openid-configuration: the answer is 404.\n`,
+  })
+  const asJson = await apply('mistyped', discovery, '--json')
+  t.match(JSON.parse(asJson.out), { version: 1, keysFault: / the answer is 404\.$/ }, 'also where nothing changes')
+  t.match(await apply('away', { discovery: true }), { code: 0, err: /says who certifies it\.\n$/ })
+  issuer.trouble = 'keyless'
+  t.match(await apply('away', discovery), {
+    code: 0,
+    out: 'away is applied at version 2.\n',
+    err: 'note: None of its tokens is accepted: none of the keys that it publishes verifies one by RS256.\n',
+  })
+  issuer.trouble = 'slow'
+  t.match(await apply('away', { url: `${issuer.url}/keys`, ca: issuer.ca }), {
+    code: 0,
+    out: 'away is applied at version 3.\n',
+    err: `${until}: ${issuer.url}/keys: no answer within 2000 ms.\n`,
+  })
+  issuer.trouble = 'none'
+  t.same(await apply('away', discovery), { code: 0, out: 'away is applied at version 4.\n', err: '' })
+  const { json } = await service.request('GET', '/v1/identity-providers/away')
+  t.notOk('keysFault' in json, 'which is of that moment only')
 })

@@ -34,6 +34,7 @@ export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<St
     proxies: { networks: [], header: 'x-forwarded-for' },
     replicas: () => 1,
     providers: reached({}),
+    keysFault: async () => undefined,
     renewalInfos: async () => {
       throw new Problem('certificate.not_found', 'reached')
     },

@@ -4,7 +4,7 @@ import { generateKeyPairSync } from 'node:crypto'
 import t from 'tap'
 
 import { TokenFault } from '../../src/keys/jwt.ts'
-import { fetchedKeys, KeysUnavailable } from '../../src/keys/key-set.ts'
+import { fetchedKeys, KeysUnavailable, staticKeys } from '../../src/keys/key-set.ts'
 
 const publicKey = (kid: string): object => {
   const { publicKey: key } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
@@ -16,7 +16,8 @@ const open = () => {
   const state = { now: 0, published: { keys: [publicKey('one')] } as unknown, tries: 0, failures: [] as unknown[] }
   const keys = fetchedKeys({
     now: () => state.now,
-    failed: (error) => state.failures.push(error),
+    fetched: ({ length }) => (length === 0 ? 'There are none.' : undefined),
+    failed: (error) => `Failure ${state.failures.push(error)}.`,
     fetch: async () => {
       state.tries += 1
       if (state.published instanceof Error) throw state.published
@@ -58,4 +59,25 @@ t.test('who takes all keys back is believed: none of before is accepted any long
   await t.rejects(find('one'), TokenFault)
   t.not(keys.generation, generation, 'and what was verified by one is worth nothing')
   t.same(state.failures, [])
+})
+
+t.test('whoever wants to know whether there are keys has them fetched, no more often than tokens do', async (t) => {
+  const { state, keys, find } = open()
+  state.published = new Error('down')
+  t.equal(await keys.check(), 'Failure 1.')
+  state.published = { keys: [] }
+  t.equal(await keys.check(), 'Failure 1.', 'which is a moment ago')
+  await t.rejects(find('one'), KeysUnavailable)
+  state.now += 10_000
+  t.equal(await keys.check(), 'There are none.')
+  state.published = { keys: [publicKey('one')] }
+  state.now += 10_000
+  t.equal(await keys.check(), undefined)
+  t.ok(await find('one'))
+  t.equal(state.tries, 3)
+  t.equal(
+    await staticKeys([publicKey('one')]).check(),
+    undefined,
+    'nothing is to be fetched of those that are written down',
+  )
 })

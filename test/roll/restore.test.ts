@@ -208,7 +208,8 @@ t.test('a database that was restored is refused, brought back from tiles, and go
     const tied = await chancery.request('POST', '/v1/credentials', { principal: 'new', label: 'new', ...match })
     if ('subject' in match) await chancery.request('DELETE', `/v1/credentials/${tied.json.id}`)
   }
-  const provider = { name: 'github', issuer: 'https://github.example.com', keys: { discovery: true }, mappings: [] }
+  const nowhere = { url: 'https://127.0.0.1:1/keys' }
+  const provider = { name: 'github', issuer: 'https://github.example.com', keys: nowhere, mappings: [] }
   const believed = { algorithms: ['RS256'], audience: 'https://ca.example.com', lifetime: '15m' }
   await chancery.request('PUT', '/v1/identity-providers/github', { ...provider, ...believed }, { 'if-none-match': '*' })
   const vault = { ...mine, name: 'vault', approvals: { required: 1 } }

@@ -27,11 +27,17 @@ const ProviderVersion = Type.Object(
     document: Type.Object({}, { additionalProperties: true, description: 'as it was applied, in canonical form' }),
     createdAt: Time,
     createdBy: PrincipalName,
+    keysFault: Type.Optional(
+      Type.String({
+        description:
+          'only told when it is applied: why no token of it can be verified by this instance at present, as its keys cannot be fetched or are of no use',
+      }),
+    ),
   },
   named('IdentityProvider', examples.provider),
 )
 
-export const identityProviderRoutes = (app: App, { providers, policies }: HttpDeps): void =>
+export const identityProviderRoutes = (app: App, { providers, policies, keysFault }: HttpDeps): void =>
   versionRoutes(app, {
     url: '/v1/identity-providers',
     tag: 'access',
@@ -47,6 +53,10 @@ export const identityProviderRoutes = (app: App, { providers, policies }: HttpDe
     problems: [],
     store: providers,
     show: providerView,
+    beside: async ({ provider }) => {
+      const fault = await keysFault(provider.issuer)
+      return fault === undefined ? {} : { keysFault: fault }
+    },
     assertMayChange: async (name, written) => {
       const { document, issuer } = parseProvider(written, { version: 1, name })
       const isNew = !isDeepStrictEqual(document, providers.issuedBy(issuer)?.provider.document)

@@ -39,6 +39,8 @@ export interface VersionCalls<S> {
     ): Promise<{ readonly stored: S; readonly created: boolean }>
   }
   readonly show: (stored: S) => Shown
+  /** What whoever has applied it is told beside; never rejects. */
+  readonly beside?: (stored: S) => Promise<object>
   /** Throws for a change that is nobody's to make, and `invalid` with every fault of the document that is to have this name. */
   readonly assertMayChange: (name: string, document: unknown) => Promise<void>
 }
@@ -169,7 +171,7 @@ const applyRoute = <S>(app: App, { operation: [one], ...calls }: VersionCalls<S>
       const shown = show(stored)
       if (created && shown.version === 1) reply.code(201).header('location', `${url}/${shown.name}`)
       withTag(reply as FastifyReply, shown)
-      return shown
+      return { ...shown, ...(await calls.beside?.(stored)) }
     },
   )
 }
