@@ -13,10 +13,12 @@ import { countText, openStderrProgress, type Progress } from './progress.ts'
 import { assertReplaceable, endOctets, type Replacement } from './replaceable.ts'
 import {
   type Beside,
+  type First,
   openRest,
+  type Pages,
   parseCount,
   type RestOptions,
-  readFirst,
+  readPages,
   tellBeside,
   tellMore,
   withRestOptions,
@@ -146,14 +148,34 @@ const audited = async (name: string, kind: Kind, options: AuditOptions): Promise
     return tellBeside({ counted, keptFrom }, query['after'])
   }
   const most = options.all ? Number.POSITIVE_INFINITY : parseCount(options.limit ?? usual)
-  const found = await readFirst(client, path, query, most)
+  const pages = { client, path, query, most }
+  const found = await (process.stderr.isTTY ? watched(pages, openStderrProgress) : readPages<Row>(pages))
   const { rows } = found
-  out.show(
-    rows,
-    formatTable(rows.map(kind.lineOf), kind.columns, process.stdout.isTTY ? process.stdout.columns : undefined),
-  )
+  // Some terminals say 0, which is that they do not say.
+  const room = (process.stdout.isTTY && process.stdout.columns) || undefined
+  out.show(rows, formatTable(rows.map(kind.lineOf), kind.columns, room))
   tellMore(found, { ways: '--limit, --all, --csv and --ndjson' })
   tellBeside(found, query['after'])
+}
+
+/** Where people wait for it: of more than a page, how far it has come. */
+export const watched = async (pages: Pages, openProgress: () => Progress): Promise<First<Row>> => {
+  const { client, path, query, most } = pages
+  let progress: Progress | undefined
+  let total = 0
+  const came = async (rows: number, goesOn: boolean): Promise<void> => {
+    if (goesOn && !progress) {
+      total = Math.min(most, (await countOf(client, path, query)).rows)
+      progress = openProgress()
+    }
+    // An estimate may have been too low.
+    progress?.update(rows, goesOn ? Math.max(total, rows + 1) : rows)
+  }
+  try {
+    return await readPages<Row>({ ...pages, came })
+  } finally {
+    progress?.end()
+  }
 }
 
 /** Undefined for a table. Throws a usage failure for what does not go together. */

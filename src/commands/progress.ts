@@ -41,7 +41,8 @@ export const openProgress = ({ isTerminal, columns = 80, write, now }: ProgressD
 export const openStderrProgress = (): Progress =>
   openProgress({
     isTerminal: process.stderr.isTTY === true,
-    columns: process.stderr.columns,
+    // Of some, as those of containers, the system says 0.
+    columns: process.stderr.columns || undefined,
     write: (text) => process.stderr.write(text),
     now: () => performance.now(),
   })

@@ -45,13 +45,35 @@ export const readAll = async <Row = Readonly<Record<string, unknown>>>(
   most: number,
 ): Promise<readonly Row[]> => (await readFirst<Row>(client, path, query, most)).rows
 
+export interface First<Row> extends Beside {
+  readonly rows: readonly Row[]
+  readonly areMore: boolean
+}
+
 /** Says as well whether there are more. */
-export const readFirst = async <Row = Readonly<Record<string, unknown>>>(
+export const readFirst = <Row = Readonly<Record<string, unknown>>>(
   client: Client,
   path: string,
   query: Readonly<Record<string, string | undefined>>,
   most: number,
-): Promise<{ readonly rows: readonly Row[]; readonly areMore: boolean } & Beside> => {
+): Promise<First<Row>> => readPages({ client, path, query, most })
+
+export interface Pages {
+  readonly client: Client
+  readonly path: string
+  readonly query: Readonly<Record<string, string | undefined>>
+  readonly most: number
+  /** Told after each page how many rows have come, and whether another page does. */
+  readonly came?: (rows: number, goesOn: boolean) => Promise<void>
+}
+
+export const readPages = async <Row = Readonly<Record<string, unknown>>>({
+  client,
+  path,
+  query,
+  most,
+  came,
+}: Pages): Promise<First<Row>> => {
   const rows: Row[] = []
   let beside: Beside | undefined
   let cursor: string | undefined
@@ -62,6 +84,7 @@ export const readFirst = async <Row = Readonly<Record<string, unknown>>>(
     beside ??= page
     rows.push(...page.items)
     cursor = page.next
+    await came?.(rows.length, cursor !== undefined && rows.length < most)
   } while (cursor !== undefined && rows.length < most)
   const { counted, keptFrom } = beside
   return { rows, areMore: cursor !== undefined, counted, keptFrom }

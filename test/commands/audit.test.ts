@@ -1,4 +1,4 @@
-import { execFile } from 'node:child_process'
+import { execFile, spawnSync } from 'node:child_process'
 import { lstat, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:https'
 import { type AddressInfo, createServer as createSocket } from 'node:net'
@@ -13,7 +13,7 @@ import t from 'tap'
 import { exitCodes } from '../../src/commands/failure.ts'
 import { formatTable } from '../../src/commands/output.ts'
 import { bare } from '../helpers/environment.ts'
-import { type Run, runChancery } from '../helpers/run.ts'
+import { envFor, mainFile, type Run, runChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 
@@ -359,3 +359,33 @@ t.test('of a span whose beginning is past retention it is told from when on ther
   for (const asked of [['refusals', ...kept], ['refusals'], ['certificates', ...gone]])
     t.notMatch((await audit(asked)).err, /retention/)
 })
+
+/** Whether there is what gives a command a terminal. */
+const hasScript = spawnSync('script', ['-qec', 'true', '/dev/null'], { stdio: 'ignore' }).status === 0
+
+t.test(
+  'who waits at a terminal for many rows sees how far they have come',
+  { skip: !hasScript && 'no script' },
+  async (t) => {
+    /** What the terminal shows, where standard error goes; standard output is a file. */
+    const shown = async (principal: string): Promise<{ readonly rows: number; readonly terminal: string }> => {
+      const file = join(folder, `${principal}.json`)
+      const words = [process.execPath, mainFile, 'audit', 'refusals', '--principal', principal, '--all', '--json']
+      const line = `${words.map((word) => `'${word}'`).join(' ')} >'${file}'`
+      const env = { ...envFor(service), SHELL: '/bin/sh' }
+      const { stdout } = await promisify(execFile)('script', ['-qec', line, '/dev/null'], { env })
+      return { rows: JSON.parse(await readFile(file, 'utf8')).length, terminal: stdout }
+    }
+    const many = await shown('crowd')
+    t.equal(many.rows, 2_500)
+    const bars = many.terminal.split('\x1b[K')
+    t.match(bars, [
+      /^\r\[#+\.*\] 1,000 of [\d,]+ \(\d+ %\)/,
+      /2,000 of/,
+      /^\r\[#+\] 2,500 of 2,500 \(100 %\)$/,
+      /^\r?\n$/,
+    ])
+    t.equal(bars.length, 4)
+    t.same(await shown('admin'), { rows: 1, terminal: '' }, 'one page has no time for it')
+  },
+)
