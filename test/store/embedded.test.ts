@@ -366,6 +366,16 @@ t.test('a folder with something else in it is refused with a sentence, and left 
   t.strictSame(await readdir(join(dataDir, 'postgres')), ['letter'])
 })
 
+t.test('a new file system in its place, which is not empty, is refused with what to do, and left alone', async (t) => {
+  const dataDir = await folderOf(t)
+  const folder = join(dataDir, 'postgres')
+  await mkdir(join(folder, 'lost+found'), { recursive: true })
+  await t.rejects(openEmbedded({ dataDir, log }), {
+    message: `${folder} is a mount point of its own, in whose place nothing can be put; mount that disk at ${dataDir} itself, or let CHANCERY_DATA name a folder on it.`,
+  })
+  t.strictSame(await readdir(folder), ['lost+found'])
+})
+
 t.test(
   'a mount point in its place is refused with what to do, and nothing is left beside it',
   { skip: !canUnshare() && 'no mount namespaces' },

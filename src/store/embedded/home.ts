@@ -34,7 +34,10 @@ export type PasswordOf = 'superuser' | 'owner' | 'serving'
 /** What is there, or undefined where nothing was made yet. Rejects with a sentence where something else is there. */
 export const loadHome = async (dataDir: string, binaries: Binaries): Promise<Home | undefined> => {
   const folder = join(resolve(dataDir), 'postgres')
-  if ((await entriesOf(folder)).length === 0) return undefined
+  const entries = await entriesOf(folder)
+  if (entries.length === 0) return undefined
+  // As a new file system has it, in its root and nowhere else.
+  if (entries.length === 1 && entries[0] === 'lost+found') throw mounted(folder)
   let cluster: string
   try {
     cluster = await realpath(join(folder, 'cluster'))
@@ -171,7 +174,7 @@ const isProcess = (pid: number): boolean => {
 }
 
 /** In the place of a mount point nothing can be put whole. */
-const mounted = (folder: string, cause: Error): SettingFault =>
+const mounted = (folder: string, cause = new Error('a mount point')): SettingFault =>
   new SettingFault(
     `${folder} is a mount point of its own, in whose place nothing can be put; mount that disk at ${dirname(folder)} itself, or let CHANCERY_DATA name a folder on it.`,
     { cause },
