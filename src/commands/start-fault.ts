@@ -3,6 +3,7 @@ import { resolve, sep } from 'node:path'
 
 import type { Config } from '../config.ts'
 import { isProblem } from '../errors.ts'
+import { TokenFault } from '../keys/pkcs11/token-fault.ts'
 import { SettingFault } from '../setting-fault.ts'
 import { WrongSchema } from '../store/migrate.ts'
 import { explainUnavailable } from './database-fault.ts'
@@ -16,6 +17,8 @@ export const explainStart =
       throw new Failure('usage', [error.message, error.advice].filter(Boolean).join(' '))
     // Of the embedded database: one that is named is opened with a sentence of its own.
     if (error instanceof WrongSchema) throw new Failure('usage', error.message)
+    // Of a first start, which makes its keys there: later ones start without it.
+    if (error instanceof TokenFault) throw new Failure('usage', error.message)
     if (isProblem(error)) return explainUnavailable(error)
     const { code, path } = error as NodeJS.ErrnoException
     const reason = path !== undefined && isOneWay(resolve(path), resolve(dataDir)) ? reasons[code ?? ''] : undefined

@@ -12,11 +12,13 @@ import type { TLSSocket } from 'node:tls'
 
 import t from 'tap'
 
+import { exitCodes } from '../../src/commands/failure.ts'
 import { type Serving, serve } from '../../src/commands/serve.ts'
 import { loadConfig } from '../../src/config.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
+import { type Run, runChancery } from '../helpers/run.ts'
 import { csrFor } from '../http/people.ts'
 import { openShim, type Shim } from './softhsm.ts'
 
@@ -171,3 +173,43 @@ for (const [what, { begin, end, reason }] of Object.entries(faults))
     )
     t.equal(await readFile(join(data, 'root.pem'), 'utf8'), root)
   })
+
+t.test('a first start whose token is not there ends as with any setting that is no good', async (t) => {
+  const fresh = await openTestDatabase(t)
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-first-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  const first = (more: Readonly<Record<string, string>>): Promise<Run> =>
+    runChancery(['serve'], {
+      env: {
+        ...bare,
+        CHANCERY_DATA: folder,
+        CHANCERY_LISTEN: '127.0.0.1:0',
+        CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
+        CHANCERY_PUBLIC_URL: 'http://pki.test',
+        CHANCERY_DATABASE_URL: fresh.servingUrl,
+        CHANCERY_MIGRATION_URL: fresh.ownerUrl,
+        CHANCERY_PKCS11_MODULE: hsm.module,
+        CHANCERY_PKCS11_PIN_FILE: hsm.pinFile,
+        ...hsm.env,
+        ...more,
+      },
+      timeout: 60_000,
+    })
+  for (const more of [
+    { CHANCERY_ROLL_KEY: 'pkcs11:token=mistyped;object=roll' },
+    { CHANCERY_DEVELOPMENT_TOKEN: 'pkcs11:token=mistyped' },
+  ]) {
+    const { code, out, err } = await first(more)
+    t.equal(code, exitCodes.usage, err)
+    t.match(err, /^There is no token with label mistyped\. The module \S+ shows ca\.\n$/)
+    const places = out
+      .split('\n')
+      .filter((line) => line.includes('"signer.ended"'))
+      .map((line) => JSON.parse(line).place)
+    t.ok(
+      places.every((place) => place === 'token mistyped'),
+      `${places}`,
+    )
+    t.ok(places.length > 0)
+  }
+})

@@ -150,8 +150,12 @@ const openSigner = (deps: SignerDeps, place: string): Signer => {
 
 const placeOf = (uri: string): string => {
   if (!isInToken(uri)) return files
-  const { modulePath = '', token = '', serial = '' } = parsePkcs11Uri(uri)
-  return `module ${modulePath} token ${token} serial ${serial}`
+  const { modulePath: module, token, serial } = parsePkcs11Uri(uri)
+  // Encoded as in the URI, so that no label with a space is another one with a serial number.
+  const known = Object.entries({ module, token, serial }).flatMap(([name, value]) =>
+    value === undefined ? [] : [`${name} ${encodeURI(value.toWellFormed())}`],
+  )
+  return known.join(' ') || 'any token'
 }
 
 const files = 'files'
