@@ -69,6 +69,9 @@ export const isApiFault = (error: unknown, status?: number): error is ApiFault =
 /** The answer was longer than what is read. */
 export const isTooLong = (error: unknown): boolean => isApiFault(error, 0) && error.reason === tooLong
 
+/** The connection was lost, or nobody came; but an answer that was cut within a line, or one that says no, is another matter. */
+export const isCut = (error: unknown): boolean => isApiFault(error, 0) && error.reason === ''
+
 /** `wholeMs`: how long an answer may take as a whole that is no watch, and the head and a line of one that is. */
 export const openApi = (access: () => Promise<Access>, { wholeMs = usualWholeMs } = {}): KubernetesApi => {
   const agents = openAgents()
@@ -197,13 +200,15 @@ const readLines = async (
   let rest = ''
   /** A stream that is open counts as current: it must not be so behind half a line. */
   let late: NodeJS.Timeout | undefined
-  const giveUp = (): void => void incoming.destroy(new Error(`no whole line within ${wholeMs / 1_000} s`))
+  const giveUp = (): void => void incoming.destroy(lineFault(`no whole line within ${wholeMs / 1_000} s`))
   incoming.setEncoding('utf8')
   try {
     for await (const piece of incoming) {
-      const lines = (rest + (piece as string)).split('\n')
+      // Only what is new is looked through: a long line comes in a thousand pieces, and each would copy all of it again.
+      const [first = '', ...others] = (piece as string).split('\n')
+      const lines = [rest + first, ...others]
       rest = lines.pop() ?? ''
-      if (rest.length > mostOctets) throw new Error(`a line is longer than ${mostOctets} octets`)
+      if (rest.length > mostOctets) throw lineFault(`a line is longer than ${mostOctets} octets`)
       if (lines.length > 0) {
         clearTimeout(late)
         late = undefined
@@ -219,9 +224,12 @@ const readLines = async (
   signal.throwIfAborted()
   if (rest === '') return
   // As of a server that was killed behind a proxy: it is the answer that was cut, and the line is whole in the next one.
-  if (parsed(rest) === undefined) throw new ApiFault(0, 'the answer ends within a line')
+  if (parsed(rest) === undefined) throw lineFault('the answer ends within a line')
   take(rest)
 }
+
+/** What is behind that line does not come, however often it is asked for. */
+const lineFault = (message: string): ApiFault => new ApiFault(0, message, { reason: 'WithinLine' })
 
 interface StatusObject {
   readonly message?: string

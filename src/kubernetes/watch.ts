@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Log } from '../telemetry.ts'
-import { ApiFault, isApiFault, isTooLong, type KubernetesApi } from './api.ts'
+import { ApiFault, isApiFault, isCut, isTooLong, type KubernetesApi } from './api.ts'
 import { type Currency, openCurrency, settleMs } from './currency.ts'
 import { type KubernetesObject, keyOf } from './objects.ts'
 import { apiVersionOf, pathOf, type Resource } from './resources.ts'
@@ -309,8 +309,9 @@ const watchFrom = async <T extends KubernetesObject>(
       take,
     })
   } catch (error) {
-    // Whatever ends it, what came before counts; so does silence: a proxy may end what is idle, again and again.
-    if ((seen.events === 0 && !hasLasted()) || isGone(error) || isUnreadable(error) || to.signal.aborted) throw error
+    // Whatever ends it, what came before counts; so does silence that is cut: a proxy may end what is idle, again and again.
+    const counts = seen.events > 0 || (hasLasted() && isCut(error))
+    if (!counts || isGone(error) || isUnreadable(error) || to.signal.aborted) throw error
     deps.restarted?.('broken')
   } finally {
     to.currency.end()
@@ -335,7 +336,7 @@ const readEvent = <T extends KubernetesObject>(
   }
 }
 
-const faultOf = ({ code = 0, message = '', reason = '' }: WatchEvent<KubernetesObject>['object']): ApiFault =>
+const faultOf = ({ code = 500, message = '', reason = '' }: WatchEvent<KubernetesObject>['object']): ApiFault =>
   new ApiFault(code, message, { reason })
 
 /**

@@ -1,11 +1,12 @@
 /** Watches whose lines cannot be read, as a proxy between may send them. */
+import type { RequestListener, ServerResponse } from 'node:http'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { ApiFault, type KubernetesApi, type LinesCall, openApi } from '../../src/kubernetes/api.ts'
+import { type ApiCall, ApiFault, type KubernetesApi, type LinesCall, openApi } from '../../src/kubernetes/api.ts'
 import type { CertificateRequest } from '../../src/kubernetes/objects.ts'
 import { resources } from '../../src/kubernetes/resources.ts'
 import { openWatch, type WatchDeps } from '../../src/kubernetes/watch.ts'
@@ -279,18 +280,92 @@ t.test('an event whose object cannot be read is not passed over', async (t) => {
   t.ok(watch.synced)
 })
 
-t.test('an answer that ends within a line is no more than that', async (t) => {
+t.test(
+  'what is asked for is of what is wanted, from where it was, and ends by itself after some minutes',
+  async (t) => {
+    const calls: object[] = []
+    const time = { now: 0 }
+    const api = {
+      call: async (method: string, path: string, { query, signal }: ApiCall = {}) => {
+        calls.push({ method, path, query, signal: signal instanceof AbortSignal })
+        return { metadata: { resourceVersion: '7' }, items: [] } as never
+      },
+      lines: async (path: string, { query, patienceMs, begun, take, signal }: LinesCall) => {
+        calls.push({ path, query, patienceMs })
+        begun?.()
+        if (query['resourceVersion'] === '7')
+          return take('{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9"}}}')
+        if (calls.length > 4) await sleep(60_000, undefined, { signal, ref: false })
+        time.now += 300_000
+      },
+    }
+    const keep = (object: CertificateRequest): CertificateRequest => {
+      if (object.spec === undefined) throw new TypeError('it is none')
+      return object
+    }
+    const more = { keep, fieldSelector: 'spec.x=y', random: () => 0.25, now: () => time.now }
+    const { watch, told, came } = open(t, [], { api, ...more })
+    t.ok(await settled(() => calls.length > 4))
+    const path = '/apis/cert-manager.io/v1/certificaterequests'
+    const all = { fieldSelector: 'spec.x=y' }
+    const watching = (resourceVersion: string) => ({
+      path,
+      query: { ...all, watch: 'true', allowWatchBookmarks: 'true', resourceVersion, timeoutSeconds: '315' },
+      patienceMs: 330_000,
+    })
+    const isReached = { limit: '1', resourceVersion: '9', resourceVersionMatch: 'NotOlderThan' }
+    t.same(calls, [
+      { method: 'GET', path, query: { ...all, limit: '50', continue: undefined }, signal: true },
+      watching('7'),
+      watching('9'),
+      { method: 'GET', path, query: { ...all, ...isReached }, signal: true },
+      watching('9'),
+    ])
+    t.same([...watch.all(), ...came, ...told], [], 'a bookmark is no object')
+  },
+)
+
+t.test('what has expired behind some events is listed at once, from what is there now', async (t) => {
+  const asked: string[] = []
+  const reasons: string[] = []
+  const api = {
+    call: async () => {
+      asked.push('list')
+      return { metadata: { resourceVersion: '7' }, items: [] } as never
+    },
+    lines: async (_: string, { begun, take, query, signal }: LinesCall) => {
+      asked.push(`watch ${query['resourceVersion']}`)
+      begun?.()
+      if (asked.length > 2) await sleep(60_000, undefined, { signal, ref: false })
+      take(event('ADDED', 'new-1', { resourceVersion: '8' }))
+      take('{"type":"ERROR","object":{"code":410}}')
+    },
+  }
+  const { told } = open(t, [], { api, restarted: (reason) => void reasons.push(reason), ...never })
+  t.ok(await settled(() => asked.length > 3))
+  t.same(asked, ['list', 'watch 7', 'list', 'watch 7'])
+  t.same(reasons, ['expired'])
+  t.same(told, [])
+})
+
+t.test('the end of a watch that was closed is not told, whatever came before', async (t) => {
+  const reasons: string[] = []
+  const { watch, came } = open(t, [event('ADDED', 'new-1')], { restarted: (reason) => void reasons.push(reason) })
+  t.ok(await settled(() => came.includes('new-1')))
+  await watch.close()
+  t.same(reasons, [])
+})
+
+/** Of watches; as whatever is before the API server has it. */
+const openProxy = async (t: Teardown, answer: RequestListener, { wholeMs = 60_000 } = {}) => {
   const ca = openClientCa('HTTPS of a proxy')
   const { cert, key } = ca.certify({ usage: serverAuth, names: [ip('7f000001')] })
-  const server = createServer({ cert, key }, (_, response) => {
-    // Behind a proxy it ends in order.
-    const resourceVersion = `${asked.length}`
-    response.end(`${event('ADDED', 'whole-1', { resourceVersion })}\n${event('ADDED', 'cut-1').slice(0, -9)}`)
-  })
+  const server = createServer({ cert, key }, answer)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const behind = openApi(async () => ({
+  const access = async () => ({
     ...{ server: `https://127.0.0.1:${(server.address() as AddressInfo).port}`, headers: {}, tls: { ca: ca.pem } },
-  }))
+  })
+  const behind = openApi(access, { wholeMs })
   const asked: string[] = []
   const api = {
     call: async () => {
@@ -302,14 +377,62 @@ t.test('an answer that ends within a line is no more than that', async (t) => {
       await behind.lines(path, call)
     },
   }
-  const { watch, told } = open(t, [], { api })
-  t.teardown(() => {
+  t.teardown(async () => {
     behind.close()
     server.close()
     server.closeAllConnections()
   })
+  return { api, asked }
+}
+
+t.test('an answer that ends within a line is no more than that', async (t) => {
+  const { api, asked } = await openProxy(t, (_, response) => {
+    // Behind a proxy it ends in order.
+    const resourceVersion = `${asked.length}`
+    response.end(`${event('ADDED', 'whole-1', { resourceVersion })}\n${event('ADDED', 'cut-1').slice(0, -9)}`)
+  })
+  const { watch, told } = open(t, [], { api })
   t.ok(await settled(() => asked.length > 3))
   t.same(asked.slice(0, 4), ['list', 'watch', 'watch', 'watch'], 'it is watched from there')
   t.equal(watch.size, 1)
   t.same(told, [])
 })
+
+t.test(
+  'what ends after a while, and not in silence, is a setback however late: it would be the same again',
+  async (t) => {
+    const no = { code: 500, message: 'no' }
+    const cases: readonly (readonly [string, (response: ServerResponse) => unknown, readonly string[], number?])[] = [
+      ['cut', (response) => response.destroy(), []],
+      ['refused', (response) => response.end(JSON.stringify({ type: 'ERROR', object: no })), ['no']],
+      ['refused with no code', (response) => response.end('{"type":"ERROR","object":{"message":"no"}}'), ['no']],
+      ['within a line', (response) => response.end('{"type":'), ['the answer ends within a line']],
+      ['still within a line', (response) => response.write('{"type":'), ['no whole line within 0.1 s'], 100],
+      ['long', (response) => response.end('a'.repeat(2 ** 24 + 1)), ['a line is longer than 16777216 octets']],
+    ]
+    for (const [how, end, says, wholeMs] of cases) {
+      const time = { now: 0 }
+      let begun: ServerResponse | undefined
+      const { api, asked } = await openProxy(
+        t,
+        (_, response) => {
+          begun = response
+          response.flushHeaders()
+        },
+        wholeMs === undefined ? {} : { wholeMs },
+      )
+      const lines = (path: string, call: LinesCall) => {
+        const begin = (): void => {
+          call.begun?.()
+          time.now += 1_001
+          if (begun) end(begun)
+        }
+        return api.lines(path, { ...call, begun: begin })
+      }
+      const { told } = open(t, [], { api: { ...api, lines }, now: () => time.now, ...never })
+      t.ok(await settled(() => told.length > 0 || asked.length > 5))
+      t.same(told, says, how)
+      t.same(asked.length > 5, says.length === 0, how)
+    }
+  },
+)
