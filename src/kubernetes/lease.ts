@@ -217,12 +217,12 @@ const write = async (deps: LeaseDeps, state: Candidate, { method, from, signal }
 
 const release = async (deps: LeaseDeps, { ours }: Candidate): Promise<void> => {
   if (ours === undefined) return
-  const renewTime = microTime(deps.wallClock())
-  const spec: LeaseSpec = { ...ours.spec, holderIdentity: '', leaseDurationSeconds: 1, renewTime }
+  const free = { holderIdentity: '', leaseDurationSeconds: 1, renewTime: microTime(deps.wallClock()) }
   const signal = AbortSignal.timeout(releaseWithinMs)
-  await whileOurs(deps, { from: ours, signal }, (from) => send(deps, { method: 'PUT', from, spec, signal })).catch(
-    (err: unknown) =>
-      deps.log.warn({ event: 'lease.kept', err }, 'the lease could not be given back; it ends by itself'),
+  const put = (from: LeaseObject | undefined): Promise<LeaseObject> =>
+    send(deps, { method: 'PUT', from, spec: { ...from?.spec, ...free }, signal })
+  await whileOurs(deps, { from: ours, signal }, put).catch((err: unknown) =>
+    deps.log.warn({ event: 'lease.kept', err }, 'the lease could not be given back; it ends by itself'),
   )
 }
 

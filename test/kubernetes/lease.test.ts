@@ -17,6 +17,8 @@ interface Options {
   readonly times?: Partial<LeaseTimes> | undefined
   /** Called before each call. */
   readonly before?: (method: string, call: ApiCall | undefined) => void
+  /** Awaited before its answer is given. */
+  readonly after?: (method: string) => Promise<unknown>
   /** As the work that was begun ends. */
   readonly stop?: (lost: AbortSignal) => Promise<void>
 }
@@ -24,7 +26,7 @@ interface Options {
 const usual: LeaseTimes = { lasts: 15_000, renewWithin: 10_000, retryEvery: 100 }
 
 const open = (t: Teardown, cluster: Cluster, options: Options = {}) => {
-  const { identity = 'one', before = () => {}, stop = async () => {} } = options
+  const { identity = 'one', before = () => {}, after = async () => {}, stop = async () => {} } = options
   const token = cluster.tokenFor({ username: identity, groups: ['system:masters', 'system:authenticated'] })
   const api = openApi(async () => ({
     ...{ server: cluster.url, headers: { authorization: `Bearer ${token}` }, tls: { ca: cluster.ca } },
@@ -41,7 +43,9 @@ const open = (t: Teardown, cluster: Cluster, options: Options = {}) => {
       api: {
         call: async (method, path, call) => {
           before(method, call)
-          return api.call(method, path, call)
+          const answer = await api.call<never>(method, path, call)
+          await after(method)
+          return answer
         },
       },
       ...{ identity, namespace: 'chancery-system', name: 'chancery-controller' },
@@ -324,9 +328,9 @@ t.test('it is given back also where it was written since the last renewal', asyn
   const cluster = await openCluster(t)
   const { lease, told } = open(t, cluster, { times: { retryEvery: 600_000 } })
   await until(() => lease.held)
-  await write(cluster, {}, { note: 'a' })
+  await write(cluster, { leaseTransitions: 7 }, { note: 'a' })
   await lease.close()
-  t.equal(holderOf(cluster), '')
+  t.match(specOf(cluster), { holderIdentity: '', leaseTransitions: 7 }, 'with what was written')
   t.same(told, ['lease.won'])
 })
 
@@ -335,6 +339,22 @@ t.test('what another one has taken since is not given back, and one that cannot 
   const { lease, told } = open(t, cluster, { times: { retryEvery: 600_000 } })
   await until(() => lease.held)
   await write(cluster, { holderIdentity: 'other' })
+  await lease.close()
+  t.equal(holderOf(cluster), 'other')
+  t.same(told, ['lease.won', 'lease.kept'])
+})
+
+t.test('nor what another one takes between our second look and our write', async (t) => {
+  const cluster = await openCluster(t)
+  const { lease, told } = open(t, cluster, {
+    times: { retryEvery: 600_000 },
+    after: async (method) => {
+      // At the first look it is not there.
+      if (method === 'GET') await write(cluster, { holderIdentity: 'other' })
+    },
+  })
+  await until(() => lease.held)
+  await write(cluster, {}, { note: 'a' })
   await lease.close()
   t.equal(holderOf(cluster), 'other')
   t.same(told, ['lease.won', 'lease.kept'])
