@@ -2,9 +2,12 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
+import pg from 'pg'
 import t from 'tap'
 
+import type { Asked } from '../../src/ca/approvals.ts'
 import { verifyDatabase } from '../../src/commands/roll/database.ts'
 import { runRecover } from '../../src/commands/roll-recover.ts'
 import type { Finding } from '../../src/roll/findings.ts'
@@ -15,6 +18,7 @@ import { exportRoll, wholeCheckpoint } from '../helpers/exported.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { holdTurn } from '../helpers/turn.ts'
 import { employApprovers, leaveOpenIntent, openDesk, untilState, wantApprovals } from '../http/approvals.ts'
 import { csrFor } from '../http/people.ts'
 
@@ -108,5 +112,50 @@ t.test('whoever asks again for what was issued after the backup gets that certif
   const again = await openDesk(third).ask(requester, 'payments', input)
   t.equal(again.status, 201, again.text)
   t.equal(again.json.serial, serial)
+  await third.close()
+})
+
+t.test('who was let go between an intent and its certificate has approved it all the same', async (t) => {
+  const { replica, exported, recover } = await openRecovery(t)
+  const first = await openTestService(t, {}, replica)
+  await wantApprovals(first, 'payments', { required: 1 })
+  const { requester } = await employApprovers(first, ['payments'])
+  const { id, digest, profile } = (await openDesk(first).ask(requester, 'payments')).json
+  await first.close()
+  const backup = await takeBackup(t, replica.database)
+
+  const second = await openTestService(t, {}, replica)
+  const { stores } = await openReplica(t, { beside: replica })
+  await holdTurn(t, stores.db, 'approvals')
+  const store = openApprovalStore({ ...stores, proposed: () => {} })
+  const approval = { type: 'request.approved', id, plan: digest, reason: 'x', by: 'alice' } as const
+  await store.decide(id, approval, () => {})
+  const { input } = (await store.asked(id)) as Asked
+  const caller = { principal: 'ci', proof: { kind: 'own' } as const, grants: (await store.grantsOf('ci')) ?? [] }
+  const owner = new pg.Client({ connectionString: replica.database.ownerUrl })
+  await owner.connect()
+  const waiting = 'select from pg_locks where not granted and transactionid = pg_current_xact_id()::xid'
+  const intent = { text: 'select from intents where approval = $1', values: [id] }
+  await owner.query('begin; select from roll for update')
+  const letGo = second.request('DELETE', '/v1/principals/alice')
+  while ((await owner.query(waiting)).rows.length === 0) await sleep(5)
+  const plan = Buffer.from(digest, 'hex')
+  const issuing = second.service.issuance.issueApproved(caller, input, { id, plan, profile })
+  while ((await owner.query(intent)).rows.length === 0) await sleep(5)
+  await owner.query('commit')
+  await owner.end()
+  t.equal((await letGo).status, 204)
+  const { serial } = await issuing
+  const entries = `select type from entries where type in ('certificate.issued', 'principal.disabled') order by index desc`
+  const last = (await stores.db.query<{ type: string }>({ text: entries })).rows.slice(0, 2).map(({ type }) => type)
+  t.same(last, ['certificate.issued', 'principal.disabled'])
+  await stores.db.close()
+  await exported(second)
+  await second.close()
+  await backup.restore()
+
+  await recover()
+  const third = await openTestService(t, {}, replica)
+  t.match((await openDesk(third).read(requester, id)).json, { state: 'issued', serial })
   await third.close()
 })
