@@ -8,8 +8,8 @@ import { type Database, type Queryable, sqlState } from './database.ts'
 import { lockTaken } from './shortages.ts'
 
 /**
- * The locks that issuing takes are asked for, each for half a second, which is longer than those who issue have one, and given back
- * at once. Undefined where nobody can tell.
+ * The locks that issuing takes are asked for, each for half a second, and given back at once. The head goes from one who issues to the
+ * next, and where many do, not to us within that time: it is held up where it stands still as well. Undefined where nobody can tell.
  */
 export const isHeldUp = async (db: Queryable): Promise<boolean | undefined> => {
   try {
@@ -29,37 +29,55 @@ export const heldUpBy = async (db: Database): Promise<readonly string[]> => {
   })
   // Only while somebody waits is it known for whom.
   while (!isDone) {
-    const { rows } = await db.query<{ pid: number; role: string | null }>(selectHolders)
+    const { rows } = await db.query<{ pid: number; role: string | null }>(selectHolders, [takeLocks.text])
     for (const { pid, role } of rows) holders.set(pid, role ?? 'unknown')
     await sleep(lookAgainMs)
   }
   if ((await held) !== true) return []
   if (holders.size === 0) return ['a lock of another session keeps issuing waiting: see pg_locks and pg_stat_activity']
-  return [...holders].map(
-    ([pid, role]) =>
-      `the session ${pid} of the role ${role} keeps a lock for which issuing waits: see what it does (pg_stat_activity), and wait for it or end it (select pg_terminate_backend(${pid}))`,
+  return [...holders].map(([pid, role]) =>
+    pid === ofPrepared
+      ? 'a prepared transaction keeps a lock for which issuing waits: see which there are (pg_prepared_xacts), and end it in its database (commit prepared or rollback prepared)'
+      : `the session ${pid} of the role ${role} keeps a lock for which issuing waits: see what it does (pg_stat_activity), and wait for it or end it (select pg_terminate_backend(${pid}))`,
   )
 }
 
 const lookAgainMs = 100
+/** Whatever was prepared has no session any more. */
+const ofPrepared = 0
 
-/** In one statement, and so in a transaction of its own, also behind a pooler; the bound to the wait ends with it. */
+/**
+ * In one statement, and so in a transaction of its own, also behind a pooler; the bound to the wait ends with it. What issuing reads
+ * is kept from it by less than what it writes: by a change of the table, as of an index that is made anew.
+ */
 const takeLocks = {
   text: `
-    do $$
+    do $$ -- what issuing takes
+    declare
+      stood bigint;
     begin
       set local lock_timeout = '500ms';
-      lock table intents, outcomes, entries in row exclusive mode;
-      perform from roll for update;
+      lock table approval_requests, compromised_keys, credential_revocations, credentials, grant_revocations, grants, issuer_states,
+        issuers, principal_closures, principals, profiles, revocations, token_revocations, tokens in access share mode;
+      lock table intents, outcomes, entries, certificate_names, subtrees in row exclusive mode;
+      select size into stood from roll;
+      begin
+        perform from roll for update;
+      exception when lock_not_available then
+        if (select size from roll) = stood then raise; end if;
+      end;
     end $$`,
 }
 
-/** Ours may wait for one that waits itself, as a migration does: whoever waits for nobody is at the end of it. */
+/**
+ * Whoever has what the look waits for, and nobody for whom something else waits a moment. Ours may wait for one that waits itself, as a
+ * migration does: whoever waits for nobody is at the end of it.
+ */
 const selectHolders = {
   text: `
     with recursive chain (pid, waits) as (
       select pid, true from pg_stat_activity
-      where datname = current_database() and usename = current_user and wait_event_type = 'Lock'
+      where datname = current_database() and usename = current_user and wait_event_type = 'Lock' and left(query, 100) = left($1, 100)
       union
       select holder, false from chain cross join unnest(pg_blocking_pids(chain.pid)) holder)
     select distinct chain.pid, a.usename::text as role

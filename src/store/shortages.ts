@@ -81,8 +81,12 @@ const refusals: readonly { readonly of: RegExp; readonly told: string }[] = [
     told: 'The server has no such database any more, or it takes no connections: its operator has to bring it back, or to name the right one in CHANCERY_DATABASE_URL.',
   },
   {
-    of: /^(CERT_|SELF_SIGNED_|DEPTH_ZERO_|UNABLE_TO_|INVALID_CA|ERR_TLS_|ERR_SSL_)/,
+    of: /^(CERT_|SELF_SIGNED_|DEPTH_ZERO_|UNABLE_TO_|INVALID_CA|ERR_TLS_)/,
     told: 'The database shows no TLS certificate that is trusted: its operator has to mend that certificate, or sslrootcert and the host in CHANCERY_DATABASE_URL.',
+  },
+  {
+    of: /^ERR_SSL_/,
+    told: 'The database turns our TLS down: its operator has to see in the logs why, and to mend sslcert and sslkey in CHANCERY_DATABASE_URL, or what the server takes.',
   },
 ]
 

@@ -585,6 +585,8 @@ t.test('a role that is not let in any more is told of as that, and what gives it
   const { unreached } = openLastWords()
   for (const code of ['CERT_HAS_EXPIRED', 'ERR_TLS_CERT_ALTNAME_INVALID', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE'])
     t.match(unreached(code), /^The database shows no TLS certificate that is trusted/, code)
+  // As Node has it of a server that does not trust our certificate.
+  t.match(unreached('ERR_SSL_TLSV1_ALERT_UNKNOWN_CA'), /^The database turns our TLS down: .* sslcert/)
 })
 
 t.test('a database that had no room and is away is told of as both, for as long as it is asked for', (t) => {

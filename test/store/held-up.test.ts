@@ -1,11 +1,17 @@
 /** Whether another session keeps what issuing writes, and which one. */
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
 import t from 'tap'
 
 import { openDatabase } from '../../src/store/database.ts'
+import { openEmbedded } from '../../src/store/embedded.ts'
 import { heldUpBy, isHeldUp } from '../../src/store/held-up.ts'
+import { migrate } from '../../src/store/migrate.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { quiet as log } from '../helpers/log.ts'
-import { openSql } from '../helpers/sql.ts'
+import { askSql, openSql } from '../helpers/sql.ts'
 
 t.test('a forgotten transaction that has what issuing takes is told by its session, until it ends', async (t) => {
   const { ownerUrl, servingUrl } = await openTestDatabase(t)
@@ -17,6 +23,9 @@ t.test('a forgotten transaction that has what issuing takes is told by its sessi
     ['lock table intents', true],
     ['lock table outcomes in share mode', true],
     ['lock table entries in exclusive mode', true],
+    ['lock table certificate_names in share mode', true],
+    ['lock table tokens', true],
+    ['lock table tokens in exclusive mode', false],
     ['select from roll for update', true],
     ['lock table refusals', false],
     ['select from roll, intents, outcomes', false],
@@ -49,6 +58,58 @@ t.test('who waits as well is not what is waited for', async (t) => {
   t.match(told[0], new RegExp(`^the session ${pid} `))
   await forgotten.query('rollback')
   await indexing
+})
+
+t.test('a head that goes from one to the next is held up by nobody, and by whoever keeps it', async (t) => {
+  const { ownerUrl, servingUrl } = await openTestDatabase(t)
+  const [one, next, looking] = [await openSql(t, ownerUrl), await openSql(t, ownerUrl), await openSql(t, ownerUrl)]
+  const db = openDatabase({ url: servingUrl, max: 2, log, applicationName: 'test' })
+  t.teardown(db.close)
+  const waiting = `select from pg_locks join pg_stat_activity using (pid) where datname = current_database() and not granted`
+  const untilThereWait = async (count: number) => {
+    while ((await looking.query(waiting)).rowCount !== count);
+  }
+  // It moves without an entry here.
+  await one.query('alter table roll disable trigger user')
+  // The next one in the line has it until ours has given up.
+  const isHeldUpWhile = async (change: string) => {
+    await one.query('begin; select from roll for update')
+    const turn = next.query('begin; select from roll for update')
+    await untilThereWait(1)
+    const asked = isHeldUp(db)
+    await untilThereWait(2)
+    await one.query(change)
+    await turn
+    const isHeld = await asked
+    await next.query('rollback')
+    return isHeld
+  }
+  t.equal(await isHeldUpWhile('rollback'), true, 'it stands')
+  t.equal(await isHeldUpWhile('update roll set size = size + 1; commit'), false, 'it moves')
+})
+
+t.test('what was prepared has no session, and is told as what it is', async (t) => {
+  // A server of its own: the setting is for all who use it, and takes a start.
+  const dataDir = await mkdtemp(join(tmpdir(), 'chancery-prepared-'))
+  t.teardown(() => rm(dataDir, { recursive: true }))
+  const first = await openEmbedded({ dataDir, log })
+  const password = (await readFile(join(dataDir, 'postgres', 'superuser.password'), 'utf8')).trim()
+  await askSql(
+    first.ownerUrl.replace(/\/\/[^@]*@/, `//postgres:${password}@`),
+    'alter system set max_prepared_transactions = 1',
+  )
+  await first.stop()
+  const { ownerUrl, servingUrl, stop } = await openEmbedded({ dataDir, log })
+  t.teardown(stop)
+  await migrate({ ownerUrl, servingRole: 'chancery', log })
+  const db = openDatabase({ url: servingUrl, max: 2, log, applicationName: 'test' })
+  t.teardown(db.close)
+  await askSql(ownerUrl, "begin; lock table intents; prepare transaction 'forgotten'")
+  const told = await heldUpBy(db)
+  t.equal(told.length, 1)
+  t.match(told[0], /^a prepared transaction keeps a lock .*pg_prepared_xacts.* rollback prepared/)
+  await askSql(ownerUrl, "rollback prepared 'forgotten'")
+  t.same(await heldUpBy(db), [])
 })
 
 t.test('where nobody can tell, nothing is said', async (t) => {
