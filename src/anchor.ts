@@ -45,6 +45,8 @@ export const openAnchorFile = async ({
   const seen: SeenPlace[] = []
   /** Of the last write, while nobody knows whether it is durable. */
   let uncertain: number | undefined
+  /** Whatever is larger than what was found, and what we have tried to write since, is of somebody else. */
+  let largest = found?.size
   let isShared = false
 
   const put = async (checkpoint: Checkpoint, isReopened = false): Promise<void> => {
@@ -53,10 +55,11 @@ export const openAnchorFile = async ({
     const { origin } = newest ?? last ?? checkpoint
     assertOrigin(origin, checkpoint, path)
     const isOurs = newest !== undefined && newest.size === uncertain
-    if (!isShared && !isReopened && !isOurs && last && newest && newest.size > last.size) {
+    if (!isShared && !isReopened && largest !== undefined && newest && newest.size > largest) {
       isShared = true
       shared()
     }
+    largest = Math.max(largest ?? 0, checkpoint.size)
     const written = place.file()
     // Whoever else writes here, against all advice, has promised what it wrote: the larger one stays.
     if (newest === undefined || isOurs || newest.size < checkpoint.size) {

@@ -519,6 +519,25 @@ t.test(
   },
 )
 
+t.test('what we have written ourselves is nobody else, whatever of it failed', async (t: Test) => {
+  const path = newPath()
+  const told: string[] = []
+  let isFailing = false
+  await watchSyncs(t, async (file) => {
+    if (isFailing && (await file.stat()).isDirectory()) throw new Error('no sync')
+  })
+  const anchor = await openAnchorFile({ path, shared: () => void told.push('shared') })
+  t.teardown(anchor.close)
+  await anchor.write(at(4))
+  await rm(path)
+  isFailing = true
+  await t.rejects(anchor.write(at(5)), { message: 'no sync' })
+  await t.rejects(anchor.write(at(6)), { message: 'no sync' })
+  isFailing = false
+  await anchor.write(at(7))
+  t.same(told, [])
+})
+
 t.test('one that has its name and is not settled is written in turn, as any other', async (t: Test) => {
   const path = newPath()
   let isFailing = true

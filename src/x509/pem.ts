@@ -113,13 +113,19 @@ const firstLineFault = (line: string, isBefore: boolean): string => {
 
 /**
  * Of a PKCS#7 (a `.p7b` or `.p7c`) in the place of certificates, as Windows and many CAs hand out chains. Its octets, which begin by
- * saying what it is, may have become text on their way. OpenSSL writes whose certificate it is before each, which is no PEM.
+ * saying what it is, may have become text on their way.
  */
-export const bundleFault = (input: string): string | undefined =>
-  /^\s*-----BEGIN (PKCS7|PKCS #7 SIGNED DATA|CMS)-----/.test(input) ||
-  (input.startsWith('0') && input.slice(0, 18).includes(endOfSignedData))
-    ? "it is PKCS#7, and PEM of certificates is wanted: openssl pkcs7 -in FILE -print_certs | sed -n '/^-----BEGIN/,/^-----END/p' makes it of that (with -inform DER where FILE is binary); put each certificate before that of its issuer"
-    : undefined
+export const bundleFault = (input: string): string | undefined => {
+  const label = /^\s*-----BEGIN (PKCS7|PKCS #7 SIGNED DATA|CMS)-----/.exec(input)?.[1]
+  if (label === undefined && !(input.startsWith('0') && input.slice(0, 18).includes(endOfSignedData))) return undefined
+  return `it is PKCS#7, and PEM of certificates is wanted: ${label === 'CMS' ? cmsToPem : pkcs7ToPem} makes it of that (with -inform DER where FILE is binary); put each certificate before that of its issuer`
+}
+
+/** OpenSSL writes whose certificate it is before each, which is no PEM. */
+const printed = "-print_certs | sed -n '/^-----BEGIN/,/^-----END/p'"
+const pkcs7ToPem = `openssl pkcs7 -in FILE ${printed}`
+/** The newer label of the same, which that command does not take; the one that does takes not all of the older ones. */
+const cmsToPem = `sed 's/ CMS--/ PKCS7--/' FILE | openssl pkcs7 ${printed}`
 
 const assertNoKey = (text: string): void => {
   if (isKeyMaterial(text)) throw new Problem('csr.key_material', 'the text holds a private key: treat it as exposed')

@@ -55,16 +55,25 @@ t.test('a bundle in the place of certificates is told with the command that make
   const openssl = async (...args: readonly string[]) => (await run('openssl', [...args], { encoding: 'buffer' })).stdout
   await openssl('req', '-x509', ...key, '-subj', '/CN=A root', '-out', join(folder, 'root.pem'))
   const pem = await readFile(join(folder, 'root.pem'))
-  for (const form of ['PEM', 'DER']) {
+  for (const [form, label] of [
+    ['PEM', 'PKCS7'],
+    ['PEM', 'PKCS #7 SIGNED DATA'],
+    ['PEM', 'CMS'],
+    ['DER', ''],
+  ] as const) {
     const file = join(folder, `chain.${form}`)
-    const bundle = ['crl2pkcs7', '-nocrl', '-certfile', join(folder, 'root.pem'), '-outform', form]
-    await writeFile(file, await openssl(...bundle))
+    const bundle = await openssl('crl2pkcs7', '-nocrl', '-certfile', join(folder, 'root.pem'), '-outform', form)
+    await writeFile(file, form === 'DER' ? bundle : bundle.toString().replaceAll('PKCS7', label))
     for (const encoding of ['latin1', 'utf8'] as const) {
       const text = await readFile(file, encoding)
       const told = bundleFault(text) ?? ''
-      t.throws(() => parsePemCertificates(text, 3), { code: 'csr.pem', detail: told }, `${form} as ${encoding}`)
-      const command = /^it is PKCS#7, and PEM .* wanted: (openssl .*) makes it/.exec(told)?.[1] ?? ''
-      const made = await run('sh', ['-c', command.replace('FILE', `${file} -inform ${form}`)])
+      t.throws(
+        () => parsePemCertificates(text, 3),
+        { code: 'csr.pem', detail: told },
+        `${form} ${label} as ${encoding}`,
+      )
+      const command = /^it is PKCS#7, and PEM .* wanted: (.*) makes it/.exec(told)?.[1] ?? ''
+      const made = await run('sh', ['-c', command.replace('FILE', form === 'DER' ? `${file} -inform DER` : file)])
       t.same(parsePemCertificates(made.stdout, 3), parsePemCertificates(pem.toString(), 3), 'which it does')
       t.throws(
         () => parsePem(text, 'CERTIFICATE REQUEST'),
