@@ -30,9 +30,14 @@ t.test('a stand-in that there was no place for is written as soon as there is', 
   const tell = ({ event, err }: { readonly event?: string; readonly err?: unknown }): void => {
     if (!isLate(err)) told.push(event)
   }
-  const { addresses, close } = await serve(before.config, { ...quiet, warn: tell, error: tell })
+  // The one before still writes its anchor: another instance has its own.
+  const { roll } = before.config
+  const anchor = join(before.config.dataDir, 'other-anchor')
+  await copyFile(roll.anchor as string, anchor)
+  const config = { ...before.config, roll: { ...roll, anchor } }
+  const { addresses, close } = await serve(config, { ...quiet, warn: tell, error: tell })
   t.teardown(close)
-  const chancery = chanceryFor({ config: before.config, url: addresses.api })
+  const chancery = chanceryFor({ config, url: addresses.api })
   const outside = await chancery(['issuer', 'list'])
   t.equal(outside.code, exitCodes.usage, outside.err)
   await sleep(4_500)
