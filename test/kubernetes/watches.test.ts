@@ -78,22 +78,13 @@ t.test('what no setting is about is not watched', async (t) => {
     await until(() => watches.missing().length === 0)
     t.same(watches.unready(), [])
     t.same(listed(cluster), all)
-    t.equal(
-      watches.requests !== undefined,
-      plurals.some((plural) => plural === 'certificaterequests'),
-    )
-    t.equal(
-      watches.signingRequests !== undefined,
-      plurals.some((plural) => plural === 'certificatesigningrequests'),
-    )
-    t.equal(
-      watches.podRequests !== undefined,
-      plurals.some((plural) => plural === 'podcertificaterequests'),
-    )
-    t.equal(
-      watches.nodes !== undefined,
-      plurals.some((plural) => plural === 'nodes'),
-    )
+    const kept = {
+      certificaterequests: watches.requests,
+      certificatesigningrequests: watches.signingRequests,
+      podcertificaterequests: watches.podRequests,
+      nodes: watches.nodes,
+    }
+    for (const [plural, objects] of Object.entries(kept)) t.equal(objects !== undefined, all.includes(plural), plural)
     const lines = await metric('chancery_controller_objects')
     t.same(lines.map((line) => /resource="(\w+)"/.exec(line)?.[1]).sort(), all)
     await watches.close()
