@@ -166,10 +166,14 @@ export const rollKeyOf = async (
   origin: string,
 ): Promise<string> => {
   const key = await keys.open(uri).catch(() => keys.create(uri, 'ed25519'))
-  if (key.algorithm.id !== ed25519.id)
-    throw new Error(`CHANCERY_ROLL_KEY: ${uri} is not an Ed25519 key, which checkpoints are signed with.`)
-  const publicKey = key.spki.subarray(ed25519SpkiStart.length)
   await key.close()
+  if (key.algorithm.id !== ed25519.id)
+    return blameSetting('CHANCERY_ROLL_KEY')(
+      new Error(
+        `${uri} is not an Ed25519 key, which checkpoints are signed with; name another, which is made where it is missing.`,
+      ),
+    )
+  const publicKey = key.spki.subarray(ed25519SpkiStart.length)
   return encodeVerifierKey(makeVerifierKey({ name: origin, type: 'ed25519', publicKey }, sha256))
 }
 

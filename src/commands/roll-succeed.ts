@@ -28,6 +28,7 @@ import { explainRecords } from './database-fault.ts'
 import { Failure } from './failure.ts'
 import { openKeys, providePassphrase } from './keys.ts'
 import { operator } from './operator.ts'
+import { explainStart } from './start-fault.ts'
 import { withDatabase, withRecords } from './with-records.ts'
 
 /** Accepts that the same records are on another server; the reason is kept on the roll. Resolves to a sentence. */
@@ -187,7 +188,7 @@ const open = async ({ db, roll, config, log }: Opening, origin: string, from: Ch
   const keys = await openKeys(config, log, openPinGuard({ db, roll, log }))
   try {
     await providePassphrase({ db, roll, config })
-    const key = await rollKeyOf(keys, config, origin)
+    const key = await rollKeyOf(keys, config, origin).catch(explainStart(config))
     const succeeds = { origin: from.origin, size: from.size, root: Buffer.from(from.root).toString('base64') }
     const database = await readDatabaseId(db)
     const event: RollOpened = { type: 'roll.opened', origin, key, database, succeeds, by: operator() }

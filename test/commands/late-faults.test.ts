@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { createSoftwareKey } from '../../src/keys/software.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { startInstance } from '../helpers/instance.ts'
 
@@ -21,8 +22,17 @@ await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve))
 t.teardown(() => taken.close())
 const { port } = taken.address() as { port: number }
 
+const passphrase = 'of the odd key alone'
+await (await createSoftwareKey({ path: join(folder, 'odd.pem'), passphrase, rounds: 1_000 }, 'ec-p256')).close()
+
 const none = join(folder, 'none')
 const cases: readonly [what: string, env: Readonly<Record<string, string>>, sentence: RegExp][] = [
+  // Before the roll has one.
+  [
+    'a key of the roll that signs no checkpoints',
+    { CHANCERY_ROLL_KEY: 'file:odd.pem', CHANCERY_KEY_PASSPHRASE: passphrase },
+    /^CHANCERY_ROLL_KEY: file:odd\.pem is not an Ed25519 key, .*; name another, /m,
+  ],
   ['blocked keys that are not there', { CHANCERY_BLOCKED_KEYS: none }, /^The list of blocked keys \S+none cannot be /m],
   ['blocked keys that are none', { CHANCERY_BLOCKED_KEYS: list }, /^The list of blocked keys \S+list cannot be used/m],
   ['a list of badkeys', { CHANCERY_BADKEYS_LIST: none }, /^The list of blocked keys \S+none cannot be used/m],

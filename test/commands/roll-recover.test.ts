@@ -8,6 +8,7 @@ import t, { type Test } from 'tap'
 
 import { openAnchorFile, readAnchorFile } from '../../src/anchor.ts'
 import { exitCodes } from '../../src/commands/failure.ts'
+import { rootKey } from '../../src/commands/keys.ts'
 import { runRecover } from '../../src/commands/roll-recover.ts'
 import { runAdoptDatabase, runSucceed } from '../../src/commands/roll-succeed.ts'
 import { type Config, loadConfig } from '../../src/config.ts'
@@ -305,7 +306,11 @@ t.test('what is lost for good is given up: the roll goes on under a new origin t
     runSucceed(config, quiet, origin, async () => false),
     { kind: 'refused', message: /Nothing was changed/ },
   )
-  t.equal(await sizeNow(), exported, 'unless it is confirmed, nothing changes')
+  await t.rejects(runSucceed({ ...config, roll: { ...config.roll, key: rootKey } }, quiet, origin, yes), {
+    kind: 'usage',
+    message: /^CHANCERY_ROLL_KEY: .* is not an Ed25519 key/,
+  })
+  t.equal(await sizeNow(), exported, 'unless it is confirmed, and can be, nothing changes')
   const told = await runSucceed(config, quiet, origin, async (what) => {
     t.match(what, { from: { origin: 'localhost/roll', size: end }, size: exported, isOnRecord: false })
     return true
