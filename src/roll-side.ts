@@ -145,7 +145,7 @@ export const openRollForTheFirstTime = async (
 ): Promise<void> => {
   const { db, config, roll, log } = stores
   if ((await readStanding(db)).opened) return recordDatabase(stores)
-  const { origin = `${config.names[0]?.value ?? 'localhost'}/roll` } = config.roll
+  const origin = firstOrigin(config)
   const key = await rollKeyOf(keys, config, origin)
   const event = {
     type: 'roll.opened',
@@ -158,6 +158,10 @@ export const openRollForTheFirstTime = async (
   await roll.change(async () => ({ events: [event], result: undefined }))
   log.info({ event: 'roll.opened', origin, key: event.key }, 'the roll has its name and its key')
 }
+
+/** What the roll is called from its first start on. */
+export const firstOrigin = ({ names, roll: { origin } }: Pick<Config, 'names' | 'roll'>): string =>
+  origin ?? `${names[0]?.value ?? 'localhost'}/roll`
 
 /** As those who verify a roll of this name are given its key, which is made where there is none. */
 export const rollKeyOf = async (

@@ -16,6 +16,7 @@ import { isInToken, type Keyring } from '../keys/keyring.ts'
 import { hasEnded } from '../policy/validity.ts'
 import { parseVerifierKey } from '../roll/note.ts'
 import { ed25519SpkiStart } from '../roll-crypto.ts'
+import { firstOrigin } from '../roll-side.ts'
 import { sha256 } from '../sha256.ts'
 import { readImportedCrls } from '../store/crls.ts'
 import type { Database } from '../store/database.ts'
@@ -31,9 +32,8 @@ import type { Name } from '../x509/names.ts'
 export const unsafe = async (config: Config, db: Database): Promise<readonly string[]> => {
   const { dataDir } = config
   const rootKey = join(dataDir, 'offline-root')
-  const { mode } = await stat(dataDir)
   return [
-    ...((mode & 0o077) !== 0 ? [`others may enter the data folder ${dataDir}: chmod 700 it`] : []),
+    ...(await openFolder(dataDir)),
     ...(existsSync(rootKey) ? [`a root's key is within reach, in ${rootKey}: take it offline`] : []),
     ...(await unseenRoll(config, db)),
     ...(await fixedAnchor(config)),
@@ -44,11 +44,17 @@ export const unsafe = async (config: Config, db: Database): Promise<readonly str
 
 /** What an operator should know before, although production starts with it. */
 export const unwise = async (
-  { dataDir, names, keys: { allowSoftware }, roll: { allowUnseen, anchor, key: rollKey } }: Config,
+  config: Config,
   db: Database,
   keys: Pick<Keyring, 'open'>,
   now: Date,
 ): Promise<readonly string[]> => {
+  const {
+    dataDir,
+    names,
+    keys: { allowSoftware },
+    roll: { allowUnseen, anchor, key: rollKey },
+  } = config
   const token = join(dataDir, 'admin.token')
   return [
     ...(existsSync(token) ? [`the first administrator's token lies in ${token}: keep it elsewhere`] : []),
@@ -60,6 +66,7 @@ export const unwise = async (
     ...(anchor === undefined
       ? ['CHANCERY_ROLL_ANCHOR is none, so that only a witness tells an older database from the right one: name a file']
       : []),
+    ...(await nameless(config, db)),
     ...(await standing(db, now)),
     ...(await refusedOwnNames(db, names, now)),
     ...(await revokedAbove(db)),
@@ -67,6 +74,23 @@ export const unwise = async (
     ...(allowSoftware ? await inFiles(db) : []),
     // All at once: each is waited for twice ten seconds where its module hangs.
     ...(await Promise.all([unopened(db, keys), unopenedRoll(db, keys, rollKey)])).flat(),
+  ]
+}
+
+/** Before the first start, which makes it, there is none. */
+const openFolder = async (dataDir: string): Promise<readonly string[]> => {
+  const found = await stat(dataDir).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error
+  })
+  return found && (found.mode & 0o077) !== 0 ? [`others may enter the data folder ${dataDir}: chmod 700 it`] : []
+}
+
+/** Two rolls of one name cannot be told apart by it, and no setting changes it later. */
+const nameless = async (config: Config, db: Database): Promise<readonly string[]> => {
+  const origin = firstOrigin(config)
+  if (!isLoopback(origin.split('/', 1)[0] ?? '') || (await readStanding(db)).opened) return []
+  return [
+    `the first start calls the roll ${origin} for good, which is the name of no installation: set CHANCERY_NAMES before, first the name by which clients reach the API, or CHANCERY_ROLL_ORIGIN`,
   ]
 }
 

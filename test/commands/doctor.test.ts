@@ -6,6 +6,7 @@ import t from 'tap'
 import { exitCodes } from '../../src/commands/failure.ts'
 import { unwise } from '../../src/commands/fitness.ts'
 import { openDatabase } from '../../src/store/database.ts'
+import { openTestDatabase } from '../helpers/database.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
@@ -158,6 +159,24 @@ t.test('a database without room on its disk is told, though it takes what is sma
   const url = `${service.database.servingUrl}&options=-c%20search_path=public,pg_catalog`
   t.match((await doctor({ CHANCERY_DATABASE_URL: url })).out, /^ {2}- The database has no room on its disk: give it /m)
   t.notMatch((await doctor()).out, /no room/)
+})
+
+t.test('before the first start, a roll that is about to have no name of its own is told', async (t) => {
+  const { servingUrl } = await openTestDatabase(t)
+  const env = { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_DATA: join(service.config.dataDir, 'not-there-yet') }
+  const told = async (more: Readonly<Record<string, string>> = {}): Promise<string> => {
+    const { code, out, err } = await doctor({ ...env, ...more })
+    t.equal(code, exitCodes.refused, err)
+    return out
+  }
+  t.match(
+    await told(),
+    /^ {2}- The first start calls the roll localhost\/roll for good, .*set CHANCERY_NAMES before, /m,
+  )
+  t.match(await told({ CHANCERY_NAMES: '127.0.0.1,ca.example.com' }), / calls the roll 127\.0\.0\.1\/roll for good/)
+  t.notMatch(await told({ CHANCERY_NAMES: 'ca.example.com,localhost' }), 'calls the roll')
+  t.notMatch(await told({ CHANCERY_ROLL_ORIGIN: 'ca.example.com/roll' }), 'calls the roll')
+  t.notMatch((await doctor()).out, 'calls the roll', 'and later it is too late')
 })
 
 t.test('records that are not there are one sentence', async (t) => {
