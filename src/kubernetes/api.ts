@@ -231,7 +231,8 @@ const readLines = async (
 /** What is behind that line does not come, however often it is asked for. */
 const lineFault = (message: string): ApiFault => new ApiFault(0, message, { reason: 'WithinLine' })
 
-interface StatusObject {
+export interface StatusObject {
+  readonly code?: number
   readonly message?: string
   readonly reason?: string
   readonly details?: { readonly retryAfterSeconds?: number }
@@ -244,12 +245,18 @@ const answerOf = ({ statusCode = 0, headers }: IncomingMessage, text: string): u
     if (body !== undefined) return body
     throw new ApiFault(statusCode, 'the API server answered with no JSON')
   }
-  const { message, reason = '', details } = (body ?? {}) as StatusObject
-  const asked = Number(details?.retryAfterSeconds ?? headers['retry-after'])
-  throw new ApiFault(statusCode, message ?? text.slice(0, 256).trim(), {
-    reason,
-    ...(asked > 0 && { retryAfter: Math.min(asked, mostRetryAfter) }),
-  })
+  const told = (body ?? {}) as StatusObject
+  const message = told.message ?? text.slice(0, 256).trim()
+  throw faultOf({ ...told, code: statusCode, message }, headers['retry-after'])
+}
+
+/** Of a Status, which is an answer, or what a watch ends with. */
+export const faultOf = (
+  { code = 500, message = '', reason = '', details }: StatusObject,
+  retryAfter?: string,
+): ApiFault => {
+  const asked = Number(details?.retryAfterSeconds ?? retryAfter)
+  return new ApiFault(code, message, { reason, ...(asked > 0 && { retryAfter: Math.min(asked, mostRetryAfter) }) })
 }
 
 const parsed = (text: string): unknown => {

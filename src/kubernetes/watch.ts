@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Log } from '../telemetry.ts'
-import { ApiFault, isApiFault, isCut, isTooLong, type KubernetesApi } from './api.ts'
+import { ApiFault, faultOf, isApiFault, isCut, isTooLong, type KubernetesApi, type StatusObject } from './api.ts'
 import { type Currency, openCurrency, settleMs } from './currency.ts'
 import { type KubernetesObject, keyOf } from './objects.ts'
 import { apiVersionOf, pathOf, type Resource } from './resources.ts'
@@ -154,6 +154,7 @@ const follow = async <T extends KubernetesObject>(deps: WatchDeps<T>, to: Follow
       // One that ends at once, again and again, must not become a storm of requests; nor one that only says the same again.
       if (version !== from || seen.lasted) setbacks = 0
       else throw new Error('the watch has ended at once')
+      if (seen.pauseMs > 0) await sleep(seen.pauseMs, undefined, { signal })
       if (seen.events === 0) await assertNotAhead(deps, version, signal)
     } catch (error) {
       if (signal.aborted) return
@@ -187,9 +188,11 @@ interface Delaying {
 }
 
 const delayOf = ({ firstMs, mostMs, setbacks, random }: Delaying, error: unknown): number => {
-  const asked = isApiFault(error) ? (error.retryAfter ?? 0) * 1_000 : 0
-  return Math.max(asked, Math.min(mostMs, firstMs * 2 ** setbacks) * (0.5 + random / 2))
+  return Math.max(askedMs(error), Math.min(mostMs, firstMs * 2 ** setbacks) * (0.5 + random / 2))
 }
+
+/** How long the server wants to be left alone. */
+const askedMs = (error: unknown): number => (isApiFault(error) ? (error.retryAfter ?? 0) * 1_000 : 0)
 
 interface ListBody<T> {
   readonly metadata: { readonly resourceVersion: string; readonly continue?: string }
@@ -264,11 +267,13 @@ interface Seen {
   readonly events: number
   /** It went on for longer than one that is turned away. */
   readonly lasted: boolean
+  /** Before the next one, as whatever ended it has said. */
+  readonly pauseMs: number
 }
 
 interface WatchEvent<T> {
   readonly type: string
-  readonly object: T & { readonly code?: number; readonly message?: string; readonly reason?: string }
+  readonly object: T & StatusObject
 }
 
 const watchFrom = async <T extends KubernetesObject>(
@@ -280,7 +285,7 @@ const watchFrom = async <T extends KubernetesObject>(
   const seconds = Math.ceil(watchSeconds * (1 + random() / 5))
   let openedAt = Number.POSITIVE_INFINITY
   const hasLasted = (): boolean => now() - openedAt > settleMs
-  const seen = { version: from, events: 0 }
+  const seen = { version: from, events: 0, pauseMs: 0 }
   const ending = new AbortController()
   const signal = AbortSignal.any([to.signal, ending.signal])
   const take = (line: string): void => {
@@ -313,6 +318,7 @@ const watchFrom = async <T extends KubernetesObject>(
     const counts = seen.events > 0 || (hasLasted() && isCut(error))
     if (!counts || isGone(error) || isUnreadable(error) || to.signal.aborted) throw error
     deps.restarted?.('broken')
+    seen.pauseMs = askedMs(error)
   } finally {
     to.currency.end()
     ending.abort()
@@ -335,9 +341,6 @@ const readEvent = <T extends KubernetesObject>(
     throw new ApiFault(0, 'a line of the watch holds no event that can be read', { reason: unreadable })
   }
 }
-
-const faultOf = ({ code = 500, message = '', reason = '' }: WatchEvent<KubernetesObject>['object']): ApiFault =>
-  new ApiFault(code, message, { reason })
 
 /**
  * A watch from a version that the server has not reached is silent, and ends as one in which nothing happened. Rejects with

@@ -356,6 +356,39 @@ t.test('the end of a watch that was closed is not told, whatever came before', a
   t.same(reasons, [])
 })
 
+/** As the API server ends a watch that it has no room for now. */
+const later = (seconds: number): string =>
+  JSON.stringify({ type: 'ERROR', object: { code: 429, message: 'later', details: { retryAfterSeconds: seconds } } })
+
+t.test('a watch that ends with when to come again is left alone so long', async (t) => {
+  const faults: unknown[] = []
+  const log = { ...quiet, warn: ({ err }: { readonly err?: unknown }) => void faults.push(err) }
+  const { asked } = open(t, [later(3_600)], { log })
+  t.ok(await settled(() => faults.length > 0))
+  t.match(faults, [{ status: 429, message: 'later', retryAfter: 60 }], 'a minute at most, as for any call')
+  t.same(asked, { lists: 1, watches: 1 })
+})
+
+t.test('so it is behind events, which count', async (t) => {
+  const began: number[] = []
+  const api = {
+    call: async () => ({ metadata: { resourceVersion: '7' }, items: [] }) as never,
+    lines: async (_: string, { begun, take, query, signal }: LinesCall) => {
+      began.push(performance.now())
+      begun?.()
+      if (query['resourceVersion'] === '8') await sleep(60_000, undefined, { signal, ref: false })
+      take(event('ADDED', 'new-1', { resourceVersion: '8' }))
+      take(later(1))
+    },
+  }
+  const { told } = open(t, [], { api })
+  t.ok(await settled(() => began.length > 1))
+  const [first = 0, second = 0] = began
+  // A timer may be a millisecond early.
+  t.ok(second - first >= 999, `after ${second - first} ms`)
+  t.same(told, [], 'and is no setback')
+})
+
 /** Of watches; as whatever is before the API server has it. */
 const openProxy = async (t: Teardown, answer: RequestListener, { wholeMs = 60_000 } = {}) => {
   const ca = openClientCa('HTTPS of a proxy')
