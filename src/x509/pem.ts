@@ -117,8 +117,18 @@ const firstLineFault = (line: string, isBefore: boolean): string => {
  */
 export const bundleFault = (input: string): string | undefined => {
   const label = /^\s*-----BEGIN (PKCS7|PKCS #7 SIGNED DATA|CMS)-----/.exec(input)?.[1]
-  if (label === undefined && !(input.startsWith('0') && input.slice(0, 18).includes(endOfSignedData))) return undefined
+  const isBinary = input.startsWith('0') && input.slice(0, 18).includes(endOfSignedData)
+  if (label === undefined && !isBinary && !isLabelledCertificate(input)) return undefined
   return `it is PKCS#7, and PEM of certificates is wanted: ${label === 'CMS' ? cmsToPem : pkcs7ToPem} makes it of that (with -inform DER where FILE is binary); put each certificate before that of its issuer`
+}
+
+/** As `certutil -encode` of Windows labels whatever it is given. */
+const isLabelledCertificate = (input: string): boolean => {
+  const [, body = ''] = /^\s*-----BEGIN CERTIFICATE-----\s*([A-Za-z0-9+/]{24})/.exec(input) ?? []
+  const octets = Buffer.from(body, 'base64')
+  const length = octets[1] ?? 0
+  const start = length < 0x80 ? 2 : 2 + (length & 0x7f)
+  return octets[0] === tags.sequence && octets.subarray(start, start + signedData.length).equals(signedData)
 }
 
 /** OpenSSL writes whose certificate it is before each, which is no PEM. */
@@ -152,5 +162,7 @@ const isNotBlank = (line: string): boolean => trimEnd(line) !== ''
 
 const refusal = (detail: string): Problem => new Problem('csr.pem', detail)
 
-/** Of 1.2.840.113549.1.7.2, what stays as it is where octets are read as UTF-8. */
+/** 1.2.840.113549.1.7.2, which is what PKCS#7 begins with behind its length. */
+const signedData = Buffer.from('06092a864886f70d010702', 'hex')
+/** Of that, what stays as it is where octets are read as UTF-8. */
 const endOfSignedData = '\r\u0001\u0007\u0002'

@@ -59,6 +59,7 @@ t.test('a bundle in the place of certificates is told with the command that make
     ['PEM', 'PKCS7'],
     ['PEM', 'PKCS #7 SIGNED DATA'],
     ['PEM', 'CMS'],
+    ['PEM', 'CERTIFICATE'],
     ['DER', ''],
   ] as const) {
     const file = join(folder, `chain.${form}`)
