@@ -2,7 +2,6 @@
  * The REST client of the commands: HTTPS to one server, which must show a certificate under the given trust anchor,
  * with a bearer token from a file. It knows nothing of the service but its API.
  */
-import { X509Certificate } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import { request } from 'node:https'
@@ -13,6 +12,7 @@ import { Failure, type FailureKind } from './failure.ts'
 import { notTls, tlsReasonOf } from './fetch-fault.ts'
 import { type Identity, type Proof, proofOf, readOption } from './proof.ts'
 import { failureOf, parsed } from './refused.ts'
+import { trustFault } from './trust.ts'
 
 export interface ClientOptions {
   /** `https://host:port`. */
@@ -368,12 +368,9 @@ const readAnchor = async (path: string, where = ''): Promise<string> =>
 
 /** Without a certificate in it, every server would be blamed for its own. `ways` to name another. */
 export const assertAnchor = (text: string, path: string, ways: string): string => {
-  try {
-    new X509Certificate(text)
-    return text
-  } catch {
-    throw new Failure('usage', `The trust anchor ${path} has no certificate in PEM; name another by ${ways}.`)
-  }
+  const fault = trustFault(text)
+  if (fault === undefined) return text
+  throw new Failure('usage', `The trust anchor ${path} ${fault}; name another by ${ways}.`)
 }
 
 const usualServer = 'https://127.0.0.1:8443'

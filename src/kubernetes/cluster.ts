@@ -8,9 +8,9 @@ import { createSecureContext } from 'node:tls'
 import { bufferFromFileOrString, type Cluster as ClusterEntry, KubeConfig, type User } from '@kubernetes/client-node'
 import { parseDocument } from 'yaml'
 
+import { trustFault } from '../commands/trust.ts'
 import type { Access } from './api.ts'
 import { boundedTo, type RunProgram } from './programs.ts'
-import { holdsCertificate } from './trust.ts'
 
 export interface Cluster {
   /** Our own, where a pod or the context says so. */
@@ -65,8 +65,8 @@ const assertOneMethod = (user: User | null, tokenFile: string | undefined): void
 /** As kubectl has it: what is missing or no certificate at the start would fail each call, for ever. A token may come later. */
 const assertCertificates = ({ caFile, caData }: ClusterEntry, user: User | null): void => {
   const ca = bufferFromFileOrString(caFile, caData)
-  if (ca && !holdsCertificate(ca))
-    throw new Error(`${caFile ?? 'certificate-authority-data'} holds no certificate in PEM`)
+  const fault = ca ? trustFault(ca.toString()) : undefined
+  if (fault !== undefined) throw new Error(`${caFile ?? 'certificate-authority-data'} ${fault}`)
   const cert = bufferFromFileOrString(user?.certFile, user?.certData)
   const key = bufferFromFileOrString(user?.keyFile, user?.keyData)
   try {

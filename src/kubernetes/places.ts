@@ -6,6 +6,7 @@ import { hash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { getCACertificates } from 'node:tls'
 
+import { trustFault } from '../commands/trust.ts'
 import type { KubernetesApi } from './api.ts'
 import { isApiFault } from './api.ts'
 import { type Chancery, openChancery, type Place } from './chancery.ts'
@@ -13,7 +14,6 @@ import type { Issuer, IssuerSpec } from './objects.ts'
 import type { Fault } from './outcome.ts'
 import { pathOf, resources } from './resources.ts'
 import type { ServerSettings } from './settings.ts'
-import { holdsCertificate } from './trust.ts'
 
 export interface Places {
   /** A fault where the spec cannot be followed. Rejects with nothing but the reason of the signal. */
@@ -85,17 +85,19 @@ export const bundleOf = ({ auth, caBundle }: IssuerSpec, settings: ServerSetting
 const trustOf = async (spec: IssuerSpec, settings: ServerSettings | undefined): Promise<string | Fault> => {
   const caBundle = bundleOf(spec, settings)
   try {
-    const pem =
-      caBundle === undefined ? await standardTrust(settings) : Buffer.from(caBundle, 'base64').toString('latin1')
-    if (holdsCertificate(pem)) return pem
-    return untrusted(`${caBundle === undefined ? 'caFile' : 'spec.caBundle'} holds no certificate in PEM`)
+    if (caBundle !== undefined) return trustOrFault('spec.caBundle', Buffer.from(caBundle, 'base64').toString())
+    const { caFile } = settings ?? {}
+    if (caFile !== undefined) return trustOrFault(`caFile ${caFile}`, await readFile(caFile, 'utf8'))
+    return getCACertificates('default').join('\n')
   } catch (error) {
     return untrusted(`what to trust cannot be read: ${(error as Error).message}`)
   }
 }
 
-const standardTrust = (settings: ServerSettings | undefined): Promise<string> | string =>
-  settings?.caFile === undefined ? getCACertificates('default').join('\n') : readFile(settings.caFile, 'latin1')
+const trustOrFault = (where: string, pem: string): string | Fault => {
+  const fault = trustFault(pem)
+  return fault === undefined ? pem : untrusted(`${where} ${fault}`)
+}
 
 interface TokenContext {
   readonly settings: ServerSettings | undefined

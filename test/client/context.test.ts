@@ -99,6 +99,9 @@ t.test('a token of standard input is kept in the file, and shown by nothing', as
 
 t.test('what is no login leaves no trace', async (t) => {
   const before = await readFile(file(), 'utf8')
+  const torn = join(home, 'torn.pem')
+  const pem = await readFile(root, 'utf8')
+  await writeFile(torn, `${pem}${pem.slice(0, 300)}`)
   for (const [args, input, code, sentence] of [
     [login('--token-stdin'), 'nonsense', exitCodes.denied, /auth\.invalid/],
     [login('--token-stdin'), '', exitCodes.usage, /no token/],
@@ -123,13 +126,19 @@ t.test('what is no login leaves no trace', async (t) => {
       ['login', '--server', service.url, '--ca', tokenFile, '--token-file', tokenFile],
       '',
       exitCodes.usage,
-      /^The trust anchor \S+ has no certificate in PEM; name another by --ca\.\n$/,
+      /^The trust anchor \S+ holds no certificate in PEM; name another by --ca\.\n$/,
     ],
     [
       ['context', 'add', 'x', '--server', service.url, '--ca', tokenFile, '--token-file', tokenFile],
       '',
       exitCodes.usage,
-      /has no certificate in PEM/,
+      /holds no certificate in PEM/,
+    ],
+    [
+      ['login', '--server', service.url, '--ca', torn, '--token-file', tokenFile],
+      '',
+      exitCodes.usage,
+      /torn\.pem holds a certificate that cannot be read, as when it is torn: number 2; name another by --ca\.\n$/,
     ],
     [
       ['login', '--server', 'https://127.0.0.1:1', '--ca', root, '--token-file', tokenFile],

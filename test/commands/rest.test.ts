@@ -571,7 +571,7 @@ t.test('every kind of failure has its exit code and a sentence', async (t) => {
       exitCodes.usage,
       /does not show a certificate that the trust anchor vouches for/,
     ],
-    ['no authority', ['refusals', '--ca', csr], exitCodes.usage, /good\.csr has no certificate in PEM; name another/],
+    ['no authority', ['refusals', '--ca', csr], exitCodes.usage, /good\.csr holds no certificate in PEM; name another/],
     [
       'a file that is no proof',
       ['certificate', 'proof', '4a'.repeat(16), '--out', csr],

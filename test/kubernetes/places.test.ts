@@ -255,7 +255,10 @@ t.test('the controller’s own token is shown to whom its settings trust, whatev
   const mine = { tokenSecretRef: { name: 'mine' } }
   t.match(await ask(named({ url, auth: own })), /^misconfigured: what to trust cannot be read: ENOENT/)
   writeFileSync(join(folder, 'ca.pem'), 'nothing')
-  t.equal(await ask(named({ url, auth: own })), 'misconfigured: caFile holds no certificate in PEM')
+  t.equal(
+    await ask(named({ url, auth: own })),
+    `misconfigured: caFile ${join(folder, 'ca.pem')} holds no certificate in PEM`,
+  )
   writeFileSync(join(folder, 'ca.pem'), ca.pem)
   t.equal(await ask(named({ url, auth: own, caBundle: strange })), 'Bearer chy_own')
   t.equal(
@@ -272,10 +275,22 @@ t.test('without a word about trust it is that of the system; what is none is sai
   const spec = { url, auth: { tokenSecretRef: { name: 'mine' } } }
   t.equal(await ask(named(spec)), 'misconfigured', 'our server is not of the system')
   const bundle = (text: string) => places.of(named({ ...spec, caBundle: Buffer.from(text).toString('base64') }), signal)
-  // Nothing of a bundle that begins with a torn one would be trusted.
   const torn = ca.pem.slice(0, 200)
-  const none = { kind: 'misconfigured', about: 'trust', message: 'spec.caBundle holds no certificate in PEM' }
-  for (const text of ['nothing', torn, `${torn}\n${ca.pem}`, '-----BEGIN CERTIFICATE-----', key.toString()])
-    t.same(await bundle(text), none, text)
-  t.match(await bundle(`Ours:\n${ca.pem}`), { probe: Function })
+  const fault = (what: string) => ({ kind: 'misconfigured', about: 'trust', message: `spec.caBundle ${what}` })
+  for (const text of ['', 'nothing', key.toString()])
+    t.same(await bundle(text), fault('holds no certificate in PEM'), text)
+  // Nothing of one that is torn would be trusted, nor of what is behind it.
+  for (const [text, number] of [
+    [torn, 1],
+    [`${torn}\n${ca.pem}`, 1],
+    ['-----BEGIN CERTIFICATE-----', 1],
+    [`${ca.pem}${torn}`, 2],
+    [`${ca.pem}${ca.pem.slice(200)}${ca.pem}`, 2],
+    [`${ca.pem}${ca.pem}${torn}\n${ca.pem}`, 3],
+  ] as const)
+    t.same(await bundle(text), fault(`holds a certificate that cannot be read, as when it is torn: number ${number}`))
+  for (const text of [`Ours:\n${ca.pem}\n# Theirs\n${ca.pem}# The end`, `\ufeff${ca.pem}`]) {
+    t.match(await bundle(text), { probe: Function })
+    t.equal(await ask(named({ ...spec, caBundle: Buffer.from(text).toString('base64') })), 'Bearer chy_a', 'trusted')
+  }
 })
