@@ -413,7 +413,8 @@ export const placeOf = (text: string): DatabasePlace => {
   }
 }
 
-const isUnspecified = (host: string): boolean => host === '0.0.0.0' || host === '[::]'
+/** Whether a host, as a URL writes it, stands for every address of the machine: it can be listened on, and not called. */
+export const isUnspecified = (host: string): boolean => host === '0.0.0.0' || host === '[::]'
 
 /** Whether a host, as a URL writes it, is this machine only. */
 export const isLoopback = (host: string): boolean =>

@@ -5,7 +5,8 @@ import { flushCompileCache } from 'node:module'
 import { join } from 'node:path'
 
 import { own } from '../ca/own.ts'
-import { type Config, formatAddress, roleOf } from '../config.ts'
+import type { Address } from '../config/settings.ts'
+import { type Config, formatAddress, isUnspecified, roleOf } from '../config.ts'
 import { makeFolder } from '../disk.ts'
 import type { ServerCertificate } from '../jobs/own-certificate.ts'
 import { openSchedule } from '../jobs/schedule.ts'
@@ -199,15 +200,24 @@ const openPostgres = async (config: Config, log: Log): Promise<Postgres> => {
   return { url, ownerUrl: migrationUrl ?? url, close: async () => {} }
 }
 
-const tell = ({ dataDir, mode }: Config, { service, addresses, anchor }: Serving): void => {
+/** How callers reach a listener: of every address of the machine, under the first name that the API's certificate has. */
+export const calledAt = (url: string, listen: Address, names: Config['names']): string => {
+  if (!isUnspecified(new URL(`http://${formatAddress(listen)}`).hostname)) return url
+  const host = names.find(({ value }) => !value.startsWith('*'))?.value ?? 'localhost'
+  return url.replace(/(?<=:\/\/).*(?=:\d+$)/, host.includes(':') ? `[${host}]` : host)
+}
+
+const tell = (config: Config, { service, addresses, anchor }: Serving): void => {
+  const { dataDir, mode, names } = config
+  const api = calledAt(addresses.api, config.listen, names)
   // Made once, by the first of several, and not to be left there.
   const token = join(dataDir, 'admin.token')
   const lines = [
-    `Chancery serves at ${addresses.api} (${mode}).`,
-    `  lists, OCSP, issuers       ${addresses.public}`,
+    `Chancery serves at ${api} (${mode}).`,
+    `  lists, OCSP, issuers       ${calledAt(addresses.public, config.publicListen, names)}`,
     `  trust anchor               ${anchor}`,
     ...(existsSync(token) ? [`  first admin's token        ${token}`] : []),
-    `  description of the API     ${addresses.api}/docs`,
+    `  description of the API     ${api}/docs`,
     ...(anchor.endsWith(anchors.standIn) ? standInText(service) : []),
   ]
   process.stdout.write(`${lines.join('\n')}\n`)

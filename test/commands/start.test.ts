@@ -12,6 +12,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { calledAt } from '../../src/commands/serve.ts'
 import { placeOf } from '../../src/config.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { bare } from '../helpers/environment.ts'
@@ -257,13 +258,33 @@ const selfSigned = async (): Promise<{ readonly cert: string; readonly key: stri
 t.test('a signal that comes as soon as it says that it serves is an orderly stop', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const data = await mkdtemp(join(folder, 'stopped-'))
+  const port = await freePort()
   const instance = startInstance({
-    ...{ data, servingUrl, ownerUrl, port: await freePort(), publicPort: await freePort() },
-    // Of its own, so that all compiled code is written at this start.
-    env: { NODE_COMPILE_CACHE: join(data, 'cache') },
+    ...{ data, servingUrl, ownerUrl, port, publicPort: await freePort() },
+    env: {
+      // Of its own, so that all compiled code is written at this start.
+      NODE_COMPILE_CACHE: join(data, 'cache'),
+      ...{ CHANCERY_LISTEN: `0.0.0.0:${port}`, CHANCERY_NAMES: 'ca.example.com,127.0.0.1' },
+    },
   })
   instance.told(/serves at/, () => instance.signal('SIGTERM'))
   t.equal(await instance.exited, 0, instance.output())
+  t.match(instance.output(), `Chancery serves at https://ca.example.com:${port} (development).`)
+  t.match(instance.output(), /^ {2}lists, OCSP, issuers {7}http:\/\/127\.0\.0\.1:\d+$/m)
+})
+
+t.test('one that listens on every address says where it is called', (t) => {
+  const names = (...values: readonly string[]) => values.map((value) => ({ kind: 'dns' as const, value }))
+  for (const [url, host, known, called] of [
+    ['https://[::]:8443', '::', ['localhost', '127.0.0.1'], 'https://localhost:8443'],
+    ['https://[::]:443', '0::0', ['*.example.com', '2001:db8::1'], 'https://[2001:db8::1]:443'],
+    ['http://127.0.0.1:8080', '0.0.0.0', ['ca.example.com'], 'http://ca.example.com:8080'],
+    ['http://[::]:80', '::', ['*.example.com'], 'http://localhost:80'],
+    ['https://[::1]:8443', '::1', ['ca.example.com'], 'https://[::1]:8443'],
+    ['https://10.0.0.1:8443', '10.0.0.1', ['ca.example.com'], 'https://10.0.0.1:8443'],
+  ] as const)
+    t.equal(calledAt(url, { host, port: 0 }, names(...known)), called)
+  t.end()
 })
 
 /** In the middle of its start: it waits for a table, with its database open. */
