@@ -81,6 +81,7 @@ const parts = {
   mosquitto: 'mosquitto',
   'mosquitto-clients': 'mosquitto_pub',
   zsh: 'zsh',
+  fish: 'fish',
   'g++': 'g++',
 }
 

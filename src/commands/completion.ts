@@ -1,10 +1,10 @@
-/** `chancery completion`: a script for bash or zsh, made from the commands themselves, so that it never lags behind. */
+/** `chancery completion`: a script for bash, zsh or fish, made from the commands themselves, so that it never lags behind. */
 import { Argument, type Command, type Option } from 'commander'
 
 export const addCompletionCommand = (program: Command): void => {
   program
     .command('completion')
-    .description('print the completion of this command for bash or zsh')
+    .description('print the completion of this command for bash, zsh or fish')
     .addArgument(new Argument('<shell>').choices(Object.keys(scripts)))
     .action((shell: keyof typeof scripts) => {
       process.stdout.write(scripts[shell](placesOf(program)))
@@ -124,6 +124,38 @@ const zshCase = ({ after, verbs, options, choices, fileOptions, valueOptions, ta
 const zshWord = ({ word, about }: Word): string =>
   `'${word.replaceAll(':', '\\:')}${about && ':'}${about.replaceAll("'", "'\\''").replaceAll('\n', ' ')}'`
 
+/** Its own `complete` knows options and files; what it is told is when each is one. */
+const fish = (
+  places: readonly Place[],
+): string => `# fish completion for chancery: source it, or put it as chancery.fish into ~/.config/fish/completions
+function __chancery_at
+    set -l at
+    for word in (commandline -opc)[2..]
+        set -l next $at $word
+        contains -- "$next" ${places.map(({ after }) => `'${after.trim()}'`).join(' ')}
+        and set at $next
+    end
+    test "$at" = "$argv"
+end
+complete -c chancery -f
+${places.flatMap(fishLines).join('\n')}
+`
+
+const fishLines = (place: Place): readonly string[] => {
+  const { after, verbs, options, choices, fileOptions, valueOptions, takesFile } = place
+  const here = `complete -c chancery -n '__chancery_at${after}'`
+  const taking = (word: string): string =>
+    fileOptions.includes(word) ? ' -rF' : valueOptions.includes(word) ? ' -x' : ''
+  return [
+    ...verbs.map(({ word, about }) => `${here} -a ${word} -d ${fishWord(about)}`),
+    ...choices.map((word) => `${here} -a ${word}`),
+    ...options.map(({ word, about }) => `${here} -l ${word.replace(/^--/, '')}${taking(word)} -d ${fishWord(about)}`),
+    ...(takesFile ? [`${here} -F`] : []),
+  ]
+}
+
+const fishWord = (text: string): string => `'${text.replaceAll(/[\\']/g, '\\$&').replaceAll('\n', ' ')}'`
+
 const verbPatterns = (places: readonly Place[]): string =>
   places
     .filter(({ after }) => after !== '')
@@ -133,4 +165,4 @@ const verbPatterns = (places: readonly Place[]): string =>
 const caseOf = (words: readonly string[], then: string): string =>
   words.length === 0 ? '' : `\n        ${words.join('|')}) ${then} ;;`
 
-const scripts = { bash, zsh }
+const scripts = { bash, zsh, fish }

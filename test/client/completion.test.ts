@@ -13,8 +13,9 @@ import { assertTools } from '../interop/tools.ts'
 import { newFolder } from './folders.ts'
 
 t.setTimeout(300_000)
-await assertTools('zsh')
+await assertTools('zsh', 'fish')
 const run = promisify(execFile)
+const shells = ['bash', 'zsh', 'fish'] as const
 
 /** What is typed, with `→` for Tab, and the words that the command then gets. */
 const typed: readonly (readonly [line: string, words: string])[] = [
@@ -37,20 +38,24 @@ const typed: readonly (readonly [line: string, words: string])[] = [
  * Types each line at a shell whose `chancery` shows its arguments, at a terminal of zsh's: one line at a time, so that
  * nothing is typed into the answer of the one before.
  */
-const typeInto = async (t: Test, shell: 'bash' | 'zsh'): Promise<readonly string[]> => {
+const typeInto = async (t: Test, shell: (typeof shells)[number]): Promise<readonly string[]> => {
   const folder = await newFolder(t)
   const { stdout: script } = await run(process.execPath, [mainFile, 'completion', shell], { env: bare })
   await writeFile(join(folder, 'script'), script)
   for (const name of ['only-here.yaml', 'with space.yaml']) await writeFile(join(folder, name), '')
-  const start = { bash: 'bash --norc --noprofile -i', zsh: 'zsh -f -i' }[shell]
-  const prepare = { bash: '', zsh: 'autoload -Uz compinit; compinit -u -D; unsetopt zle_bracketed_paste; ' }[shell]
+  const start = { bash: 'bash --norc --noprofile -i', zsh: 'zsh -f -i', fish: 'fish --no-config -i' }[shell]
+  const say = {
+    bash: `PS1=; ${showing}`,
+    zsh: `PS1=; autoload -Uz compinit; compinit -u -D; unsetopt zle_bracketed_paste; ${showing}`,
+    fish: `function fish_prompt; end; function chancery; printf 'RA%s:%s:END\\n' N "$argv"; end`,
+  }[shell]
   const lines = typed.map(([line]) => `say ${quote(line.replaceAll('→', '\t'))}`)
   await writeFile(
     join(folder, 'driver'),
     `zmodload zsh/zpty
 say() { zpty -w terminal "$1"; local text; zpty -r -m terminal text '*RAN*END*'; print -r -- "$text" }
 zpty terminal ${start}
-say ${quote(`PS1=; ${prepare}source ./script; chancery() { printf 'RA%s:%s:END\\n' N "$*"; }; chancery ready`)}
+say ${quote(`${say}; source ./script; chancery ready`)}
 ${lines.join('\n')}
 zpty -d terminal
 `,
@@ -70,10 +75,12 @@ zpty -d terminal
   return ran.slice(1)
 }
 
+const showing = `chancery() { printf 'RA%s:%s:END\\n' N "$*"; }`
+
 const quote = (text: string): string =>
   `$'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'").replaceAll('\t', '\\t')}'`
 
-for (const shell of ['bash', 'zsh'] as const) {
+for (const shell of shells) {
   t.test(`Tab completes verbs, options and files in ${shell}`, async (t) => {
     t.same(
       await typeInto(t, shell),
@@ -83,7 +90,7 @@ for (const shell of ['bash', 'zsh'] as const) {
 }
 
 t.test('another shell is told which there are', async (t) => {
-  const error = await run(process.execPath, [mainFile, 'completion', 'fish'], { env: bare }).catch((error) => error)
+  const error = await run(process.execPath, [mainFile, 'completion', 'tcsh'], { env: bare }).catch((error) => error)
   t.equal(error.code, exitCodes.usage)
-  t.match(error.stderr, /Allowed choices are bash, zsh/)
+  t.match(error.stderr, /Allowed choices are bash, zsh, fish/)
 })

@@ -14,6 +14,7 @@ const packages = {
   certtool: 'gnutls-bin',
   cfssl: 'golang-cfssl',
   curl: 'curl',
+  fish: 'fish',
   go: 'golang-go golang-golang-x-mod-dev',
   ocsptool: 'gnutls-bin',
   kubectl: 'kubernetes-client',
