@@ -136,7 +136,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     } catch (cause) {
       if (isPasswordFault(cause)) await takePassword()
       if (tried !== connection.connectionString) return reach(open)
-      throw unavailable(lastWords.unreached((cause as NodeJS.ErrnoException).code), cause)
+      throw unavailable(lastWords.unreached(cause as NodeJS.ErrnoException), cause)
     }
   }
   const connect = (from = pool): Promise<pg.PoolClient> => reach(() => from.connect())

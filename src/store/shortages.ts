@@ -17,9 +17,9 @@ export const openLastWords = (now = (): number => performance.now()) => {
     failed: (state: string | undefined): void => {
       if (state === diskFull) until = now() + lastingMs
     },
-    /** What is told of a connection that did not come about: by SQLSTATE, or the code that Node gives it. */
-    unreached: (code: string | undefined): string => {
-      const refusal = refusals.find(({ of }) => of.test(code ?? ''))
+    /** What is told of a connection that did not come about: by SQLSTATE, or the code that Node gives it, and else by its words. */
+    unreached: ({ code = '', message = '' }: Partial<NodeJS.ErrnoException>): string => {
+      const refusal = refusals.find(({ of }) => of.test(`${code} ${message}`))
       // Who turns us down is there, whatever was before.
       if (refusal) return refusal.told
       if (now() >= until) return shortageOf(code) ?? 'No connection to the database.'
@@ -58,6 +58,9 @@ const shortages: Readonly<Record<string, string>> = {
     'The database kept this waiting for a lock of another session: its operator sees which by pg_blocking_pids(), and waits for it or ends it.',
   '25006':
     'The database only reads, as a standby does: its operator has to name the one that takes writes, or to reset default_transaction_read_only.',
+  // With no code but this one, PgBouncer says all that it has to say.
+  '08P01':
+    'A pooler before the database, or whoever stands there, turns this down: its operator sees why in the log of that, as where it has no connection left, or reaches no server.',
   '57P02': `The database has crashed, and recovers: ${lasting}`,
   '57P03': `The database takes no connections, as while it starts or recovers from a crash: ${lasting}`,
 }
@@ -65,7 +68,7 @@ const shortages: Readonly<Record<string, string>> = {
 /** Of what only a connection is turned down by, and no waiting helps: 42501 of a statement is of another right. */
 const refusals: readonly { readonly of: RegExp; readonly told: string }[] = [
   {
-    of: /^28P01$/,
+    of: /^(28P01|08P01 (password|SASL) authentication failed)/,
     told: 'The database does not accept the password of the role that serves: its operator has to set the right one in CHANCERY_DATABASE_URL, or in the file that has it.',
   },
   {
@@ -73,16 +76,21 @@ const refusals: readonly { readonly of: RegExp; readonly told: string }[] = [
     told: 'The database does not let in the role that serves: its operator has to give it LOGIN, or to mend pg_hba.conf or sslmode, as the log says.',
   },
   {
-    of: /^42501$/,
+    of: /^42501 /,
     told: 'The role that serves may not connect to the database: its operator has to grant it CONNECT.',
   },
   {
-    of: /^(3D000|55000)$/,
+    of: /^(3D000|55000|08P01 no such database)/,
     told: 'The server has no such database any more, or it takes no connections: its operator has to bring it back, or to name the right one in CHANCERY_DATABASE_URL.',
   },
   {
     of: /^(CERT_|SELF_SIGNED_|DEPTH_ZERO_|UNABLE_TO_|INVALID_CA|ERR_TLS_)/,
     told: 'The database shows no TLS certificate that is trusted: its operator has to mend that certificate, or sslrootcert and the host in CHANCERY_DATABASE_URL.',
+  },
+  {
+    // pg gives it no code.
+    of: /^ The server does not support SSL/,
+    told: 'The database speaks no TLS, which CHANCERY_DATABASE_URL asks for: its operator has to switch it on there, or in the pooler before it, or to mend sslmode.',
   },
   {
     of: /^ERR_SSL_/,

@@ -584,27 +584,27 @@ t.test('a role that is not let in any more is told of as that, and what gives it
   t.match(await detail(url.replace(`/${database}`, '/no_such')), /^The server has no such database any more/)
   const { unreached } = openLastWords()
   for (const code of ['CERT_HAS_EXPIRED', 'ERR_TLS_CERT_ALTNAME_INVALID', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE'])
-    t.match(unreached(code), /^The database shows no TLS certificate that is trusted/, code)
+    t.match(unreached({ code }), /^The database shows no TLS certificate that is trusted/, code)
   // As Node has it of a server that does not trust our certificate.
-  t.match(unreached('ERR_SSL_TLSV1_ALERT_UNKNOWN_CA'), /^The database turns our TLS down: .* sslcert/)
+  t.match(unreached({ code: 'ERR_SSL_TLSV1_ALERT_UNKNOWN_CA' }), /^The database turns our TLS down: .* sslcert/)
 })
 
 t.test('a database that had no room and is away is told of as both, for as long as it is asked for', (t) => {
   let at = 0
   const lastWords = openLastWords(() => at)
   const away = 'No connection to the database.'
-  t.equal(lastWords.unreached(undefined), away)
-  t.equal(lastWords.unreached('57014'), away)
-  t.match(lastWords.unreached('57P03'), /^The database takes no connections/)
+  t.equal(lastWords.unreached({}), away)
+  t.equal(lastWords.unreached({ code: '57014' }), away)
+  t.match(lastWords.unreached({ code: '57P03' }), /^The database takes no connections/)
   lastWords.failed('53200')
-  t.equal(lastWords.unreached(undefined), away)
+  t.equal(lastWords.unreached({}), away)
   lastWords.failed('53100')
   lastWords.failed(undefined)
   const both =
     'No connection to the database, which had no room left on its disk before: its operator has to make some, and start it where it does not start by itself.'
-  for (at of [0, 59_999, 119_998, 179_997]) t.equal(lastWords.unreached(at ? undefined : '57P03'), both)
+  for (at of [0, 59_999, 119_998, 179_997]) t.equal(lastWords.unreached(at ? {} : { code: '57P03' }), both)
   at += 60_000
-  t.equal(lastWords.unreached(undefined), away, 'once it was there for a minute')
+  t.equal(lastWords.unreached({}), away, 'once it was there for a minute')
   t.end()
 })
 
@@ -717,17 +717,41 @@ t.test('a time is read as pg reads it, in whatever form PostgreSQL writes it', a
   t.equal(parseInstant('2026-11-25 08:00:00.123456+00').toISOString(), '2026-11-25T08:00:00.123Z')
 })
 
-t.test('a pooler that turns a password down has its file read again as well', async (t) => {
-  const said = Buffer.from('SFATAL\0C08P01\0Mpassword authentication failed\0\0')
+/** Its URL: as PgBouncer, which has one code for all that it turns down, and says to whoever asks for TLS that it has none. */
+const openPooler = async (t: Test, words: string): Promise<string> => {
+  const said = Buffer.from(`SFATAL\0C08P01\0M${words}\0\0`)
   const length = Buffer.alloc(4)
   length.writeUInt32BE(said.length + 4)
+  const refusal = Buffer.concat([Buffer.from('E'), length, said])
   const pooler = createServer((socket) => {
     socket.on('error', () => {})
-    socket.once('data', () => socket.end(Buffer.concat([Buffer.from('E'), length, said])))
+    socket.once('data', (asked: Buffer) => socket.end(asked.equals(sslRequest) ? 'N' : refusal))
   })
   await new Promise<void>((resolve) => pooler.listen(0, '127.0.0.1', resolve))
   t.teardown(() => pooler.close())
-  const url = `postgresql://u:old@127.0.0.1:${(pooler.address() as AddressInfo).port}/records`
+  return `postgresql://u:old@127.0.0.1:${(pooler.address() as AddressInfo).port}/records`
+}
+const sslRequest = Buffer.from('0000000804d2162f', 'hex')
+
+t.test('what a pooler turns down is told as that, and a server without TLS as one', async (t) => {
+  const told = async (words: string, more = ''): Promise<unknown> => {
+    const error = await failure(open(t, { url: `${await openPooler(t, words)}${more}` }).query({ text: 'select' }))
+    return isProblem(error, 'db.unavailable') ? error.detail : error
+  }
+  // Its words: 1.24 has said them.
+  t.match(await told('password authentication failed'), /^The database does not accept the password of the role/)
+  t.match(await told('SASL authentication failed'), /^The database does not accept the password of the role/)
+  t.match(await told('no such database: records'), /^The server has no such database any more/)
+  for (const words of ['no more connections allowed (max_client_conn)', 'query_wait_timeout', 'client_login_timeout'])
+    t.match(await told(words), /^A pooler before the database, .*: its operator sees why in the log of that/, words)
+  t.match(await told('', '?sslmode=verify-full'), /^The database speaks no TLS, .* or to mend sslmode\.$/)
+  const { failed, unreached } = openLastWords()
+  failed('53100')
+  t.match(unreached({ code: '08P01' }), /no room left on its disk before/, 'it may be away behind the pooler')
+})
+
+t.test('a pooler that turns a password down has its file read again as well', async (t) => {
+  const url = await openPooler(t, 'password authentication failed')
   let asked = 0
   const renewed = async (): Promise<string> => {
     asked += 1
