@@ -32,11 +32,14 @@ export const deliver = (
     return { fault: `certificate ${issued.serial} is for another key than that of the request` }
   const [notBefore, notAfter] = [leaf.validFromDate, leaf.validToDate]
   // A replay after a long outage: the first certificate, which is of no use any more.
-  if (notAfter <= (issued.answeredAt ?? now))
+  if ((issued.answeredAt ?? now).getTime() >= endOf(notAfter))
     return { fault: `certificate ${issued.serial} expired before it could be handed over` }
   const chain = [issued.certificate, ...issued.chain.filter((_, i) => !isRoot(above[i]))]
   return { serial: issued.serial, chain: chain.map(withEnd).join(''), notBefore, notAfter }
 }
+
+/** Milliseconds. The second that a notAfter names is within (RFC 5280 4.1.2.5), and certificates name whole ones. */
+const endOf = (notAfter: Date): number => notAfter.getTime() + 1_000
 
 const read = (pem: string): X509Certificate | undefined => {
   if (!/^-----BEGIN CERTIFICATE-----\r?\n[A-Za-z0-9+/=\r\n]+-----END CERTIFICATE-----\s*$/.test(pem)) return undefined

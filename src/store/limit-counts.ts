@@ -8,6 +8,7 @@ import { withDeadline } from '../deadline.ts'
 import { Problem } from '../errors.ts'
 import { openLanes } from '../lanes.ts'
 import type { Database } from './database.ts'
+import { isLivingAt } from './validity.ts'
 
 /** Of one grant and principal. */
 export interface LedgerName extends CountedGrant {
@@ -24,7 +25,7 @@ export interface Count {
   readonly names: number
   /** Up to the limit, beyond which nobody need know. */
   readonly alive: number
-  /** When the first of those that are alive expires. */
+  /** When the first of those that are alive makes room: as the second that its notAfter names is over. */
   readonly expiry: Date | null
   /** The end of the day by UTC. */
   readonly midnight: Date
@@ -168,13 +169,13 @@ const countUses = {
         left join lateral (
           select change, reason from revocations v where v.serial = u.serial order by v.entry desc limit 1
         ) r on true
-      where u.grant_id = $1 and u.principal = $2 and u.not_after > now()
+      where u.grant_id = $1 and u.principal = $2 and ${isLivingAt('u.not_after', 'now()')}
         and o.kind is distinct from 'unsigned'
         and (r.change is null or r.change = 'released' or r.reason = 'certificateHold')
       order by u.not_after limit $3::integer
     )
     select certificates, names, (select count(*) from living)::integer as alive,
-      (select min(not_after) from living) as expiry, present as at, ${dayOf('present')} + interval '1 day' as midnight,
+      (select date_trunc('second', min(not_after)) + interval '1 second' from living) as expiry, present as at, ${dayOf('present')} + interval '1 day' as midnight,
       coalesce((select number from newest), 0) as number, coalesce((select encode(serial, 'hex') from newest), '') as newest
     from today, ledger`,
 }
@@ -196,7 +197,7 @@ const importStep = {
       where kind = 'certificate' and principal = $2 and entry > $4 and entry < $6 order by entry limit $5
     ), counting as materialized (
       select *, greatest(not_after, ${midnight}) as until from step
-      where is_asked and (not_after > now() or at >= ${today})
+      where is_asked and (${isLivingAt('not_after', 'now()')} or at >= ${today})
     ), added as (
       insert into limit_uses (grant_id, principal, number, serial, at, names, not_after, counts_until, day, certificates,
         day_names, alive)
@@ -204,7 +205,7 @@ const importStep = {
       on conflict do nothing
     )
     select (select max(entry) from step) as last, count(*) filter (where at >= ${today})::integer as certificates,
-      count(*) filter (where not_after > now())::integer as alive, max(until) as until
+      count(*) filter (where ${isLivingAt('not_after', 'now()')})::integer as alive, max(until) as until
     from counting`,
 }
 

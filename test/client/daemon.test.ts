@@ -72,6 +72,7 @@ interface Scripted {
 
 interface Watching {
   readonly hours: number
+  readonly from?: number
   readonly jumps?: readonly [at: number, to: number][]
   readonly wards?: number
   /** What a daemon finds that was started anew. */
@@ -81,9 +82,9 @@ interface Watching {
 /** One ward whose tries end as the script says, watched for so long; `jumps` set the wall's clock. */
 const watch = async (
   script: (at: number, standing: Standing, ward: number) => Standing,
-  { hours, jumps = [], wards = 1, there }: Watching,
+  { from = start, hours, jumps = [], wards = 1, there }: Watching,
 ): Promise<Scripted> => {
-  const time = newTime(start)
+  const time = newTime(from)
   const ending = new AbortController()
   const seen: Scripted = { tries: [], lines: [], notes: [] }
   const newWard = (_: unknown, i: number): Ward => {
@@ -284,6 +285,17 @@ t.test('after a start what is there is told of, though nobody answers', async (t
   t.match(notes[0], { state: 'failing', serial: there.serial, notAfter: there.notAfter.toISOString() })
   t.match(notes.at(-1), { state: 'expired', serial: there.serial, failure: 'cannot be reached' })
   t.match((await watch(away, { hours: 0.1 })).notes[0], { state: 'missing', serial: null })
+})
+
+t.test('it has expired once the second that its notAfter names is over (RFC 5280 4.1.2.5)', async (t) => {
+  for (const [ms, state] of [
+    [999, 'failing'],
+    [1_000, 'expired'],
+  ] as const) {
+    const there = standing(start - hour, { issued: false })
+    const { notes } = await watch(away, { from: start + ms, hours: 0.01, there })
+    t.match(notes[0], { state, notAfter: new Date(start).toISOString() }, `${ms} ms after it`)
+  }
 })
 
 t.test('as a process it issues, says how it stands, and ends at SIGTERM', async (t) => {

@@ -26,11 +26,12 @@ t.test('whether it has expired goes by the clock of Chancery, where that is know
   t.equal(serial, good.serial)
   t.equal(notAfter.getTime() - notBefore.getTime(), 86_400_000)
   const expired = { fault: `certificate ${serial} expired before it could be handed over` }
-  const before = new Date(notAfter.getTime() - 1)
-  t.match(deliver(good, { requestKey, now: before }), { serial })
-  t.same(deliver(good, { requestKey, now: notAfter }), expired)
-  t.match(deliver({ ...good, answeredAt: now }, { requestKey, now: notAfter }), { serial })
-  t.same(deliver({ ...good, answeredAt: notAfter }, { requestKey, now }), expired)
+  // The second that it names is within (RFC 5280 4.1.2.5).
+  const [last, over] = [999, 1_000].map((ms) => new Date(notAfter.getTime() + ms)) as [Date, Date]
+  t.match(deliver(good, { requestKey, now: last }), { serial })
+  t.same(deliver(good, { requestKey, now: over }), expired)
+  t.match(deliver({ ...good, answeredAt: last }, { requestKey, now: over }), { serial })
+  t.same(deliver({ ...good, answeredAt: over }, { requestKey, now }), expired)
 })
 
 t.test('what is no root is none to trust', async (t) => {

@@ -1,5 +1,5 @@
 /** What is counted for limits apart from issuing: only what the limit is about, not too often, and in steps. */
-import t from 'tap'
+import t, { type Test } from 'tap'
 
 import { openLanes } from '../../src/lanes.ts'
 import { openDatabase, type Queryable, type Statement } from '../../src/store/database.ts'
@@ -236,7 +236,8 @@ t.test('where more are alive than may be, the first that expires is told of', as
   await counts.recount({ ...many, principal: 'earlier' })
   t.match(counts.of({ ...many, principal: 'earlier' }), { alive: 1 })
   const { rows } = await owner.query<{ first: Date }>({
-    text: `select min(not_after) as first from limit_uses where grant_id = 'of the living' and not_after > now()`,
+    text: `select min(not_after) + interval '1 second' as first from limit_uses
+      where grant_id = 'of the living' and not_after > now()`,
   })
   t.same(counts.expiryOf({ ...many, principal: 'earlier' }), rows[0]?.first)
 })
@@ -249,3 +250,61 @@ t.test('a ledger that nothing was issued under is begun once as well, and kept f
   await owner.query({ text: 'select maintain_limits()' })
   t.same(await newest('idle'), first)
 })
+
+t.test(
+  'one is alive to the end of the second that its notAfter names (RFC 5280 4.1.2.5), wherever it is counted',
+  async (t) => {
+    await service.request('POST', '/v1/principals', { body: { name: 'ending' } })
+    const { serial } = await issue(['dns:ending.test'], { principal: 'ending' })
+    const { rows } = await owner.query<{ not_after: Date }>(
+      { text: `select not_after from outcomes where serial = decode($1, 'hex')` },
+      [serial],
+    )
+    const end = rows[0]?.not_after.getTime() ?? 0
+    const still = await openStill(t)
+    for (const [ms, alive] of [
+      [0, 1],
+      [999, 1],
+      [1_000, 0],
+    ] as const) {
+      await still.set(new Date(end + ms))
+      const wanted: LedgerName = { ...ledger(`ending ${ms}`, { certificatesAlive: 5 }), principal: 'ending' }
+      const counts = openCounts(still.db)
+      await counts.begin(wanted)
+      t.match(await newest(wanted.id), { alive }, `${ms} ms after it, as the ledger begins`)
+      await counts.recount(wanted)
+      const frees = alive === 1 ? new Date(end + 1_000) : undefined
+      t.same([counts.of(wanted)?.alive, counts.expiryOf(wanted)], [alive, frees], 'counted anew')
+      // As by a clock that was far ahead: it goes on by that of now.
+      await owner.query({ text: 'update limit_uses set day = day + 30 where grant_id = $1 and number > 0' }, [
+        wanted.id,
+      ])
+      const held = await still.db.query({ text: `select alive from hold_ledger($1, 'ending', null)` }, [wanted.id])
+      t.match(held.rows, [{ alive }], 'as a ledger goes on')
+    }
+  },
+)
+
+/** A database whose clock stands where it is set: what the statements call is found there first. */
+const openStill = async (test: Test) => {
+  const ownPath = (path: string) => `alter function hold_ledger(text, text, bigint) set search_path = ${path}`
+  for (const text of [
+    'create schema still',
+    'create table still.clock as select now() as present',
+    ...['now', 'clock_timestamp'].map(
+      (name) =>
+        `create function still.${name}() returns timestamptz language sql stable as $$ select present from still.clock $$`,
+    ),
+    ownPath('still, pg_catalog, public'),
+  ])
+    await owner.query({ text })
+  const { ownerUrl } = service.database
+  const options = encodeURIComponent('-c search_path=still,pg_catalog,public')
+  const url = `${ownerUrl}${ownerUrl.includes('?') ? '&' : '?'}options=${options}`
+  const db = openDatabase({ url, max: 2, log: quiet, applicationName: 'still' })
+  test.teardown(async () => {
+    await db.close()
+    await owner.query({ text: ownPath('public, pg_temp') })
+  })
+  return { db, set: (present: Date) => owner.query({ text: 'update still.clock set present = $1' }, [present]) }
+}

@@ -5,6 +5,7 @@
  * or a clock that was set is noticed within a minute.
  */
 import type { ProblemCode } from '../../errors.ts'
+import { hasEnded as hasExpired } from '../../policy/validity.ts'
 import { Failure } from '../failure.ts'
 import { hasEnded } from './approval.ts'
 import { pauseOf } from './renewal.ts'
@@ -252,7 +253,7 @@ const leaveNote = async (care: Care, failure: string | undefined, deps: DaemonDe
 
 const stateOf = (standing: Standing | undefined, failure: string | undefined, now: number): Status['state'] => {
   if (standing === undefined) return 'missing'
-  if (standing.notAfter.getTime() <= now) return 'expired'
+  if (hasExpired(standing.notAfter, new Date(now))) return 'expired'
   return failure === undefined ? 'fresh' : 'failing'
 }
 

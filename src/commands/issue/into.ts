@@ -3,6 +3,7 @@ import { X509Certificate } from 'node:crypto'
 import { realpath } from 'node:fs/promises'
 import { join } from 'node:path'
 
+import { hasEnded } from '../../policy/validity.ts'
 import type { Client } from '../client.ts'
 import { Failure } from '../failure.ts'
 import { type Output, visible } from '../output.ts'
@@ -184,7 +185,7 @@ const atOnce = async (task: TaskOfOptions, advise: Advise): Promise<Task> => {
   const { before } = task
   const isPast = (moment: Date): boolean => Date.now() >= moment.getTime()
   if (before === undefined)
-    return { ...task, renews: false, isDue: () => true, isSpent: (life) => isPast(life.notAfter) }
+    return { ...task, renews: false, isDue: () => true, isSpent: (life) => hasEnded(life.notAfter, new Date()) }
   const held = await heldFor(task)
   const advice = held && !isPast(dueAt(held, before)) ? await advise(held, task) : null
   return {
