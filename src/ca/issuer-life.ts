@@ -17,6 +17,7 @@ import { type Decided, decideMove, type Move, noIssuer } from './issuer-moves.ts
 import { makeRequest } from './issuer-request.ts'
 import type { Issuers } from './issuers.ts'
 import type { IssuerRecord } from './records.ts'
+import type { Now } from './revoke.ts'
 
 /** A key that waits for its certificate. */
 export interface IssuerRequest {
@@ -106,9 +107,9 @@ export interface NewIssuer extends Omit<IssuerRow, 'since'> {
 /** What a move is decided by. */
 export interface Found {
   readonly issuers: readonly IssuerRow[]
-  /** By the database's clock: those of the replicas differ. */
-  readonly now: Date
-  /** Whether a certificate of this issuer is still valid, or one that may have been signed may be. */
+  /** By the roll's time: the clocks of the replicas differ. */
+  readonly now: Now
+  /** Whether a certificate of this issuer is still valid by that time, or one that may have been signed may be. */
   hasLiving(issuer: string): Promise<boolean>
 }
 
@@ -222,8 +223,11 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
       const keyFault = move === 'activate' ? await keyFaultOf(issuers, issuer) : undefined
       const isRevoked = deps.revoked().includes(name)
       await store.move(async ({ issuers: rows, now, hasLiving }) => {
-        const living = move === 'end' && (await hasLiving(name))
-        return decideMove(rows, name, move, { now, stagingMs: deps.stagingMs, living, keyFault, isRevoked })
+        const world = { now, stagingMs: deps.stagingMs, keyFault, isRevoked }
+        // Of one in another state, or that is none, that is told first, and by any clock.
+        const decided = decideMove(rows, name, move, { ...world, living: false })
+        const isLiving = move === 'end' && (await hasLiving(name))
+        return isLiving ? decideMove(rows, name, move, { ...world, living: true }) : decided
       }, how)
       await issuers.refresh()
       return find(name)

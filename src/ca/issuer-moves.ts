@@ -8,12 +8,13 @@ import { parsePublicKey } from '../x509/keys.ts'
 import { waysUp } from './bundle.ts'
 import type { IssuerRow } from './issuer.ts'
 import type { IssuerState } from './records.ts'
+import type { Now } from './revoke.ts'
 
 export const moves = ['activate', 'retire', 'close', 'discard', 'end', 'halt'] as const
 export type Move = (typeof moves)[number]
 
 export interface World {
-  readonly now: Date
+  readonly now: Now
   readonly stagingMs: number
   /** Certificates of the issuer that are still valid. */
   readonly living: boolean
@@ -53,11 +54,11 @@ const steps: Readonly<Record<Move, Step>> = {
       'issuer.published': ({ issuer, siblings, now, stagingMs }) => {
         const until = new Date(issuer.since.getTime() + stagingMs)
         // Nobody is served until it is active, or by one that has expired, so nobody is helped by waiting.
-        if (issuer.state !== 'staged' || !siblings.some(servesAt(now)) || until <= now) return undefined
+        if (issuer.state !== 'staged' || !siblings.some(servesAt(now())) || until <= now()) return undefined
         return `its chain must have been published until ${until.toISOString()}`
       },
       'issuer.valid': ({ issuer, now }) =>
-        waysUp(issuer).some((way) => [issuer.certificate, ...way].every((der) => isValidAt(der, now)))
+        waysUp(issuer).some((way) => [issuer.certificate, ...way].every((der) => isValidAt(der, now())))
           ? undefined
           : 'a certificate of its chain is expired or not valid yet',
       'issuer.revoked': ({ isRevoked }) => (isRevoked ? 'a CA above has revoked it: bring another one' : undefined),
@@ -70,7 +71,7 @@ const steps: Readonly<Record<Move, Step>> = {
     type: 'issuer.retiring',
     guards: {
       'issuer.last': ({ siblings, now }) =>
-        siblings.some(servesAt(now))
+        siblings.some(servesAt(now()))
           ? undefined
           : 'no other issuer of its authority is active and has not expired: activate another one, or halt it',
     },

@@ -15,7 +15,7 @@ import type { CertificateRevoked, RevocationsDone, RevocationsOrdered } from '..
 import { encodeRevoked } from '../x509/crl.ts'
 import { formatTime } from '../x509/time.ts'
 import type { CertificateFilter, Page, PageRequest } from './records.ts'
-import { assertPast, decideRevocation, type RevocationAsk, replaceableBy, type Standing } from './revoke.ts'
+import { assertPast, decideRevocation, type Now, type RevocationAsk, replaceableBy, type Standing } from './revoke.ts'
 
 /**
  * Its name is that very name: a wildcard certificate is for others as well, and what an order on the roll was for must be found
@@ -151,6 +151,7 @@ export interface PlannedSet {
 export interface MassRevocationStore {
   /** Now, or what is wanted as far as it has come to be. */
   asOf(wanted: AsOf | undefined): Promise<AsOf>
+  now(): Promise<Now>
   survey(set: PlannedSet): Promise<Survey>
   /**
    * Writes the set down under the digest and lets `decide` say what is ordered of it, with its event, in one transaction.
@@ -201,6 +202,10 @@ export const openMassRevocations = ({ store, changed, most = mostAtOnce }: MassR
     if (count > most)
       throw new Problem('revocation.too_many', `The search finds more than ${most} certificates that are not expired.`)
   }
+  /** By the time that revocations of one are judged by, and not as of the set. */
+  const assertPastNow = async ({ invalidSince }: MassAsk): Promise<void> => {
+    if (invalidSince !== null) assertPast(invalidSince, await store.now())
+  }
   const read = async (digest: string): Promise<MassOrder> => {
     const order = await store.find(digest)
     if (!order) throw new Problem('revocation.not_found', `There is no order with the digest ${digest}.`)
@@ -209,7 +214,7 @@ export const openMassRevocations = ({ store, changed, most = mostAtOnce }: MassR
   return {
     plan: async (ask, wanted) => {
       const asOf = await store.asOf(wanted)
-      assertPast(ask.invalidSince, asOf.time)
+      await assertPastNow(ask)
       const { certificates, unlisted, ...survey } = await store.survey(setOf(ask, asOf))
       assertBounded(survey.count)
       const crlGrowth = unlisted.map((lists) => ({ ...lists, octets: lists.entries * octetsOfEntry(ask) }))
@@ -219,7 +224,7 @@ export const openMassRevocations = ({ store, changed, most = mostAtOnce }: MassR
       const before = await store.find(digest)
       if (before) return assertSameAsk(before, ask)
       const asOf = await store.asOf(wanted)
-      assertPast(ask.invalidSince, asOf.time)
+      await assertPastNow(ask)
       await store.order(setOf(ask, asOf), digest, (found) => {
         assertBounded(found.count)
         if (found.count === 0) throw new Problem('revocation.plan', 'There is nothing to revoke.')
@@ -263,7 +268,7 @@ const decideSlice: DecideSlice = (order, standings, now) => {
 
 const decided = (order: OrderedAsk, standing: Standing, now: Date): CertificateRevoked | keyof Skipped => {
   try {
-    return decideRevocation(standing, order, { now, by: order.by, plan: order.digest }) ?? 'revoked'
+    return decideRevocation(standing, order, { now: () => now, by: order.by, plan: order.digest }) ?? 'revoked'
   } catch (error) {
     const why = isProblem(error) ? passedBy[error.code] : undefined
     if (why === undefined) throw error

@@ -86,8 +86,14 @@ export interface RevocationStore {
   change(serial: string, decide: Decide): Promise<Standing>
 }
 
-/** Undefined: it holds already. `now` is the time of the event that would be. */
-export type Decide = (standing: Standing | undefined, now: Date) => Change | undefined
+/**
+ * The time of the event that would be. Throws `clock.skewed` where the clocks disagree: a refusal is for good, and none is by a
+ * clock that is wrong. So it is asked only where time decides, and what the caller can mend is told first.
+ */
+export type Now = () => Date
+
+/** Undefined: it holds already. */
+export type Decide = (standing: Standing | undefined, now: Now) => Change | undefined
 export type Change = CertificateRevoked | CertificateReleased
 
 export interface RevocationsDeps {
@@ -104,7 +110,7 @@ export interface RevocationsDeps {
 
 export const openRevocations = (deps: RevocationsDeps): Revocations => {
   const { store, isIssuer, changed } = deps
-  const change = async (serial: string, decide: (standing: Standing, now: Date) => Change | undefined) => {
+  const change = async (serial: string, decide: (standing: Standing, now: Now) => Change | undefined) => {
     if (await isIssuer(serial)) throw new Problem('revocation.issuer', `${serial} is a CA certificate of this service.`)
     const standing = await store.change(serial, (found, now) => {
       if (!found) throw notFound(serial)
@@ -122,8 +128,8 @@ export const openRevocations = (deps: RevocationsDeps): Revocations => {
     revokeByKey: async (serial, proof) => {
       const said = await deps.verifyProof(proof, await deps.keyOf(serial))
       return change(serial, (standing, now) => {
-        const ask = readProof(said, now)
-        assertAbout(standing, ask)
+        const ask = readProof(said, serial, now)
+        assertOfIssuer(standing, ask)
         return decideRevocation(standing, ask, { now, by: null })
       })
     },
@@ -139,16 +145,16 @@ export const openRevocations = (deps: RevocationsDeps): Revocations => {
 export const decideRevocation = (
   standing: Standing,
   ask: RevocationAsk,
-  { now, by, plan = null }: { readonly now: Date; readonly by: string | null; readonly plan?: string | null },
+  { now, by, plan = null }: { readonly now: Now; readonly by: string | null; readonly plan?: string | null },
 ): CertificateRevoked | undefined => {
   const { revocation: before, notAfter, serial, issuer, shard } = standing
   const { reason } = ask
   // What was said before of when is not forgotten by saying why.
   const invalidSince = ask.invalidSince ?? before?.invalidSince ?? null
-  assertPast(ask.invalidSince, now)
   if (before && isSame(before, ask)) return undefined
+  assertPast(ask.invalidSince, now)
   // The key of an expired one may be that of others, and is blocked all the same.
-  if (hasEnded(notAfter, now) && reason !== 'keyCompromise')
+  if (hasEnded(notAfter, now()) && reason !== 'keyCompromise')
     throw new Problem(
       'revocation.expired',
       `The certificate has expired at ${formatTime(notAfter)}: no list would show it.`,
@@ -165,7 +171,7 @@ export const decideRevocation = (
     shard,
     reason,
     // Whoever trusted it after the first of its reasons was wrong to.
-    revokedAt: formatTime(before?.revokedAt ?? now),
+    revokedAt: formatTime(before?.revokedAt ?? now()),
     invalidityDate: invalidSince && formatTime(invalidSince),
     plan,
     by,
@@ -174,10 +180,10 @@ export const decideRevocation = (
 
 const decideRelease = (
   { revocation, released, serial, issuer, shard, notAfter, isKeyReported }: Standing,
-  { now, by }: { readonly now: Date; readonly by: string },
+  { now, by }: { readonly now: Now; readonly by: string },
 ): CertificateReleased | undefined => {
   if (!revocation && released) return undefined
-  if (hasEnded(notAfter, now))
+  if (hasEnded(notAfter, now()))
     throw new Problem(
       'revocation.expired',
       `The certificate has expired at ${formatTime(notAfter)}: it stays as it was.`,
@@ -205,10 +211,10 @@ const isSame = (before: Revocation, { reason, invalidSince }: RevocationAsk): bo
     (before.invalidSince !== null && formatTime(before.invalidSince) === formatTime(invalidSince)))
 
 /** Throws `request.malformed`: nobody knows of what is to come, and lists know no time before 1950 (RFC 5280 4.1.2.5). */
-export const assertPast = (invalidSince: Date | null, now: Date): void => {
+export const assertPast = (invalidSince: Date | null, now: Now): void => {
   if (invalidSince === null) return
-  if (invalidSince > now) throw badDate('lies in the future')
   if (invalidSince < firstTime) throw badDate('lies before 1950')
+  if (invalidSince > now()) throw badDate('lies in the future')
 }
 
 const badDate = (reason: string): Problem =>
@@ -237,8 +243,11 @@ const assertMayRevoke = (by: Caller, standing: Standing): void => {
   )
 }
 
-/** Throws `revocation.proof` for what is not of its form, or not of these minutes: a proof that was seen is soon worthless. */
-const readProof = (said: unknown, now: Date): RevocationAsk & { readonly serial: string; readonly issuer: string } => {
+/**
+ * Throws `revocation.proof` for what is not of its form, is of another certificate, or not of these minutes: a proof that was seen is
+ * soon worthless.
+ */
+const readProof = (said: unknown, about: string, now: Now): RevocationAsk & { readonly issuer: string } => {
   const bad = (reason: string): Problem => new Problem('revocation.proof', `The proof ${reason}.`)
   if (typeof said !== 'object' || said === null || Array.isArray(said)) throw bad('is no JSON object')
   const { issuer, serial, reason, invalidityDate, iat, ...others } = said as Readonly<Record<string, unknown>>
@@ -251,12 +260,13 @@ const readProof = (said: unknown, now: Date): RevocationAsk & { readonly serial:
     throw bad('has an invalidity date that is none, or none in whole seconds')
   const since = invalidityDate === undefined ? null : instantOf(invalidityDate as string)
   if (since === undefined) throw bad('has an invalidity date that is none')
-  const age = now.getTime() / 1000 - Number(iat)
+  if (serial.replaceAll(':', '').toLowerCase() !== about)
+    throw new Problem('revocation.proof', 'The proof is about another certificate.')
+  const age = now().getTime() / 1000 - Number(iat)
   if (typeof iat !== 'number' || !(age < maxProofAge && age > -maxProofLead))
     throw bad('was not made within the last five minutes, by our clock')
   return {
     issuer,
-    serial: serial.replaceAll(':', '').toLowerCase(),
     reason: reason as RevocationReason,
     invalidSince: since,
   }
@@ -266,11 +276,7 @@ const readProof = (said: unknown, now: Date): RevocationAsk & { readonly serial:
  * Whose certificate it is may be told, for the signature holds: whoever asks has the key, and would have read it in the
  * certificate. Throws `revocation.proof`.
  */
-const assertAbout = (
-  { serial, issuer }: Standing,
-  said: { readonly serial: string; readonly issuer: string },
-): void => {
-  if (said.serial !== serial) throw new Problem('revocation.proof', 'The proof is about another certificate.')
+const assertOfIssuer = ({ issuer }: Standing, said: { readonly issuer: string }): void => {
   if (said.issuer === issuer) return
   const detail = `The certificate is of the issuer ${JSON.stringify(issuer)}, and the proof names ${JSON.stringify(said.issuer.slice(0, 63))}.`
   throw new Problem('revocation.proof', detail, { extra: { issuer } })

@@ -6,6 +6,7 @@ import type { IssuerStore, NewIssuer } from '../ca/issuer-life.ts'
 import type { IssuerState } from '../ca/records.ts'
 import type { IssuerChained, IssuerMoved, IssuerRelocated, IssuerRequested, RollEvent } from '../roll/entries.ts'
 import type { Database, Queryable } from './database.ts'
+import { judgedBy } from './revocations.ts'
 import type { RollWriter } from './roll.ts'
 import { inTurn } from './turn.ts'
 import { isLivingAt } from './validity.ts'
@@ -140,11 +141,12 @@ export const openIssuerStore = (deps: IssuerStoreDeps): IssuerStore => {
         return { events: [event], result: before }
       }),
     move: (decide, { by, reason }) =>
-      roll.change(async (tx, now) => {
+      roll.change(async (tx, time) => {
+        const now = judgedBy(roll, time)
         // What was under way when the issuer could still sign is in the records before anybody looks at them.
         await tx.query(waitForIntents)
         const rows = (await tx.query<StoredIssuer>(selectIssuers)).rows.map(issuerRowOf)
-        const decided = await decide({ issuers: rows, now, hasLiving: (issuer) => hasLiving(tx, issuer) })
+        const decided = await decide({ issuers: rows, now, hasLiving: (issuer) => hasLiving(tx, issuer, now()) })
         for (const { issuer, to } of decided) await tx.query(insertState, [issuer.name, to, by, reason])
         const events = decided.map(
           ({ issuer: { name, authority, state }, type }): IssuerMoved => ({
@@ -168,8 +170,8 @@ const turnOf = (keyName: string): number => hash('sha256', `key\0${keyName}`, 'b
 /** Longer than it takes to make a key: a process that was stopped in its turn loses it. */
 const longestMaking = '10min'
 
-const hasLiving = async (tx: Queryable, issuer: string): Promise<boolean> =>
-  (await tx.query<{ living: boolean }>(selectLiving, [issuer])).rows[0]?.living !== false
+const hasLiving = async (tx: Queryable, issuer: string, now: Date): Promise<boolean> =>
+  (await tx.query<{ living: boolean }>(selectLiving, [issuer, now])).rows[0]?.living !== false
 
 const longestOf = async ({ db, longestValidity }: IssuerStoreDeps, authority: string): Promise<number> => {
   const { rows } = await db.query<{ document: string }>(selectDocumentsOf, [authority])
@@ -284,8 +286,8 @@ const selectLiving = {
     with span as materialized (
       select until - interval '90 seconds' as since, clock_timestamp() as now from reconciled where id = 1
     )
-    select coalesce(${isLivingAt(`(select max(not_after) from outcomes where kind = 'certificate' and issuer = $1)`, 'now()')}, false)
-      or exists (select from revocations where issuer = $1 and change = 'abandoned' and ${isLivingAt('not_after', 'now()')})
+    select coalesce(${isLivingAt(`(select max(not_after) from outcomes where kind = 'certificate' and issuer = $1)`, '$2::timestamptz')}, false)
+      or exists (select from revocations where issuer = $1 and change = 'abandoned' and ${isLivingAt('not_after', '$2::timestamptz')})
       or exists (select from intents i where i.issuer = $1
         and i.created_at >= (select since from span) and i.created_at <= (select now from span)
         and not exists (select from outcomes o where o.serial = i.serial)) as living`,

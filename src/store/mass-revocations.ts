@@ -15,7 +15,7 @@ import type { RevocationsOrdered } from '../roll/entries.ts'
 import { setConditions } from './certificates.ts'
 import type { Queryable } from './database.ts'
 import { isWhole, openParameters, type Parameter, pageOf, readCursor, writeCursor } from './pages.ts'
-import { type RevocationStoreDeps, readStandings, recordChanges } from './revocations.ts'
+import { judgedBy, type RevocationStoreDeps, readStandings, recordChanges } from './revocations.ts'
 import { hasEndedBy, isLivingAt } from './validity.ts'
 
 export const openMassRevocationStore = (deps: RevocationStoreDeps): MassRevocationStore => {
@@ -25,6 +25,7 @@ export const openMassRevocationStore = (deps: RevocationStoreDeps): MassRevocati
       const { rows } = await db.query<AsOf>(selectAsOf, [wanted?.size ?? null, wanted?.time ?? null])
       return rows[0] as AsOf
     },
+    now: async () => judgedBy(roll, await roll.time()),
     survey: (set) => survey(db, set),
     order: async (set, digest, decide) => {
       let found = { count: 0, certificates: '', slices: 0 }
@@ -175,7 +176,7 @@ const insertSlices = async (tx: Queryable, set: PlannedSet, digest: string) => {
       select entry, (row_number() over (order by entry) - 1) / ${sliceSize} as number from planned
     ), added as (
       insert into mass_revocation_slices (plan, number, certificates)
-      select decode(${p(digest)}, 'hex'), number, array_agg(entry order by entry) from placed group by number
+      select decode(${p(digest)}, 'hex'), number, array_agg(entry order by entry) from placed group by number order by number
       on conflict do nothing
     )
     select (select count(*) from found) as found, count(*) as count, ${digestOfPlanned} as certificates from planned`

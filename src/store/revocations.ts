@@ -1,6 +1,6 @@
 /** Revocations in the records: each change a row and an event in one transaction, under the head of the roll. */
 import type { CertificateStanding } from '../ca/client-certificates.ts'
-import type { Change, Revocation, RevocationReason, RevocationStore, Standing } from '../ca/revoke.ts'
+import type { Change, Now, Revocation, RevocationReason, RevocationStore, Standing } from '../ca/revoke.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
 import { isLivingAt } from './validity.ts'
@@ -13,30 +13,28 @@ export interface RevocationStoreDeps {
 export const openRevocationStore = ({ db, roll }: RevocationStoreDeps): RevocationStore => ({
   change: async (serial, decide) => {
     // What is refused, or holds already, keeps nobody from the head.
-    const [before, now] = await Promise.all([readStanding(db, serial), roll.time()])
-    const wanted = foreseen(roll, () => decide(before, now))
+    const [before, time] = await Promise.all([readStanding(db, serial), roll.time()])
+    const wanted = decide(before, judgedBy(roll, time))
     if (before && !wanted) return before
     return roll.change(async (tx, time, index) => {
-      roll.assertClock()
       const found = await readStanding(tx, serial)
-      const change = decide(found, time)
+      const change = decide(found, judgedBy(roll, time))
       if (!found) throw new Error('a certificate that does not exist was to be changed')
       if (!change) return { events: [], result: found }
+      roll.assertClock()
       await recordChanges(tx, [{ standing: found, change, index }])
       return { events: [change], result: (await readStanding(tx, serial)) as Standing }
     })
   },
 })
 
-/** A refusal is for good, so none is by a clock that is wrong. */
-const foreseen = <T>({ assertClock }: Pick<RollWriter, 'assertClock'>, decide: () => T): T => {
-  try {
-    return decide()
-  } catch (error) {
+/** A time of the roll, for whoever judges by it. */
+export const judgedBy =
+  ({ assertClock }: Pick<RollWriter, 'assertClock'>, time: Date): Now =>
+  () => {
     assertClock()
-    throw error
+    return time
   }
-}
 
 /**
  * Certificates that were recorded by the entry `recorded` or a later one, and after their key was reported by the entry `reported`

@@ -1,5 +1,6 @@
 /** Instances that do not follow the records by themselves: what the records let them do with what they believe. */
 import { randomBytes } from 'node:crypto'
+import { mock } from 'node:test'
 
 import t, { type Test } from 'tap'
 
@@ -182,6 +183,22 @@ t.test('an intent whose outcome is open, or that was abandoned, keeps its issuer
   t.equal(await openIntents(stores.db, stores.roll, () => new Date(until)).abandon(0, 10), 1)
   await t.rejects(life.move('default', 'end', how), { code: 'issuer.state' }, 'while it would be valid')
   await pause(until + 1_010 - Date.now())
+  t.match(await life.move('default', 'end', how), { state: 'retired' })
+})
+
+t.test('by a clock that is wrong no issuer ends, and none is refused for good what goes by time', async (t) => {
+  const { openInstance } = await open(t)
+  const { life } = await openInstance()
+  await stage(life, 'next')
+  await life.move('next', 'activate', how)
+  mock.timers.enable({ apis: ['Date'], now: Date.now() + 400 * day })
+  t.teardown(() => mock.timers.reset())
+  const skewed = { code: 'clock.skewed', kind: { retryable: true } }
+  for (const move of ['end', 'activate'] as const) await t.rejects(life.move('default', move, how), skewed, move)
+  await t.rejects(life.move('next', 'retire', how), skewed)
+  await t.rejects(life.move('next', 'end', how), { code: 'issuer.state', message: /is active/ }, 'by any clock')
+  t.match(await life.move('next', 'halt', how), { state: 'crl-only' }, 'what does not go by time is done')
+  mock.timers.reset()
   t.match(await life.move('default', 'end', how), { state: 'retired' })
 })
 

@@ -24,7 +24,7 @@ const row = (name: string, state: IssuerState, made = certificate): IssuerRow =>
   shards: 1,
   keyUri: `file:${name}`,
 })
-const world: World = { now, stagingMs: 60_000, living: false, keyFault: undefined, isRevoked: false }
+const world: World = { now: () => now, stagingMs: 60_000, living: false, keyFault: undefined, isRevoked: false }
 
 t.test('the table of moves: each state, each move', async (t) => {
   const outcome = (state: IssuerState, made: Move, more: Partial<World> = {}): string => {
@@ -58,11 +58,11 @@ t.test('the table of moves: each state, each move', async (t) => {
   t.equal(outcome('staged', 'activate', { stagingMs: 60_001 }), 'issuer.state')
   const back = outcome('retiring', 'activate', { stagingMs: 60_001 })
   t.equal(back, 'one:active other:retiring', 'one that was active before goes back at once')
-  t.equal(outcome('staged', 'activate', { now: new Date(Date.now() + 4_000 * day) }), 'issuer.state')
+  t.equal(outcome('staged', 'activate', { now: () => new Date(Date.now() + 4_000 * day) }), 'issuer.state')
   t.equal(outcome('crl-only', 'end', { living: true }), 'issuer.state')
 
   const brief = row('brief', 'active', certificateOf(1))
-  const later = { ...world, now: new Date(now.getTime() + 2 * day), stagingMs: 3 * day }
+  const later = { ...world, now: () => new Date(now.getTime() + 2 * day), stagingMs: 3 * day }
   t.same(
     decideMove([row('one', 'staged'), brief], 'one', 'activate', later).map(({ to }) => to),
     ['active', 'retiring'],
@@ -81,7 +81,7 @@ const decided = (rows: readonly IssuerRow[], made: Move, more: Partial<World> = 
 }
 
 t.test('an issuer is activated while it and all above it on one way up are valid', async (t) => {
-  const [brief, later] = [certificateOf(1), { now: new Date(now.getTime() + 2 * day) }]
+  const [brief, later] = [certificateOf(1), { now: () => new Date(now.getTime() + 2 * day) }]
   const one = row('one', 'retiring')
   const refused = ['issuer.valid']
   t.same(decided([{ ...one, certificate: brief }], 'activate', later), refused)
@@ -98,7 +98,10 @@ t.test('an issuer is activated while it and all above it on one way up are valid
     [notAfter, 999, ['one:active']],
     [notAfter, 1_000, refused],
   ] as const)
-    t.same(decided([{ ...one, certificate: brief }], 'activate', { now: new Date(instant.getTime() + ms) }), expected)
+    t.same(
+      decided([{ ...one, certificate: brief }], 'activate', { now: () => new Date(instant.getTime() + ms) }),
+      expected,
+    )
 })
 
 t.test('only active issuers of the same authority count: for who is left, and for who is replaced', async (t) => {
@@ -110,7 +113,7 @@ t.test('only active issuers of the same authority count: for who is left, and fo
     t.same(decided([row('one', 'active'), other(state)], 'retire'), last, state)
   const brief = { ...other('active'), certificate: certificateOf(1) }
   const ended = parseCertificate(brief.certificate).facts.notAfter.getTime() + 1_000
-  const retireAt = (time: number) => decided([row('one', 'active'), brief], 'retire', { now: new Date(time) })
+  const retireAt = (time: number) => decided([row('one', 'active'), brief], 'retire', { now: () => new Date(time) })
   t.same(retireAt(ended - 1), ['one:retiring'])
   t.same(retireAt(ended), last, 'one that has expired signs nothing')
   for (const rows of [[other('active', 'b')], [other('retiring')], []])
@@ -124,7 +127,12 @@ t.test('only active issuers of the same authority count: for who is left, and fo
 
 t.test('all that stands against a move is told at once', async (t) => {
   const rows = [row('one', 'staged', certificateOf(1)), row('other', 'active')]
-  const later = { now: new Date(now.getTime() + 2 * day), stagingMs: 3 * day, keyFault: 'no token', isRevoked: true }
+  const later = {
+    now: () => new Date(now.getTime() + 2 * day),
+    stagingMs: 3 * day,
+    keyFault: 'no token',
+    isRevoked: true,
+  }
   t.same(decided(rows, 'activate', later), ['issuer.published', 'issuer.valid', 'issuer.revoked', 'issuer.key'])
   t.throws(() => decideMove(rows, 'one', 'activate', { ...world, ...later }), {
     message: /: The issuer one: its chain must .*Z; a certificate .* yet; a CA above has .* one; no token\.$/,

@@ -31,7 +31,7 @@ const eventOf = async (
   const deps: RevocationsDeps = {
     store: {
       change: async (_serial, decide) => {
-        event = decide(as, now)
+        event = decide(as, () => now)
         return as
       },
     },
@@ -109,7 +109,7 @@ t.test('what has not expired is revoked, to the last millisecond of its last sec
     decideRevocation(
       standing,
       { reason: 'superseded', invalidSince: null },
-      { now: new Date(standing.notAfter.getTime() + ms), by: 'ops' },
+      { now: () => new Date(standing.notAfter.getTime() + ms), by: 'ops' },
     )
   t.match(decideAt(999), { type: 'certificate.revoked', serial })
   t.throws(() => decideAt(1_000), { code: 'revocation.expired' })

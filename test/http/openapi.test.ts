@@ -232,6 +232,7 @@ t.test('a call that is judged by its time says that clocks may disagree', async 
     'approveRequest',
     'issueCertificate',
     'issueCertificates',
+    'moveIssuer',
     'rejectRequest',
     'releaseCertificate',
     'renewCertificate',

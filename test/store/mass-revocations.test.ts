@@ -289,6 +289,14 @@ t.test('what was approved, written down and done stays as it is', async (t) => {
   )
 })
 
+t.test('since when a key is not to be trusted is judged by the time of now, and not as of the set', async (t) => {
+  const asOf = await stores.db.query<{ size: number }>({ text: 'select size from roll' })
+  const past = { size: asOf.rows[0]?.size ?? 0, time: new Date(Date.now() - 3_600_000) }
+  const since = (ms: number) => ({ ...ask({ name: '*.test' }), invalidSince: new Date(Date.now() + ms) })
+  t.match(await one.plan(since(-60_000), past), { asOf: past })
+  await t.rejects(one.plan(since(60_000), past), { code: 'request.malformed', detail: /in the future/ })
+})
+
 t.test('while the clocks disagree nothing is ordered, and what was ordered waits', async (t) => {
   await world.service.request('POST', '/v1/principals', { body: { name: 'skewed' } })
   await world.issue(['dns:a.skewed.example.com'], { principal: 'skewed' })
@@ -296,6 +304,11 @@ t.test('while the clocks disagree nothing is ordered, and what was ordered waits
   const behind = revocationsOf(await world.open(() => new Date(Date.now() - 86_400_000)))
   const { digest, asOf } = await one.plan(wanted)
   await t.rejects(behind.order(wanted, { digest, asOf }, 'ops'), { code: 'clock.skewed', kind: { retryable: true } })
+  const dated = { ...wanted, invalidSince: new Date(asOf.time.getTime() - 1_000) }
+  await t.rejects(behind.plan(dated), { code: 'clock.skewed' }, 'nor is a date judged')
+  await t.rejects(behind.order(dated, { digest }, 'ops'), { code: 'clock.skewed' })
+  const ancient = { ...wanted, invalidSince: new Date('1949-12-31T00:00:00Z') }
+  await t.rejects(behind.plan(ancient), { code: 'request.malformed' }, 'whoever can mend it is told so')
   await one.order(wanted, { digest, asOf }, 'ops')
   await t.rejects(behind.advance(digest), { code: 'clock.skewed' })
   t.equal(await carryOut(one, digest), 1)

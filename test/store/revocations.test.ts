@@ -62,3 +62,29 @@ t.test('where the clocks differ a little, the time of the database counts', asyn
   setClock(t, -3_000)
   t.match(await revocations.revoke(serial, ask('superseded', since), operator), { revocation: { invalidSince: since } })
 })
+
+t.test(
+  'by a wrong clock as well, whoever can mend what is wrong is told that, and what holds already holds',
+  async (t) => {
+    const [{ serial }, done] = [await world.issue(['dns:f.example.com']), await world.issue(['dns:g.example.com'])]
+    const since = new Date(Date.now() - 60_000)
+    const { newest } = await revocations.revoke(done.serial, ask('superseded', since), operator)
+    setClock(t, -year)
+    const nobody = { ...operator, principal: 'nobody', grants: [] }
+    const auditor = { ...nobody, grants: [{ role: 'auditor' }] } as unknown as Caller
+    const notFound = { code: 'certificate.not_found' }
+    await t.rejects(revocations.revoke('ab'.repeat(16), ask('superseded'), operator), notFound)
+    await t.rejects(revocations.release('ab'.repeat(16), operator), notFound)
+    await t.rejects(revocations.revoke(serial, ask('superseded'), nobody), notFound)
+    for (const work of [revocations.revoke(serial, ask('superseded'), auditor), revocations.release(serial, auditor)])
+      await t.rejects(work, { code: 'auth.forbidden' })
+    const ancient = ask('superseded', new Date('1949-12-31T00:00:00Z'))
+    await t.rejects(revocations.revoke(serial, ancient, operator), { code: 'request.malformed' })
+    const ofAnother = proofOf(done.serial, new Date())
+    await t.rejects(revocations.revokeByKey(serial, ofAnother), {
+      code: 'revocation.proof',
+      detail: /another certificate/,
+    })
+    t.match(await revocations.revoke(done.serial, ask('superseded', since), operator), { newest })
+  },
+)

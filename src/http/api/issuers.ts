@@ -214,7 +214,7 @@ const moveRoutes = (app: App, { issuerLife }: HttpDeps): void => {
       config: {
         access: ['admin'],
         accepts: ['application/json'],
-        problems: ['issuer.not_found', 'issuer.state'],
+        problems: ['issuer.not_found', 'issuer.state', 'clock.skewed'],
       },
       schema: {
         operationId: 'moveIssuer',
