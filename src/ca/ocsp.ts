@@ -98,6 +98,9 @@ export const openOcsp = (deps: OcspDeps): Ocsp => {
 
   const isFollowing = (): boolean => elapsedMs() - followedAt < patienceMs
 
+  const isGood = (kept: Kept, issuer: Issuer): boolean =>
+    isOfNow(kept, clock()) && responders.isCurrent(issuer, kept.by)
+
   const answerSigned = async (issuer: Issuer, asked: OcspRequest, isAgain = false): Promise<OcspAnswer> => {
     const ids = asked.requests.map(({ certId }) => certId)
     const { standings, seen } = await store.standings(
@@ -120,7 +123,7 @@ export const openOcsp = (deps: OcspDeps): Ocsp => {
     const answer = { der, kind, cacheable: { ...span, tag: tagOf(der) } } as const
     // What was read before a revocation that we know of is told, but not kept.
     if (ids.length === 1 && seen >= Math.max(followed, ownEntries))
-      cache.put(ids[0] as CertId, { answer, until: halfOf(span) })
+      cache.put(ids[0] as CertId, { answer, by: responder, until: halfOf(span) })
     return answer
   }
 
@@ -140,7 +143,7 @@ export const openOcsp = (deps: OcspDeps): Ocsp => {
       if (!asked.requests.every(({ certId }) => isOf(certId, known))) return unauthorized
       if (asked.requests.length === 1 && !(asked.nonce && deps.echoNonces) && isFollowing()) {
         const kept = cache.get(asked.requests[0]?.certId as CertId)
-        if (kept && isOfNow(kept, clock())) return kept.answer
+        if (kept && isGood(kept, issuer)) return kept.answer
       }
       return answerSigned(issuer, asked).catch((error: unknown) => {
         deps.failed(name, error)
@@ -223,6 +226,7 @@ export const tryLater: OcspAnswer = { der: ocspErrors.tryLater, kind: 'tryLater'
 
 interface Kept {
   readonly answer: OcspAnswer
+  readonly by: Responder
   /** Milliseconds since 1970. */
   readonly until: number
 }

@@ -26,6 +26,8 @@ export interface Responder {
 export interface Responders {
   /** Rejects when the issuer cannot certify one, and there is none that still holds. */
   of(issuer: Issuer): Promise<Responder>
+  /** Whether it is the one that answers: what another has signed before may be by one that was revoked. */
+  isCurrent(issuer: Issuer, responder: Responder): boolean
   /** Makes those anew that have been asked for, and have lived half of their time or are revoked. */
   renew(): Promise<void>
 }
@@ -102,6 +104,7 @@ export const openResponders = ({
       const known = held.get(issuer.name)
       return known && !hasEnded(new Date(known.responder.notAfter), clock()) ? known.responder : makeOnce(issuer)
     },
+    isCurrent: (issuer, responder) => held.get(issuer.name)?.responder === responder,
     renew: async () => {
       // Of one that has retired or ended nobody gets an answer, and each try would be a refusal on record, for ever.
       for (const [name, { issuer }] of held) if (!isInUse(name) || isOver(issuer, clock())) held.delete(name)

@@ -5,6 +5,7 @@ import t from 'tap'
 
 import type { Issuer } from '../../src/ca/issuer.ts'
 import { type OcspDeps, openOcsp, type SerialStanding } from '../../src/ca/ocsp.ts'
+import type { Responder } from '../../src/ca/responders.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { keyBits } from '../../src/x509/keys.ts'
 import { encodeCertId, issuerHashes } from '../../src/x509/ocsp.ts'
@@ -55,6 +56,22 @@ const open = (over: Partial<OcspDeps> = {}) => {
     if (state.down) throw new Error('the database is away')
   }
   const standingOf = (serial: Buffer): SerialStanding => state.odd.get(serial.toString('hex')) ?? state.standing
+  const newResponder = (): Responder => ({
+    certificate: seq(),
+    keyHash: issuerHashes(subject, keyBits(spki)).sha1.keyHash,
+    algorithm,
+    get notAfter() {
+      return state.responderEnds
+    },
+    sign: (tbs) => {
+      state.signatures += 1
+      return sign('sha256', tbs, privateKey)
+    },
+  })
+  let responder = newResponder()
+  const replaceResponder = (): void => {
+    responder = newResponder()
+  }
   const ocsp = openOcsp({
     store: {
       standings: async (_issuer, serials) => {
@@ -75,16 +92,8 @@ const open = (over: Partial<OcspDeps> = {}) => {
     },
     issuer: (name) => (name === 'default' ? issuer : undefined),
     responders: {
-      of: async () => ({
-        certificate: seq(),
-        keyHash: issuerHashes(subject, keyBits(spki)).sha1.keyHash,
-        algorithm,
-        notAfter: state.responderEnds,
-        sign: (tbs) => {
-          state.signatures += 1
-          return sign('sha256', tbs, privateKey)
-        },
-      }),
+      of: async () => responder,
+      isCurrent: (_issuer, by) => by === responder,
       renew: async () => {},
     },
     clock: () => new Date(state.now),
@@ -110,7 +119,7 @@ const open = (over: Partial<OcspDeps> = {}) => {
     state.size += 1
     return state.size - 1
   }
-  return { ocsp, state, ask, revoke }
+  return { ocsp, state, ask, revoke, replaceResponder }
 }
 
 t.test('an answer is signed once, and told until half of its time is over', async (t) => {
@@ -152,6 +161,18 @@ t.test('no answer outlives the certificate of the key that signed it', async (t)
   ocsp.forget(serialOf(1), 0)
   state.responderEnds = state.now + 1_000
   t.same(await told(), new Date(state.responderEnds))
+})
+
+t.test('what a key has signed is told no more once another one answers: it may have been revoked', async (t) => {
+  const { ocsp, state, ask, replaceResponder } = open()
+  await ocsp.follow()
+  await ask(1)
+  await ask(1)
+  t.equal(state.signatures, 1)
+  replaceResponder()
+  await ask(1)
+  await ask(1)
+  t.equal(state.signatures, 2, 'signed anew, and once')
 })
 
 t.test('a revocation of our own is in the next answer, one of others after the next look', async (t) => {

@@ -51,16 +51,22 @@ t.test('those that were asked for are made anew when half of their time is over'
 })
 
 t.test('one that is revoked answers until there is another', async (t) => {
-  const { of, renew, world } = openWorld()
+  const { of, isCurrent, renew, world } = openWorld()
   const [first, other] = await Promise.all([of(world.one), of(world.other)])
   world.revoked = [first.certificate]
   world.isAway = true
   await t.rejects(renew(), { message: 'it is away' })
   t.equal(await of(world.one), first)
+  t.ok(isCurrent(world.one, first))
   world.isAway = false
   world.elapsed += 2_001
   await renew()
   t.not(await of(world.one), first)
+  t.same(
+    [first, other].map((responder) => isCurrent(world.one, responder)),
+    [false, false],
+  )
+  t.ok(isCurrent(world.other, other))
   t.equal(await of(world.other), other)
   t.same(world.made, ['one', 'other', 'one', 'one'])
 })
