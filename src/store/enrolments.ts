@@ -10,7 +10,7 @@ import type { Log } from '../telemetry.ts'
 import type { Name } from '../x509/names.ts'
 import { keptNames } from '../x509/names-kept.ts'
 import { columnsOf } from './columns.ts'
-import { constraintOf, type Database, type Statement } from './database.ts'
+import { constraintOf, type Database, type Statement, sqlState } from './database.ts'
 import { searchKey } from './names.ts'
 import type { HeadMoved, RollWriter } from './roll.ts'
 
@@ -153,6 +153,12 @@ export const enrol = async (deps: EnrolmentDeps, batch: readonly Enrolment[]): P
         })
         break
       }
+      const [only] = open
+      if (only && open.length === 1 && isIntentLost(error)) {
+        deps.log.error({ event: 'intent.lost', serial: only.event.serial, issuer: only.event.issuer }, intentLost)
+        results.set(only, new Problem('issuance.abandoned', lostDetail, { retryAfter: 1 }))
+        break
+      }
       const lost = isUnavailable(error)
       why = error
       if (!lost && !isOutcomeTaken(error)) throw error
@@ -183,6 +189,11 @@ const unknownOutcome = 'Whether the certificate was recorded is not known; it wa
 /** Its intent stays open, so that the reconciler puts it on the roll as abandoned: it was signed. */
 const requestServed = (): Problem =>
   new Problem('issuance.abandoned', 'Another attempt of this request has become its certificate.', { retryAfter: 1 })
+
+const lostDetail =
+  'The database has lost what this issuance began with, as one does that takes over without the last commits; its certificate was not handed out.'
+const intentLost =
+  'the database has lost an intent that it had recorded, as one does that takes over without the last commits: what was signed by it was not handed out, and has this serial'
 
 const namesOf = (batch: readonly Enrolment[]): readonly NameRow[] =>
   batch.flatMap(({ intent: { serial }, names }, place) => names.map((name) => ({ place, serial, name })))
@@ -243,6 +254,9 @@ const isOutcomeTaken = (error: unknown): boolean => constraintOf(error) === 'out
 
 /** Another intent of the same request has become a certificate. */
 const isRequestServed = (error: unknown): boolean => constraintOf(error) === 'outcomes_one_certificate'
+
+/** What `known_intents` says (migrations/0022); other references have names. Of several, nobody knows which: each is tried alone. */
+const isIntentLost = (error: unknown): boolean => sqlState(error) === '23503' && constraintOf(error) === undefined
 
 /** About five seconds in all: a PostgreSQL that restarts is back by then. */
 export const retryPausesMs = [20, 50, 100, 200, 400, 600, 800, 1000, 1000, 1000]

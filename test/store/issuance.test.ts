@@ -11,6 +11,7 @@ import type { OwnPool } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openReplica, type Replica } from '../helpers/replica.ts'
 import { openSql } from '../helpers/sql.ts'
+import { tamper } from '../helpers/tamper.ts'
 
 const open = async (t: Test, beside?: Replica) => {
   const replica = await openReplica(t, beside && { beside })
@@ -163,6 +164,23 @@ t.test('the database takes no outcome without its intent, and none of a batch th
   t.same(await outcomesOf(intent), [undefined])
   await insert(intent.serial)
   t.same(await outcomesOf(intent), ['unsigned'])
+})
+
+t.test('an intent that the database has lost ends as abandoned, and whoever is in its batch is enrolled', async (t) => {
+  const { replica, recorder, intend, outcomesOf } = await open(t)
+  const [lost, alone] = [await intend('k1', 1), await intend('k2', 1)]
+  const innocent = [await intend('k3', 1), await intend('k4', 1)] as const
+  // As by a standby that took over without the last commits.
+  await tamper(replica.database, ['delete from intents where serial = any ($1)', [[lost.serial, alone.serial]]])
+  const abandoned = { code: 'issuance.abandoned', kind: { status: 503, retryable: true } }
+  await t.rejects(recorder.recordCertificate(signed(alone)), abandoned)
+  const results = await Promise.allSettled(
+    [innocent[0], lost, innocent[1]].map((intent) => recorder.recordCertificate(signed(intent))),
+  )
+  t.match(results[1], { status: 'rejected', reason: abandoned })
+  t.match([results[0], results[2]], [{ status: 'fulfilled' }, { status: 'fulfilled' }])
+  t.same(await outcomesOf(...innocent, lost), ['certificate', 'certificate', undefined])
+  t.equal(await recorder.findRequest('admin', 'k1'), undefined, 'asked again, it begins anew')
 })
 
 t.test('what every certificate waits for is planned for any values, from the first on, and only there', async (t) => {
