@@ -28,8 +28,9 @@ export interface AnchorOptions {
   readonly patienceMs?: number
   /** Told of a failure of a write that nobody waits for. */
   readonly failed?: (error: unknown) => void
-  /** Told once that somebody else writes here. */
+  /** Told once that somebody else writes here, and for longer than an instance and its successor run beside each other. */
   readonly shared?: () => void
+  readonly elapsedMs?: () => number
 }
 
 export const openAnchorFile = async ({
@@ -38,6 +39,7 @@ export const openAnchorFile = async ({
   patienceMs = everyMs === undefined ? longestWriteMs : longestTimedMs,
   failed = () => {},
   shared = () => {},
+  elapsedMs = () => performance.now(),
 }: AnchorOptions): Promise<AnchorFile> => {
   let place = await openPlace(path)
   const found = await readFound(place, path)
@@ -45,9 +47,9 @@ export const openAnchorFile = async ({
   const seen: SeenPlace[] = []
   /** Of the last write, while nobody knows whether it is durable. */
   let uncertain: number | undefined
-  /** Whatever is larger than what was found, and what we have tried to write since, is of somebody else. */
+  /** Whatever is larger than what was found, seen, and tried to be written by us since, is new, and of somebody else. */
   let largest = found?.size
-  let isShared = false
+  const others = openOthers(shared, elapsedMs)
 
   const put = async (checkpoint: Checkpoint, isReopened = false): Promise<void> => {
     const there = place.isNamed() ? readPlaces(place.file(), path, seen) : []
@@ -55,11 +57,8 @@ export const openAnchorFile = async ({
     const { origin } = newest ?? last ?? checkpoint
     assertOrigin(origin, checkpoint, path)
     const isOurs = newest !== undefined && newest.size === uncertain
-    if (!isShared && !isReopened && largest !== undefined && newest && newest.size > largest) {
-      isShared = true
-      shared()
-    }
-    largest = Math.max(largest ?? 0, checkpoint.size)
+    if (!isReopened && largest !== undefined && newest && newest.size > largest) others.seen()
+    largest = Math.max(largest ?? 0, newest?.size ?? 0, checkpoint.size)
     const written = place.file()
     // Whoever else writes here, against all advice, has promised what it wrote: the larger one stays.
     if (newest === undefined || isOurs || newest.size < checkpoint.size) {
@@ -118,6 +117,26 @@ export const openAnchorFile = async ({
         await place.close()
       }
       if ((await withDeadline(end(), patienceMs)) === 'late') failed(hanging())
+    },
+  }
+}
+
+/**
+ * An upgrade may start the successor of an instance on its folder before that one has ended: both write for a while then, and no
+ * longer. So whoever writes beside us is told once that has lasted; what was seen long before was of another upgrade.
+ */
+const openOthers = (tell: () => void, elapsedMs: () => number): { seen(): void } => {
+  let since = Number.NaN
+  let last = Number.NEGATIVE_INFINITY
+  let isTold = false
+  return {
+    seen: () => {
+      const now = elapsedMs()
+      if (now - last > forgottenMs) since = now
+      last = now
+      if (isTold || now - since < overlapMs) return
+      isTold = true
+      tell()
     },
   }
 }
@@ -393,3 +412,7 @@ const placeOctets = 512
 const longestWriteMs = 5_000
 /** Nobody waits for it, and more is promised all the while. */
 const longestTimedMs = 2_000
+/** Longer than a successor takes to be ready, and the one before it to stop. */
+const overlapMs = 300_000
+/** Of two that have one file for good, each is asked for something within that time. */
+const forgottenMs = 3_600_000

@@ -499,7 +499,9 @@ t.test(
   async (t) => {
     const path = newPath()
     const told: string[] = []
-    const opened = (name: string) => openAnchorFile({ path, shared: () => void told.push(name) })
+    let elapsed = 0
+    const opened = (name: string) =>
+      openAnchorFile({ path, shared: () => void told.push(name), elapsedMs: () => elapsed })
     const one = await opened('one')
     for (const size of [5, 6, 6, 4, 7]) await one.write(at(size))
     await one.close()
@@ -510,14 +512,47 @@ t.test(
     await other.write(at(9))
     t.same(told, [], 'the other one has only seen what it was opened with')
     for (const size of [10, 11]) await again.write(at(size))
-    t.same(told, ['again'])
     for (const size of [12, 13]) await other.write(at(size))
+    elapsed += 299_999
     for (const size of [14, 15]) await again.write(at(size))
-    t.same(told, ['again', 'other'])
+    t.same(told, [], 'nor, for a while, of a successor that was started before the other one has ended')
+    elapsed += 1
+    await other.write(at(16))
+    t.same(told, ['other'])
+    await again.write(at(17))
+    t.same(told, ['other', 'again'])
+    elapsed += 300_000
+    for (const size of [18, 20]) await other.write(at(size))
+    for (const size of [19, 21]) await again.write(at(size))
+    t.same(told, ['other', 'again'], 'once')
     await again.close()
     await other.close()
   },
 )
+
+t.test('who has seen the one before it and, long after, its own successor, has shared with nobody', async (t) => {
+  const path = newPath()
+  const told: string[] = []
+  let elapsed = 0
+  const one = await openAnchorFile({ path })
+  await one.write(at(1))
+  const middle = await openAnchorFile({ path, shared: () => void told.push('shared'), elapsedMs: () => elapsed })
+  await one.write(at(2))
+  // What another has written once is one thing that was seen, however often it is.
+  for (const size of [1, 1, 3, 4]) await middle.write(at(size))
+  await one.close()
+  elapsed += 3_600_001
+  const last = await openAnchorFile({ path })
+  await last.write(at(9))
+  for (const size of [5, 6]) await middle.write(at(size))
+  elapsed += 300_000
+  for (const size of [7, 8]) await middle.write(at(size))
+  t.same(told, [], 'it lags behind, and nobody has written since')
+  await last.write(at(10))
+  await middle.write(at(9))
+  t.same(told, ['shared'], 'now somebody has')
+  await Promise.all([middle.close(), last.close()])
+})
 
 t.test('what we have written ourselves is nobody else, whatever of it failed', async (t: Test) => {
   const path = newPath()
