@@ -6,6 +6,7 @@ import t, { type Test } from 'tap'
 
 import { type ApprovalRequest, openApprovals } from '../../src/ca/approvals.ts'
 import { canonicalJson } from '../../src/canonical.ts'
+import { Problem } from '../../src/errors.ts'
 import { failOpenRequests, openApprovalStore } from '../../src/store/approvals.ts'
 import type { Queryable } from '../../src/store/database.ts'
 import { openTestServer } from '../helpers/database.ts'
@@ -59,6 +60,15 @@ t.test(
       behind.store.decide(id, approved, () => {}),
       { code: 'clock.skewed' },
     )
+    await t.rejects(
+      behind.store.decide(randomUUID(), approved, () => {}),
+      { code: 'approval.not_found' },
+      'what is wrong by any clock is told first',
+    )
+    const refuse = () => {
+      throw new Problem('approval.own', 'This request is your own.')
+    }
+    await t.rejects(behind.store.decide(id, approved, refuse), { code: 'approval.own' })
     t.equal(await beside.store.find('ci', 'of yesterday'), undefined)
     t.match(await beside.store.read(id), { state: 'pending', approvals: { length: 0 } })
   },
