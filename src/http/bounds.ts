@@ -10,6 +10,8 @@ export const batchBodyLimit = 4 * 1024 * 1024
 export const batchItems = 1_000
 /** Octets of batches that are under way at once, of one principal and of all. */
 export const batchRoom = { what: 'batches', ofOne: 4 * batchBodyLimit, ofAll: 16 * batchBodyLimit }
+/** Octets of answers to batches that are under way at once; a thousand certificates of P-256 take three MiB. */
+export const batchAnswerRoom = { what: 'answers to batches', ofOne: 32 * 1024 * 1024, ofAll: 128 * 1024 * 1024 }
 /** Octets of pages that are under way at once; the largest page takes 25 MiB. */
 export const pageRoom = { what: 'pages', ofOne: 32 * 1024 * 1024, ofAll: 128 * 1024 * 1024 }
 /** Octets of tiles that are under way at once to anybody, three quarters to one address as of sockets; a bundle takes 16 MiB at most. */

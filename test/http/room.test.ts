@@ -5,8 +5,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
+import { Problem } from '../../src/errors.ts'
 import { batchBodyLimit, batchPath } from '../../src/http/bounds.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
+import { csrFor } from './people.ts'
 import { callerFor, openStandIn, reached, recordsOf } from './stand-in.ts'
 
 t.test('no principal fills the memory with batches that it sends a piece at a time', async (t) => {
@@ -86,6 +88,63 @@ t.test('all principals together have a bound as well', async (t) => {
   const [answer] = await once(begin('e'), 'data')
   t.match(String(answer), /^HTTP\/1.1 503 .*"code":"overload.queue"/s)
 })
+
+t.test('no principal fills the memory with answers to batches that it does not read', async (t) => {
+  const violations = Array.from({ length: 100 }, (_, i) => ({
+    ...{ check: 'names.dns.allow', field: `/names/${i}`, value: 'x'.repeat(400), reason: 'matches no pattern' },
+  }))
+  let begun = 0
+  const { app } = await openStandIn({
+    identities: reached({ bearer: async (token: string) => ({ ...callerFor('requester'), principal: token }) }),
+    issuance: reached({
+      pending: 0,
+      request: async () => {
+        begun += 1
+        throw new Problem('san.forbidden', 'matches no pattern', { violations })
+      },
+    }),
+  })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const { port } = app.server.address() as AddressInfo
+  const item = { csr: csrFor('a.example.com'), profile: 'server' }
+  const ask = async (token: string, count: number) => {
+    const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
+    const asked = request({ port, path: batchPath, method: 'POST', headers, agent: false })
+    const body = JSON.stringify({ items: Array.from({ length: count }, () => item) })
+    const [answer] = (await once(asked.end(body), 'response')) as [IncomingMessage]
+    t.teardown(() => answer.destroy())
+    return answer.pause()
+  }
+  const outcomesIn = async (answer: IncomingMessage): Promise<readonly Outcome[]> => {
+    t.equal(answer.statusCode, 200)
+    return JSON.parse(Buffer.concat(await answer.toArray()).toString()).items
+  }
+  const first = await ask('one', 800)
+  t.ok(begun > 500 && begun < 700, `${begun} items are begun, as far as there is room for what is told of them`)
+  const second = await ask('one', 1_000)
+  t.equal(second.statusCode, 429)
+  t.match(String(await second.resume().toArray()), '"code":"limit.room"')
+  const others = await outcomesIn(await ask('two', 10))
+  t.ok(
+    others.every(({ status }) => status === 422),
+    'others have room',
+  )
+  const outcomes = await outcomesIn(first)
+  t.equal(outcomes.length, 800)
+  t.equal(outcomes.filter(({ status }) => status === 422).length, begun - 10, 'whatever was begun is told')
+  const left = outcomes.filter(({ status }) => status !== 422)
+  t.ok(left.every(({ status, problem }) => status === 429 && problem.code === 'limit.room' && problem.retryable))
+  for (;;) {
+    const again = await outcomesIn(await ask('one', 10))
+    if (again.every(({ status }) => status === 422)) break
+  }
+})
+
+interface Outcome {
+  readonly status: number
+  readonly problem: { readonly code: string; readonly retryable: boolean }
+}
 
 t.test('no principal fills the memory with pages that it does not read', async (t) => {
   const text = JSON.stringify({ serial: 'x'.repeat(20_000) })

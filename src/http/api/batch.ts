@@ -4,18 +4,27 @@ import { setImmediate as yieldToLoop } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import type { Caller } from '../../ca/access.ts'
+import type { Leave } from '../../ca/principal-limits.ts'
 import { Problem, problems } from '../../errors.ts'
 import { Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { askingLater, authorise, callerOf, shownBy } from '../auth.ts'
-import { batchBodyLimit, batchItems, batchPath, batchPatience, batchRoom, batchTimeout } from '../bounds.ts'
+import {
+  batchAnswerRoom,
+  batchBodyLimit,
+  batchItems,
+  batchPath,
+  batchPatience,
+  batchRoom,
+  batchTimeout,
+} from '../bounds.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { isLargerThan, smallBody } from '../json.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
 import { keyFirst } from '../private-keys.ts'
 import { documentOf, logCause, schemaProblem, toProblem } from '../problem.ts'
-import { leaveWith, openRoom } from '../room.ts'
+import { leaveWith, openRoom, type Room } from '../room.ts'
 import { type AskBody, readAsk } from './ask.ts'
 import {
   assertMayAsk,
@@ -61,6 +70,7 @@ const BatchOutcome = Type.Union(
 
 export const batchRoutes = (app: App, deps: HttpDeps): void => {
   const room = openRoom(batchRoom)
+  const answers = openRoom(batchAnswerRoom)
   let stopping = false
   app.addHook('preClose', async () => {
     stopping = true
@@ -86,7 +96,7 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
         operationId: 'issueCertificates',
         summary: 'Issue up to 1,000 certificates',
         description:
-          'An outcome for each item, in order; one that fails fails only itself. Give each item its own `idempotencyKey`; the header is refused. When the service stops or time is up, the items that are left are answered with a retryable problem.',
+          'An outcome for each item, in order; one that fails fails only itself. Give each item its own `idempotencyKey`; the header is refused. When the service stops, time is up or there is no room for more of the answer, the items that are left are answered with a retryable problem.',
         tags: ['certificates'],
         body: BatchBody,
         response: { 200: Type.Object({ items: Type.Array(BatchOutcome) }, { ...closed, examples: [examples.batch] }) },
@@ -98,10 +108,11 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
       if (request.headers['idempotency-key'] !== undefined)
         throw new Problem('idempotency.key', 'A batch has no Idempotency-Key; give each item its own idempotencyKey.')
       const { items } = request.body
+      const answer = openAnswer(answers, request, items.length)
       const admit = openAdmission(deps, request, () => stopping || reply.raw.destroyed)
       const width = await widthOf(deps, request, items.length)
       const tell = openTelling(deps, request)
-      const work = inSlices(items, width, (item) => outcomeOf(deps, { admit, tell }, item, request))
+      const work = inSlices(items, width, (item) => outcomeOf(deps, { answer, admit, tell }, item, request))
       const outcomes = await withinDeadline(work, batchTimeout)
       return sendPieces(reply.type('application/json') as FastifyReply, jsonItems(outcomes)) as never
     },
@@ -114,6 +125,30 @@ const widthOf = async (deps: HttpDeps, request: FastifyRequest, count: number): 
   const { slots, leave } = await deps.principalLimits.widen(callerOf(request), room - 1)
   request.visit?.add(leave)
   return 1 + slots
+}
+
+/** What is told, which waits in memory until it is read: fifty times what was sent, where each name has its faults. */
+interface Answer {
+  /** For an item that is begun, until it is known what is told of it. Throws `limit.room`, `overload.queue`. */
+  takeRoom(): Leave
+  keep(outcome: string): void
+}
+
+/** Throws them where there is no room to tell even that of each item. */
+const openAnswer = (room: Room, request: FastifyRequest, count: number): Answer => {
+  const { principal } = callerOf(request)
+  const keep = (octets: number): void => request.visit?.add(room.take(principal, octets))
+  keep(count * shortOutcome)
+  return {
+    takeRoom: () => room.take(principal, longOutcome),
+    keep: ({ length }) => {
+      try {
+        keep(Math.max(0, length - shortOutcome))
+      } catch {
+        // It is told all the same, and the next one is not begun.
+      }
+    },
+  }
 }
 
 /** Resolves to the caller of the next item. Throws what is to become of it instead. */
@@ -161,24 +196,27 @@ const openTelling = ({ log }: HttpDeps, { id }: FastifyRequest): Tell => {
 type Tell = (problem: Problem, item: unknown) => void
 
 interface Call {
+  readonly answer: Answer
   readonly admit: Admit
   readonly tell: Tell
 }
 
 /** Never rejects. The text of one outcome, so that a thousand are not encoded in one turn. */
-const outcomeOf = async (
-  deps: HttpDeps,
-  { admit, tell }: Call,
-  item: unknown,
-  request: FastifyRequest,
-): Promise<string> => {
+const outcomeOf = async (deps: HttpDeps, call: Call, item: unknown, request: FastifyRequest): Promise<string> => {
+  const { answer, admit, tell } = call
+  let leave: Leave | undefined
+  let outcome: string
   try {
-    return JSON.stringify(await issueOne(deps, await admit(), item, request))
+    leave = answer.takeRoom()
+    outcome = JSON.stringify(await issueOne(deps, await admit(), item, request))
   } catch (error) {
     const problem = toProblem(error)
     tell(problem, item)
-    return JSON.stringify({ status: problem.kind.status, problem: documentOf(problem, request.id) })
+    outcome = JSON.stringify({ status: problem.kind.status, problem: documentOf(problem, request.id) })
   }
+  leave?.()
+  answer.keep(outcome)
+  return outcome
 }
 
 const issueOne = async (deps: HttpDeps, caller: Caller, item: unknown, request: FastifyRequest) => {
@@ -245,6 +283,9 @@ export const inSlices = async <I, O>(
   return outcomes
 }
 
+/** Octets; of a problem without violations, and of one with some for each of a hundred names. */
+const shortOutcome = 1_024
+const longOutcome = 64 * 1_024
 const sliceMs = 5
 /** Leaves room for whoever asks for one certificate at a time. */
 const maxWidth = 32
