@@ -111,10 +111,11 @@ export interface Refusal {
   readonly digest: Buffer
   /** Where reading stopped, in octets, as the problem told; null where it told none. */
   readonly offset: number | null
+  /** Bounded, as checks are (refusal.ts). */
   readonly violations: readonly Violation[]
-  /** What each check of the decision said, as a dry run tells it; null where none was made. Bounded (refusal.ts). */
+  /** What each check of the decision said, as a dry run tells it; null where none was made. */
   readonly checks: readonly CheckResult[] | null
-  /** How many the bound has left out. */
+  /** How many the bound has left out; of violations where there are no checks. */
   readonly checksLeftOut: number
   /** On whose behalf it was asked for; null: for itself, or nobody can tell. */
   readonly origin: Origin | null

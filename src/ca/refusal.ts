@@ -14,34 +14,41 @@ interface Asked {
   readonly origin?: Origin | undefined
 }
 
-export const refusalOf = (problem: Problem, { principal, profile, sent, origin }: Asked): Refusal => ({
-  principal,
-  profile,
-  code: problem.code,
-  detail: problem.detail,
-  digest: sha256(sent),
-  offset: problem.options.offset ?? null,
-  violations: problem.options.violations ?? [],
-  ...fitting(checksOf(problem)),
-  origin: origin ?? null,
-})
-
-/** As many checks as fit, those that failed before the others; what is kept stays in the order of the decision. */
-const fitting = (checks: readonly CheckResult[] | null): Pick<Refusal, 'checks' | 'checksLeftOut'> => {
-  if (checks === null) return { checks, checksLeftOut: 0 }
-  const kept = new Set<CheckResult>()
-  // Two brackets, and a comma fewer than checks.
-  let room = maxChecksOctets - 2 + 1
-  for (const check of [...checks].sort(byFailure)) {
-    room -= Buffer.byteLength(JSON.stringify(check)) + 1
-    if (room < 0) break
-    kept.add(check)
+export const refusalOf = (problem: Problem, { principal, profile, sent, origin }: Asked): Refusal => {
+  const { offset = null, violations = [] } = problem.options
+  const checks = checksOf(problem)
+  const keptViolations = fitting(violations)
+  const keptChecks = checks && fitting(checks, byFailure)
+  return {
+    principal,
+    profile,
+    code: problem.code,
+    detail: problem.detail,
+    digest: sha256(sent),
+    offset,
+    violations: keptViolations,
+    checks: keptChecks,
+    // Each violation is a check that has failed.
+    checksLeftOut: (checks ?? violations).length - (keptChecks ?? keptViolations).length,
+    origin: origin ?? null,
   }
-  return { checks: checks.filter((check) => kept.has(check)), checksLeftOut: checks.length - kept.size }
+}
+
+/** As many as fit, the first in this order before the others; what is kept stays in the order in which it was. */
+const fitting = <T>(all: readonly T[], order: (a: T, b: T) => number = () => 0): readonly T[] => {
+  const kept = new Set<T>()
+  // Two brackets, and a comma fewer than there are.
+  let room = maxKeptOctets - 2 + 1
+  for (const one of [...all].sort(order)) {
+    room -= Buffer.byteLength(JSON.stringify(one)) + 1
+    if (room < 0) break
+    kept.add(one)
+  }
+  return all.filter((one) => kept.has(one))
 }
 
 const byFailure = (a: CheckResult, b: CheckResult): number =>
   Number(b.outcome === 'failed') - Number(a.outcome === 'failed')
 
-/** Of JSON. A decision about one name takes 4 KiB, one about a hundred short ones 17 (measured). */
-export const maxChecksOctets = 16_384
+/** Of JSON, for checks and for violations. A decision about one name takes 4 KiB, one about a hundred short ones 17 (measured). */
+export const maxKeptOctets = 16_384

@@ -65,7 +65,8 @@ const RefusalView = Type.Object(
     }),
     checksLeftOut: Type.Integer({
       minimum: 0,
-      description: 'how many checks were not kept, so that a refusal stays small; those that failed are kept first',
+      description:
+        'how many checks were not kept, so that a refusal stays small, and of one without checks how many violations; those that failed are kept first',
     }),
     origin: Type.Union([OriginView, Type.Null()], { description: 'on whose behalf it was asked for' }),
   },
