@@ -82,7 +82,7 @@ export const openCrlShelf = (
       const start = elapsedMs()
       // A row is seen when its transaction has ended, however long before that it was dated.
       const isWhole = start - wholeAt > wholeEveryMs
-      const changed = await store.changedWithin(isWhole ? wholeMs : Math.min(start - readAt + marginMs, wholeMs))
+      const changed = await store.changedWithin(isWhole ? wholeMs : start - readAt + marginMs)
       const newer = changed.filter(
         (list) => (lists.get(placeOf(list))?.number ?? 0) < list.number && (isWhole || !isSpoiled(list)),
       )

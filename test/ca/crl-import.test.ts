@@ -1,5 +1,5 @@
 /** Lists of CAs above, one by one: which are taken, which follow another, and where each is found. No records are needed. */
-import { hash } from 'node:crypto'
+import { generateKeyPairSync, hash, sign } from 'node:crypto'
 
 import t from 'tap'
 
@@ -29,6 +29,15 @@ const linkOf = (n: number, more: Partial<Link> = {}, subject: Partial<TbsFacts> 
   signer: root,
   ...more,
 })
+
+const openPssKey = (): typeof key => {
+  const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  const algorithm = signatureAlgorithm('rsa-pss-sha256')
+  const spki = publicKey.export({ type: 'spki', format: 'der' })
+  const signNow = (message: Buffer): Buffer =>
+    sign(algorithm.hash, message, { key: privateKey, ...algorithm.signOptions })
+  return { ...key, algorithm, spki, signNow }
+}
 
 type Asked = Partial<CrlInput> & {
   readonly by?: typeof key
@@ -79,6 +88,7 @@ t.test('a list is that of the CA above, for what is below it, and of now', async
   const of = (signer: Partial<TbsFacts>): readonly Link[] => [linkOf(1, { signer: { ...root, ...signer } })]
   const unsigned = 'its signature does not verify'
   const nobody = 'was signed by no CA above this issuer'
+  const pss = openPssKey()
   const elsewhere = 'its issuing distribution point is not that of the certificate below its signer'
   for (const [what, asked, reasons, links] of [
     ['as it should be', {}, []],
@@ -99,6 +109,8 @@ t.test('a list is that of the CA above, for what is below it, and of now', async
     ['of who does not tell its key', {}, [nobody], of({ keyIdentifier: undefined as unknown as Buffer })],
     ['signed by another key', { by: memoryKey() }, [unsigned]],
     ['of an algorithm that the key does not have', { signature: signatureAlgorithm('ed25519') }, [unsigned]],
+    ['of a key that nobody can read', {}, [unsigned], of({ spki: Buffer.from('3000', 'hex') })],
+    ['signed by RSA-PSS', { by: pss, signature: pss.algorithm }, [], of({ spki: pss.spki })],
     ['of who signs no lists', {}, ["its signer's key usage has no cRLSign"], of({ keyUsage: ['keyCertSign'] })],
     ['of who signs what it likes', {}, ["its signer's key usage has no cRLSign"], of({ keyUsage: undefined as never })],
     ['of nothing that fits', { by: memoryKey(), distributionPoint: { only: 'user' } }, [unsigned, elsewhere]],
@@ -109,8 +121,9 @@ t.test('a list is that of the CA above, for what is below it, and of now', async
 
 t.test('a list follows the newest one, and leaves nobody out who is still valid', async (t) => {
   const links = [linkOf(1), linkOf(2), linkOf(3, {}, { notAfter: after(50) }), linkOf(4, {}, { notAfter: after(51) })]
-  // By its other way the first issuer has the same certificate.
-  const imports = open([...links, linkOf(1, { way: 1 })])
+  // By its other way the first issuer has the same certificate; and another CA has given a serial that this one lists.
+  const elsewhere = linkOf(9, { signer: { ...root, spki: memoryKey().spki } })
+  const imports = open([...links, linkOf(1, { way: 1 }), elsewhere])
   const add = (asked: Asked): Promise<readonly string[]> => reasonsOf(imports.add('issuer-1', listOf(asked), 'admin'))
   const first = listOf({ number: 5n, revokes: [1, 3, 4, 9] })
   t.same(await reasonsOf(imports.add('issuer-1', first, 'admin')), [])

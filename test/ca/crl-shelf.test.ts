@@ -115,6 +115,7 @@ t.test(
     }
     const ever = 10 * 365 * 86_400_000
     t.same(state.within, [ever, 61_000, 60_500, 118_500, ever, 61_000])
+    t.same(state.read, [], 'and what has not changed is not read')
   },
 )
 

@@ -275,6 +275,37 @@ t.test('a list whose signature does not hold is not published, and nothing more 
   t.equal(distrusts, 1)
 })
 
+t.test(
+  'what has expired is left out by the lists that were seen, and not by one that was never in its place',
+  async (t) => {
+    let [now, isAway] = [new Date('2026-11-28T12:00:00Z'), false]
+    const since: string[] = []
+    const { publisher, heads, made } = open({
+      clock: () => now,
+      elapsedMs: () => now.getTime(),
+      store: {
+        revoked: async (_issuer, shards) => {
+          since.push(...shards.map((one) => one.since.toISOString()))
+          return []
+        },
+        publish: async () => {
+          if (isAway) throw new Error('the database is away')
+          const head = heads.get(0) as CrlHead
+          heads.set(0, { ...head, published: true, publishedUpdate: head.thisUpdate })
+        },
+      },
+    })
+    await publisher.run()
+    const seen = made[0]?.[0]?.thisUpdate.toISOString()
+    for (isAway of [true, false]) {
+      now = new Date(now.getTime() + 40_000_000)
+      await publisher.run()
+    }
+    t.same(since, ['1970-01-01T00:00:00.000Z', seen, seen])
+    t.equal(made.length, 3)
+  },
+)
+
 t.test('a clock that goes wrong while the records are read makes no list', async (t) => {
   for (const isOurTurn of [true, false]) {
     let checks = 0

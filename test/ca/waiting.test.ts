@@ -61,7 +61,9 @@ t.test('a profile that has come to want approvals lets nothing on that nobody ha
 })
 
 t.test('with a proposal is kept what a token brought along, and no more', async (t) => {
-  const grants = ['idp@2/web/0', 'idp@21/web/0', 'other@2/web/0', '01a2'].map((id) => ({ id }) as Grant)
+  const grants = ['idp@2/web/0', 'idp@21/web/0', 'other@2/web/0', 'my-idp@2/web/0', '01a2'].map(
+    (id) => ({ id }) as Grant,
+  )
   const vouched = (proof: object, draft = draftWith({ required: 1 })) =>
     proposalOf(asked, { caller: { principal: 'ci', proof, grants } as never as Caller, input: {} as never }, draft)
       .vouched

@@ -237,6 +237,8 @@ t.test('nobody waits for another list of a root below which nothing is valid for
     index: i,
   }))
   const store = { newest: async () => listed } as unknown as CrlImportsDeps['store']
+  // Whose certificate names no list: nobody would look for one.
+  const silent = linkOf('silent', 3_000)
   let today = 95
   const imports = openCrlImports({
     store,
@@ -246,6 +248,7 @@ t.test('nobody waits for another list of a root below which nothing is valid for
       linkOf('new', 3_000),
       linkOf('none', 94),
       linkOf('bare', 3_000),
+      { ...silent, subject: { ...silent.subject, crlUrls: [] } },
     ],
     basePath: '/',
     clock: () => days(today),
