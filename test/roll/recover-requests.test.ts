@@ -1,4 +1,5 @@
 /** What people had to approve, in a backup that is older than what became of it. */
+import { createHash } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,11 +8,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t from 'tap'
 
-import type { Asked } from '../../src/ca/approvals.ts'
+import type { ApprovalRequest, ApprovalStore, Asked } from '../../src/ca/approvals.ts'
+import { canonicalJson } from '../../src/canonical.ts'
 import { verifyDatabase } from '../../src/commands/roll/database.ts'
 import { runRecover } from '../../src/commands/roll-recover.ts'
 import type { Finding } from '../../src/roll/findings.ts'
-import { openStores } from '../../src/service.ts'
+import { openStores, type Stores } from '../../src/service.ts'
 import { openApprovalStore } from '../../src/store/approvals.ts'
 import { takeBackup } from '../helpers/backup.ts'
 import { exportRoll, wholeCheckpoint } from '../helpers/exported.ts'
@@ -20,7 +22,7 @@ import { openReplica } from '../helpers/replica.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { holdTurn } from '../helpers/turn.ts'
 import { employApprovers, leaveOpenIntent, openDesk, untilState, wantApprovals } from '../http/approvals.ts'
-import { csrFor } from '../http/people.ts'
+import { csrFor, derFor } from '../http/people.ts'
 
 t.setTimeout(300_000)
 
@@ -32,6 +34,16 @@ const openRecovery = async (t: { teardown(close: () => Promise<void>): void }) =
   const options = { from: tiles, profiles: [], chains: [], check: false }
   return {
     replica,
+    /** While no service runs: nobody may be connected when the backup is made. */
+    inStores: async <T>(work: (stores: Stores) => Promise<T>): Promise<T> => {
+      const { config, database } = replica
+      const stores = await openStores({ config, databaseUrl: database.servingUrl, log: quiet })
+      const done = await work(stores)
+      stores.policies.close()
+      stores.providers.close()
+      await stores.db.close()
+      return done
+    },
     /** The size of its roll, all of which is exported. */
     exported: async (service: TestService) => {
       await wholeCheckpoint(service)
@@ -42,16 +54,8 @@ const openRecovery = async (t: { teardown(close: () => Promise<void>): void }) =
 }
 
 t.test('a request that was being issued then has ended as the roll says, and its intent with it', async (t) => {
-  const { replica, exported, recover } = await openRecovery(t)
-  const { config, database } = replica
-  const inStores = async (work: (stores: Awaited<ReturnType<typeof openStores>>) => Promise<unknown>) => {
-    const stores = await openStores({ config, databaseUrl: database.servingUrl, log: quiet })
-    await work(stores)
-    stores.policies.close()
-    stores.providers.close()
-    await stores.db.close()
-  }
-
+  const { replica, inStores, exported, recover } = await openRecovery(t)
+  const { database } = replica
   const first = await openTestService(t, {}, replica)
   await wantApprovals(first, 'payments', { required: 1 })
   const { requester } = await employApprovers(first, ['payments', 'server'])
@@ -87,6 +91,64 @@ t.test('a request that was being issued then has ended as the roll says, and its
   }
   await verifyDatabase(database.servingUrl, { ...wanted, progress: () => {} })
   t.same(findings, [])
+})
+
+/** Ways to end without a certificate; a rejection is among all that `restore.test.ts` brings back. */
+const endings: Readonly<Record<string, (store: ApprovalStore, request: ApprovalRequest) => Promise<unknown>>> = {
+  expired: (store, { id }) => store.end(id, { kind: 'expired' }),
+  failed: (store, { id }) => store.end(id, { kind: 'failed', code: 'approval.plan', reason: 'it has changed' }),
+  withdrawn: (store, { id, digest: plan }) =>
+    store.decide(id, { type: 'request.withdrawn', id, plan, reason: 'x', by: 'ci' }, () => {}),
+}
+
+t.test('however a request has ended since, it has ended so again, and nothing is to be done about it', async (t) => {
+  const { replica, inStores, exported, recover } = await openRecovery(t)
+  const first = await openTestService(t, {}, replica)
+  await wantApprovals(first, 'payments', { required: 1 })
+  const { requester } = await employApprovers(first, ['payments', 'server'])
+  await openDesk(first).ask(requester, 'server', { csr: csrFor('web.example.com') })
+  const { plan: decided } = (await openDesk(first).ask(requester, 'payments')).json
+  await first.close()
+  const ask = (store: ApprovalStore, kind: string, when: string) =>
+    store.propose({
+      ...{ principal: 'ci', key: `${kind}, asked ${when}`, digest: Buffer.alloc(32), vouched: null },
+      input: { csr: derFor('pay.example.com'), profile: 'payments' },
+      profile: { name: 'payments', version: 1 },
+      plan: createHash('sha256').update(canonicalJson(decided)).digest(),
+      decided,
+      approvals: { required: 1, expires: kind === 'expired' ? 0 : 3_600 },
+    })
+  const open = new Map<string, ApprovalRequest>()
+  await inStores(async (stores) => {
+    const store = openApprovalStore({ ...stores, proposed: () => {} })
+    for (const kind of Object.keys(endings)) open.set(kind, (await ask(store, kind, 'before')).request)
+    const { id, digest: plan } = open.get('failed') as ApprovalRequest
+    await store.decide(id, { type: 'request.approved', id, plan, reason: 'x', by: 'alice' }, () => {})
+    // What came to nothing is on record as that already.
+    await leaveOpenIntent(stores.db, id)
+    const text = `insert into outcomes (serial, kind, at) select serial, 'unsigned', now() from intents where approval = $1`
+    await stores.db.query({ text }, [id])
+  })
+  const backup = await takeBackup(t, replica.database)
+  const ends = () =>
+    inStores(async ({ db }) => (await db.query({ text: 'select * from approval_ends order by entry' })).rows)
+
+  await inStores(async (stores) => {
+    const store = openApprovalStore({ ...stores, proposed: () => {} })
+    for (const [kind, end] of Object.entries(endings)) {
+      await end(store, open.get(kind) as ApprovalRequest)
+      await end(store, (await ask(store, kind, 'after')).request)
+    }
+  })
+  const ended = await ends()
+  t.equal(ended.length, 6)
+  const second = await openTestService(t, {}, replica)
+  await exported(second)
+  await second.close()
+  await backup.restore()
+
+  t.match(await recover(), { byHand: { length: 0 } })
+  t.same(await ends(), ended)
 })
 
 t.test('whoever asks again for what was issued after the backup gets that certificate', async (t) => {
