@@ -73,6 +73,13 @@ t.test('each fault has its name', async (t) => {
     t.match(await verifyProof(entry, text, trusted), { ok: false, reason }, text)
 })
 
+t.test('the longest entry that there can be is verified as well', async (t) => {
+  const entry = Buffer.alloc(65_535, 'x')
+  const { edge, proof } = extend(emptyEdge(hasher), [hasher.leaf(entry)], hasher)
+  const checkpoint = await signCheckpoint({ origin, size: 1, root: edge.root }, roll)
+  t.match(await verifyProof(entry, encodeProof({ index: 0, hashes: proof(0), checkpoint }), trust), { ok: true })
+})
+
 t.test('a broken verifier is not a verdict', async (t) => {
   const broken = { ...trust, verify: () => Promise.reject(new Error('no more threads')) }
   const text = encodeProof({ index: 7, hashes: proof(7), checkpoint })
@@ -142,6 +149,8 @@ t.test('what is no body of add-checkpoint, and no size', async (t) => {
   const bad: readonly (readonly [string, string])[] = [
     ['nothing', ''],
     ['no old size', `\nc\n`],
+    ['nothing before the empty line', '\n\nc\n'],
+    ['another word', `new 1\n\nc\n`],
     ['no empty line', `old 1\n${hash}\n`],
     ['leading zeros', `old 01\n\nc\n`],
     ['a negative size', `old -1\n\nc\n`],
@@ -154,6 +163,6 @@ t.test('what is no body of add-checkpoint, and no size', async (t) => {
   for (const [what, body] of bad) t.throws(() => parseAddCheckpoint(body), { code: 'witness.text' }, what)
   t.equal(parseAddCheckpoint(`old 1\n${`${hash}\n`.repeat(63)}\nc\n`).proof.length, 63)
   t.equal(parseKnownSize('20852014\n'), 20_852_014)
-  for (const size of ['', '1', '01\n', '1\n\n', ' 1\n', `${'1'.repeat(100)}\n`])
+  for (const size of ['', '1', '12', '01\n', '1\n\n', ' 1\n', `${'1'.repeat(100)}\n`])
     t.throws(() => parseKnownSize(size), { code: 'witness.text' }, JSON.stringify(size))
 })

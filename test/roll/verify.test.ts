@@ -61,8 +61,8 @@ const moved = (name: string, spki: string): RollEvent => ({
   ...{ type: 'issuer.relocated', issuer: name, authority: 'default', key: 'file:x', before: 'file:y' },
   ...{ spki, reason: null, by: 'admin' },
 })
-const chained = (name: string, first: string): RollEvent => ({
-  ...{ type: 'issuer.chained', issuer: name, authority: 'default', chains: [[first]], by: 'admin' },
+const chained = (name: string, ...firsts: readonly string[]): RollEvent => ({
+  ...{ type: 'issuer.chained', issuer: name, authority: 'default', chains: firsts.map((one) => [one]), by: 'admin' },
 })
 const own = hash('sha256', Buffer.from(issuer.certificate, 'base64'))
 
@@ -187,6 +187,16 @@ const imported: RollEvent = {
   ...{ nextUpdate: '2027-05-24T00:00:00.000Z', revoked: 1, sha256: digest, by: 'admin' },
 }
 
+const orderedAsOf = (size: number): RollEvent =>
+  ({ ...event.ordered('cd'.repeat(32), 3), asOf: { size, time: past } }) as RollEvent
+const adopted = (database: string, before: string | null): RollEvent => ({
+  ...{ type: 'database.adopted', v: 2, database, before, reason: null, by: 'admin' },
+})
+const opened = (origin: string, key: string): RollEvent => ({
+  ...{ type: 'roll.opened', origin, key, database: '7', succeeds: null, by: 'admin' },
+})
+const ownKey = encodeVerifierKey(roll.key)
+
 /** Each with the codes that it is found by: of the last event, which come behind all the others. */
 const cases: readonly Case[] = [
   ['an issuer of whom nothing was told', [event.issued(90, { issuer: 'other' })], ['reference.missing']],
@@ -237,6 +247,11 @@ const cases: readonly Case[] = [
   ],
   ['a revocation of nothing', [event.revoked(90)], ['reference.missing']],
   ['a revocation under another issuer', [event.revoked(3, 'superseded', { issuer: 'x' })], ['reference.missing']],
+  [
+    'a revocation under an issuer that has not signed it',
+    [staged, event.revoked(3, 'superseded', { issuer: 'next' })],
+    ['reference.missing'],
+  ],
   ['a revocation of an abandoned one', [event.revoked(20)], ['reference.state']],
   ['a second revocation', [event.revoked(4)], ['reference.state']],
   ['a revocation after that of its key', [event.revoked(1, 'keyCompromise')], ['reference.state']],
@@ -245,11 +260,9 @@ const cases: readonly Case[] = [
   ['a plan that was not ordered', [event.revoked(6, 'superseded', { plan: 'cd'.repeat(32) })], ['reference.missing']],
   ['a plan that is done', [event.revoked(6, 'superseded', { plan: digest })], ['reference.state']],
   ['a plan ordered again', [event.ordered(digest, 3)], ['reference.state']],
-  [
-    'a plan of what is to come',
-    [{ ...event.ordered('cd'.repeat(32), 3), asOf: { size: 1000, time: past } } as RollEvent],
-    ['reference.number'],
-  ],
+  ['a plan of what is to come', [orderedAsOf(1000)], ['reference.number']],
+  ['nothing in a plan of all that there is', [orderedAsOf(good.length)], []],
+  ['a plan of one entry more', [orderedAsOf(good.length + 1)], ['reference.number']],
   ['a plan done that was not ordered', [event.done('cd'.repeat(32), 0)], ['reference.missing']],
   ['a plan done again', [done], ['reference.state']],
   [
@@ -357,6 +370,8 @@ const cases: readonly Case[] = [
   ['a list left out', [event.lists([0, 4, 31])], ['reference.number']],
   ['a list again', [event.lists([0, 2, 31])], ['reference.number']],
   ['a list of what is to come', [event.lists([0, 3, 1000])], ['reference.number']],
+  ['nothing in a list of all that there is', [event.lists([0, 3, good.length])], []],
+  ['a list of one entry more', [event.lists([0, 3, good.length + 1])], ['reference.number']],
   ['a list of no issuer', [{ ...event.lists([0, 1, 31]), issuer: 'x' } as RollEvent], ['reference.missing']],
   ['a list that came in for no issuer', [{ ...imported, issuer: 'x' }], ['reference.missing']],
   ['a move from another state', [event.moved('retired', 'retiring')], ['reference.state']],
@@ -422,33 +437,18 @@ const cases: readonly Case[] = [
     ['reference.key'],
   ],
   ['a chain that begins with another certificate', [chained(issuer.name, digest)], ['reference.key']],
+  ['one among chains that begin with their issuer', [chained(issuer.name, own, digest)], ['reference.key']],
   ["a place of a key that is not the issuer's", [moved(issuer.name, digest)], ['reference.key']],
   ['an issuer with another key than was made for it', [asked('next', digest), staged], ['reference.key']],
+  ['nothing in a key of the roll under its name', [opened(roll.key.name, ownKey)], []],
+  ['a key of the roll under another name', [opened('x', ownKey)], ['reference.key']],
+  ['a key of the roll that is none', [opened('x', 'x')], ['reference.key']],
+  ['nothing in a move to one server after the other', [adopted('7', null), adopted('9', '7')], []],
+  ['nothing in a move from where the roll was opened', [opened(roll.key.name, ownKey), adopted('9', '7')], []],
+  ['a move from another server than the last', [adopted('7', null), adopted('9', '8')], ['reference.state']],
   [
-    'a key of the roll under another name',
-    [
-      {
-        type: 'roll.opened',
-        origin: 'x',
-        key: encodeVerifierKey(roll.key),
-        database: '7',
-        succeeds: null,
-        by: 'admin',
-      },
-    ],
-    ['reference.key'],
-  ],
-  [
-    'a key of the roll that is none',
-    [{ type: 'roll.opened', origin: 'x', key: 'x', database: '7', succeeds: null, by: 'admin' }],
-    ['reference.key'],
-  ],
-  [
-    'a move from another server than the last',
-    [
-      { type: 'database.adopted', v: 2, database: '7', before: null, reason: null, by: 'admin' },
-      { type: 'database.adopted', v: 2, database: '9', before: '8', reason: null, by: 'admin' },
-    ],
+    'a move from nowhere after the roll was opened',
+    [opened(roll.key.name, ownKey), adopted('9', null)],
     ['reference.state'],
   ],
   [
@@ -458,17 +458,47 @@ const cases: readonly Case[] = [
   ],
 ]
 
+const before = await verifyAll(entries, certificates)
+
 for (const [what, after, codes] of cases) {
   t.test(`found: ${what}`, async (t) => {
     const altered = entriesOf([...good, ...after])
+    const expected = codes.map((code) => `${altered.length - 1} ${code}`)
     const { findings } = await verifyAll(altered, certificates)
-    t.same(
-      codesOf(findings),
-      codes.map((code) => `${altered.length - 1} ${code}`),
-      findings.map(({ message }) => message).join(),
-    )
+    t.same(codesOf(findings), expected, findings.map(({ message }) => message).join())
+    let from = before.state
+    const found: string[] = []
+    for (const one of altered.slice(last)) {
+      const { findings, state } = await verifyAll([one], certificates, { from })
+      found.push(...codesOf(findings))
+      from = state
+    }
+    t.same(found, expected, 'saved after each entry')
   })
 }
+
+t.test('an issuer becomes what the service makes of it, and nothing else', async (t) => {
+  const states = ['staged', 'active', 'retiring', 'crl-only', 'retired']
+  const allowed: Readonly<Record<string, readonly [to: string, ...from: readonly string[]]>> = {
+    activated: ['active', 'staged', 'retiring'],
+    retiring: ['retiring', 'active'],
+    closed: ['crl-only', 'retiring'],
+    discarded: ['retired', 'staged'],
+    retired: ['retired', 'retiring', 'crl-only'],
+    halted: ['crl-only', 'staged', 'active', 'retiring'],
+  }
+  const of = { issuer: 'next' }
+  for (const [move, [to, ...from]] of Object.entries(allowed))
+    for (const state of states) {
+      // The last one begins elsewhere, and is told so.
+      const probe = event.moved('retired', states.find((one) => one !== to) as string, of)
+      const events = [...beginning, { ...staged, state } as RollEvent, event.moved(move, state, of), probe]
+      const { findings } = await verifyAll(entriesOf(events), certificates)
+      const [first, then] = findings.map(({ message }) => message).toReversed()
+      t.match(first, new RegExp(`^the issuer next is ${to}, not `))
+      t.equal(then, from.includes(state) ? undefined : `an issuer that is ${state} cannot become ${to}`)
+    }
+})
 
 t.test('what was begun before its time was over, or somebody went, is issued in the minutes after it', async (t) => {
   const first = '2026-11-24T12:01:00.000Z'
@@ -491,12 +521,13 @@ t.test('what was begun before its time was over, or somebody went, is issued in 
       const head = entriesOf([...before, approved('five', 'alice'), ...events])
       const ended = what.startsWith('the time') ? Date.parse(first) : timeOf(head.at(-1))
       const text = encodeEntry(approvedIssue('five', 1), new Date(ended + after * 1000))
-      const { findings } = await verifyAll([...head, storedOf(head.length, text)], certificates)
-      t.same(
-        codesOf(findings),
-        codes.map((one) => `${head.length} ${one}`),
-        `${what}, ${after} s`,
-      )
+      const issued = storedOf(head.length, text)
+      const expected = codes.map((one) => `${head.length} ${one}`)
+      const { findings } = await verifyAll([...head, issued], certificates)
+      t.same(codesOf(findings), expected, `${what}, ${after} s`)
+      const { state: from } = await verifyAll(head, certificates)
+      const went = await verifyAll([issued], certificates, { from })
+      t.same(codesOf(went.findings), expected, `${what}, ${after} s, saved before`)
     }
 })
 
