@@ -1,6 +1,6 @@
 -- As before (0028), but what is alive is so to the end of the second that its notAfter names (RFC 5280 4.1.2.5), as in
 -- `src/store/validity.ts`. An instance of the version before counts all else by statements of its own: beside it, and only
--- there, a place still comes free a second early.
+-- there, a place still comes free a second early. And a day has 24 hours in any time zone of the session, as behind a pooler.
 create or replace function hold_ledger(wanted text, who text, after bigint, out number bigint, out certificates integer,
   out names integer, out alive integer, out more_certificates integer, out more_names integer, out more_alive integer,
   out present timestamptz, out midnight timestamptz)
@@ -16,9 +16,9 @@ begin
     where u.grant_id = wanted and u.principal = who and u.number > 0 order by u.number desc limit 1;
   present := clock_timestamp();
   latest := greatest(newest.at, newest.day::timestamp at time zone 'UTC');
-  if latest <= present + interval '1 day' then present := greatest(present, latest); end if;
+  if latest <= present + interval '24 hours' then present := greatest(present, latest); end if;
   today := date_trunc('day', present, 'UTC');
-  midnight := today + interval '1 day';
+  midnight := today + interval '24 hours';
   current := (present at time zone 'UTC')::date;
   if newest.day <> current and (latest > midnight or exists (select from limit_uses u
       where u.grant_id = wanted and u.principal = who and u.at >= today and u.at < midnight)) then

@@ -144,7 +144,9 @@ interface ImportRow {
 
 const dayOf = (time: string): string => `date_trunc('day', ${time}, 'UTC')`
 const today = dayOf('now()')
-const midnight = `${today} + interval '1 day'`
+/** A day would have 23 or 25 where the session is in another time zone and its clocks are changed. */
+const aDay = `interval '24 hours'`
+const midnight = `${today} + ${aDay}`
 
 /**
  * Of the day only what is of the day, by the ledger's own time (see `hold_ledger`); what is alive only up to its limit, the
@@ -175,7 +177,7 @@ const countUses = {
       order by u.not_after limit $3::integer
     )
     select certificates, names, (select count(*) from living)::integer as alive,
-      (select date_trunc('second', min(not_after)) + interval '1 second' from living) as expiry, present as at, ${dayOf('present')} + interval '1 day' as midnight,
+      (select date_trunc('second', min(not_after)) + interval '1 second' from living) as expiry, present as at, ${dayOf('present')} + ${aDay} as midnight,
       coalesce((select number from newest), 0) as number, coalesce((select encode(serial, 'hex') from newest), '') as newest
     from today, ledger`,
 }

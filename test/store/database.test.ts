@@ -320,7 +320,7 @@ t.test('a day has 24 hours whatever time zone the role is in, also where its clo
   for (const pool of [undefined, ...ownPools])
     t.strictSame((await db.query(pool ? { text, pool } : { text })).rows, [{ midnight: new Date('2027-03-15T00:00Z') }])
   const pooled = await open(t, { url, preparedStatements: false }).query({ text })
-  t.strictSame(pooled.rows, [{ midnight: new Date('2027-03-14T23:00Z') }], 'which is why the role has to have it there')
+  t.strictSame(pooled.rows, [{ midnight: new Date('2027-03-14T23:00Z') }], 'which is why statements ask for 24 hours')
 })
 
 t.test('a time is written as it is whatever time zone this process is in', async (t) => {

@@ -285,8 +285,22 @@ t.test(
   },
 )
 
+t.test('a day has 24 hours in any time zone of the session, as one behind a pooler may have', async (t) => {
+  // On this day its clocks go from 2 to 3.
+  const still = await openStill(t, ' -c timezone=America/St_Johns')
+  await still.set(new Date('2027-03-14T12:00:00Z'))
+  const midnight = new Date('2027-03-15T00:00:00Z')
+  const wanted = ledger('zone', { certificatesPerDay: 5 })
+  const counts = openCounts(still.db)
+  await counts.begin(wanted)
+  await counts.recount(wanted)
+  t.same(counts.of(wanted)?.midnight, midnight)
+  const { rows } = await still.db.query({ text: `select midnight from hold_ledger($1, 'admin', null)` }, [wanted.id])
+  t.same(rows, [{ midnight }])
+})
+
 /** A database whose clock stands where it is set: what the statements call is found there first. */
-const openStill = async (test: Test) => {
+const openStill = async (test: Test, settings = '') => {
   const ownPath = (path: string) => `alter function hold_ledger(text, text, bigint) set search_path = ${path}`
   for (const text of [
     'create schema still',
@@ -299,12 +313,13 @@ const openStill = async (test: Test) => {
   ])
     await owner.query({ text })
   const { ownerUrl } = service.database
-  const options = encodeURIComponent('-c search_path=still,pg_catalog,public')
+  const options = encodeURIComponent(`-c search_path=still,pg_catalog,public${settings}`)
   const url = `${ownerUrl}${ownerUrl.includes('?') ? '&' : '?'}options=${options}`
   const db = openDatabase({ url, max: 2, log: quiet, applicationName: 'still' })
   test.teardown(async () => {
     await db.close()
     await owner.query({ text: ownPath('public, pg_temp') })
+    await owner.query({ text: 'drop schema still cascade' })
   })
   return { db, set: (present: Date) => owner.query({ text: 'update still.clock set present = $1' }, [present]) }
 }
