@@ -4,7 +4,8 @@
  */
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Socket } from 'node:net'
+import type { Server, Socket } from 'node:net'
+import type { Server as TlsServer } from 'node:tls'
 
 import rateLimit, { type RateLimitPluginOptions } from '@fastify/rate-limit'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
@@ -60,6 +61,7 @@ import { withinDeadline } from './deadline.ts'
 import type { HttpDeps } from './deps.ts'
 import { serveDescription } from './description.ts'
 import { openEnds } from './ends.ts'
+import { boundHandshakes, type Handshakes, noHandshakes, unaskedOr } from './handshakes.ts'
 import { acceptedSpellings, type MediaType } from './media.ts'
 import { describeRoutes } from './openapi.ts'
 import { opsRoutes } from './ops.ts'
@@ -192,12 +194,15 @@ const rateLimits: RateLimitPluginOptions = {
 /** An application without routes; each that is added must declare its access. */
 export const guardedApp = (deps: HttpDeps): App => {
   const app = newApp(deps, deps.tls)
+  const handshakes = deps.tls?.requestCert
+    ? boundHandshakes(app.server as Server as TlsServer, deps.proxies)
+    : noHandshakes
   const state = { stopping: false }
   app.addHook('preClose', async () => {
     state.stopping = true
   })
   addParsers(app)
-  guardRoutes(app, deps, state)
+  guardRoutes(app, { ...deps, handshakes }, state)
   return app
 }
 
@@ -301,8 +306,12 @@ export const newApp = (
   return app
 }
 
+interface GuardDeps extends HttpDeps {
+  readonly handshakes: Handshakes
+}
+
 /** Every route that is registered from here on must declare its access, and is guarded by it. */
-const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boolean }): void => {
+const guardRoutes = (app: App, deps: GuardDeps, state: { readonly stopping: boolean }): void => {
   const { issuance, limits, metrics, identities } = deps
   const admission = openAdmission(deps)
   app.addHook('onRequest', (request, _reply, done) => {
@@ -343,7 +352,7 @@ const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boole
           assertHeeded(request, route.config?.headers)
           return mindsBody ? assertBodyType(request, spellings) : undefined
         })
-        .then(done as () => void, done)
+        .then(done as () => void, (error) => done(unaskedOr(error, deps, { request, reply })))
     }
     // Fastify's deadline begins with the request: whoever takes his time to send a body would have none left for the answer.
     if (!keepsDeadline) route.handlerTimeout ??= handlerTimeout
