@@ -15,6 +15,7 @@ import { newSerial } from '../ca/serial.ts'
 import type { Config } from '../config.ts'
 import { makeFolder } from '../disk.ts'
 import { isProblem } from '../errors.ts'
+import type { Job } from '../jobs/schedule.ts'
 import type { Keyring } from '../keys/keyring.ts'
 import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
@@ -34,10 +35,8 @@ import { providePassphrase, rootKey } from './keys.ts'
 
 /** Makes what is missing. One of several that start at once does it; the others wait, and find it done. */
 export const bootstrap = async (stores: Stores, keys: Keyring): Promise<void> => {
-  const { db, config, policies } = stores
-  // Making keys takes its time, and needs connections of its own.
-  await db.apart(async (tx) => {
-    await inTurn(tx, bootstrapLock)
+  const { config, policies } = stores
+  await alone(stores, async () => {
     // What another one has made meanwhile is not in our memory yet.
     await policies.refresh()
     await providePassphrase(stores)
@@ -49,14 +48,29 @@ export const bootstrap = async (stores: Stores, keys: Keyring): Promise<void> =>
   })
 }
 
+/** The development root's next list, for an instance that runs for as long as one lasts. */
+export const rootCrlJob = (stores: Stores, keys: Keyring): Job => ({
+  name: 'root-crl',
+  everyMs: 3_600_000,
+  run: () => alone(stores, () => makeHierarchy(stores, keys)),
+})
+
+/** Making keys takes its time, and needs connections of its own. */
+const alone = ({ db }: Pick<Stores, 'db'>, work: () => Promise<void>): Promise<void> =>
+  db.apart(async (tx) => {
+    await inTurn(tx, bootstrapLock)
+    await work()
+  })
+
 // The development hierarchy ---------------------------------------------------------------------------------------------
 
 /** A root whose key is set apart, and below it an intermediate for each authority: Kubernetes trusts them for different things. */
 const makeHierarchy = async (stores: Stores, keys: Keyring): Promise<void> => {
   const known = new Set((await loadIssuers(stores.db)).map(({ name }) => name))
   const missing = authorities.filter((name) => !known.has(name))
-  // Another root than theirs, made where theirs is not, would be above none of them.
-  const due = missing.length > 0 || existsSync(rootPath(stores.config)) ? await dueRootCrl(stores) : undefined
+  // Another root than theirs, made where theirs is not, would be above none of them; nor is a key of theirs that was taken offline made anew.
+  const isHere = [rootPath(stores.config), rootKeyPath(stores.config)].every((path) => existsSync(path))
+  const due = missing.length > 0 || isHere ? await dueRootCrl(stores) : undefined
   if (missing.length === 0 && due === undefined) return
   const root = await openRoot(stores, keys)
   await makeIntermediates(stores, keys, root, missing)
@@ -149,6 +163,7 @@ const makeRootCrl = async (
 
 const rootCrlUrl = ({ publicUrl }: Config): string => `${publicUrl}/crl/root.crl`
 const rootPath = ({ dataDir }: Config): string => join(dataDir, 'offline-root', 'root.der')
+const rootKeyPath = ({ dataDir }: Config): string => join(dataDir, rootKey.slice('file:'.length))
 
 const openRoot = async ({ config, clock, random, log }: Stores, keys: Keyring): Promise<Root> => {
   const folder = join(config.dataDir, 'offline-root')

@@ -21,7 +21,7 @@ import { openPinGuard } from '../store/pins.ts'
 import { readLastMode } from '../store/roll-opening.ts'
 import type { Log } from '../telemetry.ts'
 import { encodePem } from '../x509/pem.ts'
-import { bootstrap } from './bootstrap.ts'
+import { bootstrap, rootCrlJob } from './bootstrap.ts'
 import { explainDatabase, explainRecords } from './database-fault.ts'
 import { Failure } from './failure.ts'
 import { unsafe } from './fitness.ts'
@@ -60,6 +60,8 @@ export const serve = (config: Config, log: Log, stop?: AbortSignal): Promise<Ser
     parts.add(openSchedule([anchor.job], log).close)
     const service = await openService(stores, keys, anchor.write, files)
     parts.add(service.close)
+    // Ended before the service, which closes the stores.
+    if (config.mode === 'development') parts.add(openSchedule([rootCrlJob(stores, keys)], log).close)
     // Else written at an orderly exit only: whoever was killed would read all files as if for the first time, again and again.
     flushCompileCache()
     const addresses = await service.listen().catch(explainListen)

@@ -14,7 +14,7 @@ import t, { type Test } from 'tap'
 
 import { encodeRootCrlTbs, seal } from '../../src/ca/ceremony.ts'
 import type { ImportedCrl } from '../../src/ca/crl-import.ts'
-import { bootstrap } from '../../src/commands/bootstrap.ts'
+import { bootstrap, rootCrlJob } from '../../src/commands/bootstrap.ts'
 import { type Serving, serve } from '../../src/commands/serve.ts'
 import { loadConfig } from '../../src/config.ts'
 import { Problem } from '../../src/errors.ts'
@@ -137,6 +137,25 @@ t.test("the development root's next list repeats what the one before it has revo
   const last = await newest()
   t.equal(last.number, 3n)
   t.same(parseCrl(last.der).revoked, revoked)
+})
+
+t.test("the development root's next list comes while an instance runs, at half of its time and once", async (t) => {
+  const { stores, keys } = await openReplica(t)
+  const newest = async () => (await openImportStore(stores).newest())[0] as ImportedCrl
+  const { thisUpdate, nextUpdate } = await newest()
+  const half = (thisUpdate.getTime() + nextUpdate.getTime()) / 2
+  const numberAt = async (now: number): Promise<bigint> => {
+    await rootCrlJob({ ...stores, clock: () => new Date(now) }, keys).run()
+    return (await newest()).number
+  }
+  t.equal(await numberAt(half), 1n)
+  t.equal(await numberAt(half + 1), 2n)
+  t.equal(await numberAt(half + 60_000), 2n)
+  t.ok((await newest()).nextUpdate > nextUpdate)
+  const key = join(stores.config.dataDir, 'offline-root', 'root.key.pem')
+  await rename(key, `${key}.offline`)
+  t.equal(await numberAt(half + 365 * 86_400_000), 2n, 'a ceremony makes it where the key is not here any more')
+  t.notOk(existsSync(key), 'and no other key takes its place')
 })
 
 t.test('a database that lets every connection wait is waited for', async (t) => {
