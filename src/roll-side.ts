@@ -14,6 +14,7 @@ import type { Config } from './config.ts'
 import { withDeadline } from './deadline.ts'
 import { isProblem } from './errors.ts'
 import type { Keyring } from './keys/keyring.ts'
+import type { SigningKey } from './keys/signing-key.ts'
 import { checkOne } from './keys/verifier-batch.ts'
 import { openLazily } from './lazy-key.ts'
 import { openParts } from './parts.ts'
@@ -31,7 +32,7 @@ import type { RollWriter } from './store/roll.ts'
 import { isSameDatabase, readDatabaseId, readStanding } from './store/roll-opening.ts'
 import { tileReader } from './store/tree.ts'
 import type { Log } from './telemetry.ts'
-import { signatureAlgorithm } from './x509/algorithms.ts'
+import { type KeyKind, signatureAlgorithm } from './x509/algorithms.ts'
 
 /** The last checkpoint as it is kept outside of the database. Throws `WrongRecords` where it cannot be read. */
 export const readAnchor = async ({ roll: { anchor } }: Pick<Config, 'roll'>): Promise<Checkpoint | undefined> => {
@@ -169,7 +170,7 @@ export const rollKeyOf = async (
   { roll: { key: uri } }: Pick<Config, 'roll'>,
   origin: string,
 ): Promise<string> => {
-  const key = await keys.open(uri).catch(() => keys.create(uri, 'ed25519'))
+  const key = await openOrCreate(keys, uri, 'ed25519')
   await key.close()
   if (key.algorithm.id !== ed25519.id)
     return blameSetting('CHANCERY_ROLL_KEY')(
@@ -180,6 +181,17 @@ export const rollKeyOf = async (
   const publicKey = key.spki.subarray(ed25519SpkiStart.length)
   return encodeVerifierKey(makeVerifierKey({ name: origin, type: 'ed25519', publicKey }, sha256))
 }
+
+/**
+ * By one at a time, so that nobody makes it in between. Of one that is there and does not open, the reason is told, and not that
+ * none is made in its place.
+ */
+export const openOrCreate = (keys: Pick<Keyring, 'open' | 'create'>, uri: string, kind: KeyKind): Promise<SigningKey> =>
+  keys.open(uri).catch((unopened: Error) =>
+    keys.create(uri, kind).catch((error: Error) => {
+      throw /never overwritten/.test(error.message) ? unopened : error
+    }),
+  )
 
 export interface RollSide {
   readonly checkpoints: Checkpoints

@@ -1,5 +1,5 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -650,6 +650,9 @@ t.test('checkpoints are signed by a key of Ed25519, which is made once', async (
   const key = await keys.open('file:keys/new.pem')
   t.same(Buffer.from(parseVerifierKey(made, sha256).publicKey), key.spki.subarray(12))
   await key.close()
+  await writeFile(join(config.dataDir, 'keys/new.pem'), 'nothing', { mode: 0o600 })
+  const unopened: Error = await keys.open('file:keys/new.pem').then(t.fail, (error) => error)
+  await t.rejects(told('file:keys/new.pem'), { message: unopened.message }, 'and not made anew where it does not open')
 })
 
 t.test('what there is when an anchor is opened for the first time is in it, before anything is signed', async (t) => {

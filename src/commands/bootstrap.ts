@@ -21,7 +21,7 @@ import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
 import { ownProfile } from '../own-certificates.ts'
 import { loadSeedDocument, seedNames } from '../policy/seeds.ts'
-import { openRollForTheFirstTime } from '../roll-side.ts'
+import { openOrCreate, openRollForTheFirstTime } from '../roll-side.ts'
 import type { Stores } from '../service.ts'
 import { openImportStore } from '../store/crls.ts'
 import { loadIssuers, recordIssuer } from '../store/issuers.ts'
@@ -93,7 +93,7 @@ const makeIntermediates = async (
   const { db, roll, config, clock, random, log } = stores
   for (const authority of missing) {
     const keyUri = intermediateKey(config, authority)
-    const key = await openOrCreate(keys, config, keyUri)
+    const key = await openOrCreate(keys, keyUri, 'ec-p256')
     const certificate = await signIntermediate(root.key, root.certificate, {
       subject: [organization, { type: 'commonName', value: `Chancery Development ${authority}` }],
       serial: newSerial(random),
@@ -167,7 +167,7 @@ const rootKeyPath = ({ dataDir }: Config): string => join(dataDir, rootKey.slice
 
 const openRoot = async ({ config, clock, random, log }: Stores, keys: Keyring): Promise<Root> => {
   const folder = join(config.dataDir, 'offline-root')
-  const key = await openOrCreate(keys, config, rootKey)
+  const key = await openOrCreate(keys, rootKey, 'ec-p256')
   const path = rootPath(config)
   const found = await readPrivateFile(path).catch(() => undefined)
   const certificate =
@@ -189,14 +189,6 @@ const intermediateKey = ({ keys: { developmentToken } }: Config, authority: stri
   if (developmentToken === undefined) return `file:keys/${authority}.pem`
   const [token, query] = developmentToken.split('?')
   return `${token};object=${authority}${query ? `?${query}` : ''}`
-}
-
-/** One at a time gets here, so that nobody makes it between our look and our try. */
-const openOrCreate = async (keys: Keyring, { dataDir }: Config, uri: string): Promise<SigningKey> => {
-  if (uri.startsWith('file:'))
-    return existsSync(join(dataDir, uri.slice('file:'.length))) ? keys.open(uri) : keys.create(uri, 'ec-p256')
-  // What a start that was cut off has left in the token.
-  return keys.open(uri).catch(() => keys.create(uri, 'ec-p256'))
 }
 
 const validity = (now: Date, days: number): { notBefore: Date; notAfter: Date } => {
