@@ -53,6 +53,8 @@ t.test('one path for one tile: every other spelling is a fault', async (t) => {
     'tile/a/000',
     'tile/entry/000',
     'tile/Entries/000',
+    'tile/0/000.p/257',
+    'tile/0/x100/x000/x000/x000/x000/000',
     'tile/0/x000',
     'tile/0/x000/000',
     'tile/0/x000/067',

@@ -593,6 +593,15 @@ t.test('found: entries that are missing, doubled or in another order', async (t)
     ['10 entry.order'],
     'as far as it goes there is a root',
   )
+  const gap = entries.filter(({ index }) => index < 10 || index > 12)
+  const within = await Promise.all([10, 11, 12, 13, 14, last].map((size) => checkpointAt(entries, size)))
+  const { findings } = await verifyAll(gap.slice(0, -1), certificates, { checkpoints: within })
+  t.equal(findings[0]?.message, 'entries 10 to 12 are missing')
+  t.same(
+    codesOf(findings),
+    ['10 entry.order', ...[11, 12, 13, 14].map((size) => `${size} checkpoint.root`), `${last} checkpoint.beyond`],
+    'there is no root over what is missing, nor after it',
+  )
   const doubled = [...entries.slice(0, 11), ...entries.slice(10)]
   t.same(codesOf((await verifyAll(doubled, certificates, { checkpoints: [checkpoint] })).findings), ['10 entry.order'])
   const { state } = await verifyAll(without, certificates)
@@ -660,7 +669,7 @@ t.test('found: checkpoints over more than there is, of another fork, by another 
   const seen = [{ note }, { note, name: 'seen/by-others' }]
   await openRollVerifier({ ...byStranger, checkpoints: seen, tell: (one) => found.push(one) })
   const why = 'note.unsigned: none of its signatures is by a known key'
-  t.match(found, [
+  t.same(found, [
     { index: 0, code: 'checkpoint.invalid', message: why },
     { index: 0, code: 'checkpoint.invalid', message: `${why} (seen/by-others)` },
   ])
@@ -706,6 +715,26 @@ for (const end of ['finish', 'save'] as const)
     await verifier[end]()
     t.equal(found.length, good.filter(({ type }) => type === 'certificate.issued').length)
   })
+
+t.test('while signatures take their time entries are read on, but for many of them', async (t) => {
+  const checks: (() => void)[] = []
+  const verifyCertificates = (signed: readonly unknown[]) =>
+    new Promise<readonly boolean[]>((resolve) => checks.push(() => resolve(signed.map(() => true))))
+  const verifier = await openRollVerifier(depsOf({ ...certificates, verifyCertificates }, []))
+  const at = good.findIndex(({ type }) => type === 'certificate.issued')
+  await verifier.add(entries.slice(0, at))
+  for (const one of entries.slice(at, at + 4)) await verifier.add([one])
+  let isRead = false
+  const fifth = verifier.add(entries.slice(at + 4, at + 5)).then(() => {
+    isRead = true
+  })
+  await new Promise((resolve) => setImmediate(resolve))
+  t.same([checks.length, isRead], [5, false])
+  checks[0]?.()
+  await fifth
+  for (const check of checks) check()
+  t.equal((await verifier.finish()).size, at + 5)
+})
 
 t.test('each entry that is older than any before it is told of', async (t) => {
   const started = (time: string) =>
