@@ -48,7 +48,8 @@ const ofPrepared = 0
 
 /**
  * In one statement, and so in a transaction of its own, also behind a pooler; the bound to the wait ends with it. What issuing reads
- * is kept from it by less than what it writes: by a change of the table, as of an index that is made anew.
+ * is kept from it by less than what it writes: by a change of the table, as of an index that is made anew. What only some issue by,
+ * as under limits or with the word of others, is among it: whoever waited may be one of them.
  */
 const takeLocks = {
   text: `
@@ -57,9 +58,10 @@ const takeLocks = {
       stood bigint;
     begin
       set local lock_timeout = '500ms';
-      lock table approval_requests, compromised_keys, credential_revocations, credentials, grant_revocations, grants, issuer_states,
-        issuers, principal_closures, principals, profiles, revocations, token_revocations, tokens in access share mode;
-      lock table intents, outcomes, entries, certificate_names, subtrees in row exclusive mode;
+      lock table approval_requests, approval_standings, approvals, compromised_keys, credential_revocations, credentials,
+        grant_revocations, grants, identity_providers, issuer_states, issuers, principal_closures, principals, profiles, revocations,
+        token_revocations, tokens in access share mode;
+      lock table approval_ends, intents, limit_uses, outcomes, entries, certificate_names, spent_tokens, subtrees in row exclusive mode;
       select size into stood from roll;
       begin
         perform from roll for update;
