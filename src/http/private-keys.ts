@@ -11,9 +11,23 @@ export const keyInBody = (): Problem =>
 /** Anywhere in it, names of fields included. */
 export const holdsPrivateKey = (body: unknown): boolean => isPrivateKey(JSON.stringify(body) ?? '')
 
-/** The line that one begins with, also as it stands in JSON. Whoever only speaks of a PRIVATE KEY has shown none. */
+/** In any of the forms that people have keys in, also as they stand in JSON. Whoever only speaks of a PRIVATE KEY has shown none. */
 export const isPrivateKey = (text: string): boolean =>
-  /BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY/.test(text) || text.includes('PuTTY-User-Key-File-')
+  /BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY/.test(text) || text.includes('PuTTY-User-Key-File-') || isWithoutLabel(text)
+
+/** A JWK, which has its secret in `d` (RFC 7518 6) or `priv` (RFC 9964), or base64 of DER; perhaps as a string within JSON. */
+const isWithoutLabel = (text: string): boolean => {
+  const line = text.replaceAll(/\\[rn]|[\r\n]/g, '')
+  const isJwk = /"kty\\*"[\s\\]*:/.test(line) && /"(?:d|priv)\\*"[\s\\]*:[\s\\]*"[\w-]{32}/.test(line)
+  return isJwk || Array.from(line.matchAll(base64)).some(([start]) => derHead.test(hexOf(start)))
+}
+
+const hexOf = (start: string): string => Buffer.from(start, 'base64').toString('hex')
+
+/** The first octets of what is long enough to be a key, and begins as any SEQUENCE does. */
+const base64 = /(?<![A-Za-z0-9+/_-])M[A-Za-z0-9+/_-]{23}(?=[A-Za-z0-9+/_-]{32})/g
+/** A SEQUENCE, and in it version and algorithm (PKCS#8), version and octets (SEC 1), or version and numbers (PKCS#1). */
+const derHead = /^30(?:[0-7].|81..|82....)0201(?:0[01]30[0-7].06|0104|0002)/
 
 /** Of what else a call is turned down for, its body is not the reason; and who reads the field of a key itself has said so. */
 const isOfBody = ({ kind, code }: Problem): boolean => [400, 422].includes(kind.status) && code !== 'csr.key_material'

@@ -1,4 +1,4 @@
-import { createHash, X509Certificate } from 'node:crypto'
+import { createHash, generateKeyPairSync, type KeyExportOptions, type KeyObject, X509Certificate } from 'node:crypto'
 
 import pg from 'pg'
 import t from 'tap'
@@ -169,10 +169,47 @@ t.test('requests that cannot even be read are refusals too', async (t) => {
   }
 })
 
+const pairs = [
+  generateKeyPairSync('ed25519'),
+  generateKeyPairSync('ec', { namedCurve: 'P-256' }),
+  generateKeyPairSync('ec', { namedCurve: 'P-521' }),
+  generateKeyPairSync('rsa', { modulusLength: 2048 }),
+]
+const inBase64 = (key: KeyObject, type: 'pkcs8' | 'pkcs1' | 'sec1' | 'spki'): string =>
+  (key.export({ format: 'der', type } as KeyExportOptions) as Buffer).toString('base64')
+const jwkOf = (key: KeyObject) => key.export({ format: 'jwk' })
+const [ofEdwards, ofCurve, , ofRsa] = pairs.map(({ privateKey }) => privateKey) as [
+  KeyObject,
+  KeyObject,
+  unknown,
+  KeyObject,
+]
+
+/** As many have them: keys without the line that says what they are. */
+const unlabelled: readonly unknown[] = [
+  ...pairs.flatMap(({ privateKey }) => [inBase64(privateKey, 'pkcs8'), jwkOf(privateKey)]),
+  inBase64(ofCurve, 'sec1'),
+  inBase64(ofRsa, 'pkcs1'),
+  inBase64(ofRsa, 'pkcs8').replaceAll(/.{64}/g, '$&\n'),
+  inBase64(ofCurve, 'pkcs8').replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', ''),
+  { keys: [JSON.stringify(jwkOf(ofEdwards), null, 2)] },
+  { kty: 'AKP', alg: 'ML-DSA-44', priv: Buffer.alloc(32).toString('base64url'), pub: 'AA' },
+]
+
+t.test('what is public is told as no private key, whatever it stands in', async (t) => {
+  const csr = csrFor('a.example.com')
+  const der = csr.replaceAll(/-----.*-----|\n/g, '')
+  for (const [i, { publicKey }] of pairs.entries())
+    for (const known of [inBase64(publicKey, 'spki'), jwkOf(publicKey), { d: 'x', ...jwkOf(publicKey) }]) {
+      const { json } = await issue({ csr, profile: 'server', known, der })
+      t.equal(json.code, 'request.malformed', `${i}: ${JSON.stringify(known)}`)
+    }
+})
+
 t.test('a private key that is sent in what is no field is told as one, wherever it stands', async (t) => {
   const csr = csrFor('a.example.com')
   const key = '-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n'
-  const sent = [
+  const sent: unknown[] = [
     { csr, profile: 'server', key },
     { csr, profile: 'server', tls: { files: [key] } },
     { csr, profile: key },
@@ -185,6 +222,7 @@ t.test('a private key that is sent in what is no field is told as one, wherever 
     // As a shell puts a file in: lines end within a string.
     `{"csr": "x", "profile": "server", "key": "${key}"}`,
   ]
+  for (const one of unlabelled) sent.splice(-1, 0, { csr, profile: 'server', key: one })
   const told = { code: 'csr.key_material', detail: 'The body holds a private key: treat it as exposed.' }
   for (const body of sent) {
     const answer = await issue(body as object, { 'content-type': 'application/json' })
