@@ -10,6 +10,7 @@ import type { PlanDocument } from './draft.ts'
 import type { Issuance, Issued, IssueInput } from './issuance.ts'
 import type { ProfileVersion, RequestRow } from './recorder.ts'
 import type { Page, PageRequest } from './records.ts'
+import type { Now } from './revoke.ts'
 
 export const requestStates = ['pending', 'approved', 'issued', 'rejected', 'withdrawn', 'expired', 'failed'] as const
 /** `approved`: by all who must; it is being issued, or will be when what keeps it is mended. */
@@ -121,6 +122,7 @@ export interface ApprovalStore extends ApprovalDesk {
    * nothing. Resolves to the request as it is then. Throws `approval.closed` where it is being issued and is to end.
    */
   decide(id: string, decided: RequestDecided, judge: Judge): Promise<ApprovalRequest>
+  now(): Promise<Now>
   /** What was asked, to be asked again; undefined where the request was recovered from the roll, which does not have it. */
   asked(id: string): Promise<Asked | undefined>
   /** What somebody holds at this moment; undefined for whoever is closed. */
@@ -139,7 +141,7 @@ export interface ApprovalStore extends ApprovalDesk {
 }
 
 /** With the grants, as they are in the records, of whoever decides. */
-export type Judge = (request: ApprovalRequest, grants: readonly Grant[]) => void
+export type Judge = (request: ApprovalRequest, grants: readonly Grant[], now: Now) => void
 
 export interface Decision {
   readonly id: string
@@ -210,9 +212,10 @@ export const openApprovals = (deps: ApprovalsDeps): Approvals => {
     throw new Problem('approval.not_found', `There is no request ${id} that you may see.`)
   }
   const decide = async (caller: Caller, id: string, decided: RequestDecided): Promise<ApprovalRequest> => {
-    const judge: Judge = (request, grants) => judges[decided.type]({ ...caller, grants }, request, decided)
+    const judge: Judge = (request, grants, now) => judges[decided.type]({ ...caller, grants }, request, decided, now)
     // What is turned down keeps nobody from the head of the roll.
-    judge(await read(caller, id), caller.grants)
+    const [request, now] = await Promise.all([read(caller, id), store.now()])
+    judge(request, caller.grants, now)
     return store.decide(id, decided, judge)
   }
   return {
@@ -252,6 +255,9 @@ export const openApprovals = (deps: ApprovalsDeps): Approvals => {
   }
 }
 
+/** Of what is said of a request this alone goes by the clock, until it is on record. */
+export const isOverByTime = ({ state, end }: ApprovalRequest): boolean => state === 'expired' && end === null
+
 // Who may what ----------------------------------------------------------------------------------------------------------
 
 const approves = ({ grants }: Pick<Caller, 'grants'>, profile: string): boolean =>
@@ -268,16 +274,18 @@ const maySee = (caller: Caller, { principal, profile }: ApprovalRequest): boolea
   return sight === null || principal === sight.principal || sight.profiles.includes(profile.name)
 }
 
-type Judged = (caller: Caller, request: ApprovalRequest, decided: RequestDecided) => void
+type Judged = (caller: Caller, request: ApprovalRequest, decided: RequestDecided, now: Now) => void
 
 /** Whoever asked is one principal, by whichever credential. */
-const assertApprover: Judged = (caller, { profile, principal }) => {
+const assertApprover = (caller: Caller, { profile, principal }: ApprovalRequest): void => {
   if (principal === caller.principal) throw new Problem('approval.own', 'This request is your own.')
   if (!approves(caller, profile.name))
     throw new Problem('auth.forbidden', `You have no grant to approve requests of profile ${profile.name}.`)
 }
 
-const assertIn = ({ state, serial }: ApprovalRequest, states: readonly RequestState[]): void => {
+const assertIn = (request: ApprovalRequest, states: readonly RequestState[], now: Now): void => {
+  const { state, serial } = request
+  if (isOverByTime(request)) now()
   if (state === 'expired') throw new Problem('approval.expired', 'The time of this request is over.')
   if (states.includes(state)) return
   const stopped = serial === null ? '' : `, with serial ${serial}; revoke the certificate if nobody is to use it`
@@ -290,22 +298,22 @@ const assertPlan = ({ digest }: ApprovalRequest, { plan }: RequestDecided): void
 }
 
 const judges: { readonly [T in RequestDecided['type']]: Judged } = {
-  'request.approved': (caller, request, decided) => {
-    assertApprover(caller, request, decided)
-    assertIn(request, ['pending'])
+  'request.approved': (caller, request, decided, now) => {
+    assertApprover(caller, request)
+    assertIn(request, ['pending'], now)
     if (request.approvals.some(({ principal }) => principal === caller.principal))
       throw new Problem('approval.twice', 'You have approved this request before.')
     assertPlan(request, decided)
   },
   // What waits for a key or a limit can still be stopped.
-  'request.rejected': (caller, request, decided) => {
-    assertApprover(caller, request, decided)
-    assertIn(request, ['pending', 'approved'])
+  'request.rejected': (caller, request, decided, now) => {
+    assertApprover(caller, request)
+    assertIn(request, ['pending', 'approved'], now)
     assertPlan(request, decided)
   },
-  'request.withdrawn': ({ principal }, request) => {
+  'request.withdrawn': ({ principal }, request, _decided, now) => {
     if (principal !== request.principal) throw new Problem('approval.not_own', 'A request is withdrawn by who asked.')
-    assertIn(request, ['pending', 'approved'])
+    assertIn(request, ['pending', 'approved'], now)
   },
 }
 

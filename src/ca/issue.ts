@@ -108,7 +108,7 @@ const ask = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Promi
   const keyStanding = await deps.recorder.keyStanding(ended.intent.keySha256, caller.principal)
   if (keyStanding !== 'free') throw refuseKey(ended.decision, keyStanding)
   const asked = requestOf(caller, input)
-  return waitingFor(await deps.approvals.propose(proposalOf(asked, { caller, input }, ended)), asked)
+  return waitingFor(await deps.approvals.propose(proposalOf(asked, { caller, input }, ended)), asked, deps.assertClock)
 }
 
 /** Resolves to a draft where that must be approved, and was not; to what waits where people were asked before. */
@@ -314,14 +314,14 @@ const whoeverCameFirst = async (
 ): Promise<Issued | Waiting> => {
   const prior = await findPrior(deps, request, approved)
   if (prior?.certificate) return replay(deps, prior.certificate)
-  const waiting = prior?.isAsked && !approved ? await findWaiting(deps.approvals, request) : undefined
+  const waiting = prior?.isAsked && !approved ? await findWaiting(deps, request) : undefined
   if (waiting && 'waiting' in waiting) return waiting
   throw endedInNothing()
 }
 
 /** Of what people were asked. Throws `approval.*` where it has ended; a certificate that is there meanwhile is the answer. */
 const standingOf = async (deps: IssuanceDeps, request: RequestRow): Promise<Issued | Waiting> => {
-  const waiting = await findWaiting(deps.approvals, request)
+  const waiting = await findWaiting(deps, request)
   if (waiting && 'waiting' in waiting) return waiting
   // One that was recovered from the roll has no key there: its request, in an older backup, still has.
   const issued = waiting && (await deps.recorder.findIssued(waiting.serial))

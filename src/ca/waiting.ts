@@ -4,8 +4,16 @@
  */
 import { Problem, type ProblemCode } from '../errors.ts'
 import type { Caller } from './access.ts'
-import type { ApprovalDesk, ApprovalRequest, Proposal, ProposedRequest, RequestState, Vouched } from './approvals.ts'
-import { type Draft, planDocument } from './draft.ts'
+import {
+  type ApprovalDesk,
+  type ApprovalRequest,
+  isOverByTime,
+  type Proposal,
+  type ProposedRequest,
+  type RequestState,
+  type Vouched,
+} from './approvals.ts'
+import { type Draft, type DraftDeps, planDocument } from './draft.ts'
 import type { ApprovedPlan, IssueInput, Waiting } from './issuance.ts'
 import type { RequestRow } from './recorder.ts'
 
@@ -33,21 +41,29 @@ export const assertFree = (drafted: Draft, approved: ApprovedPlan | undefined): 
 
 /** The request that was made under this key, or the serial of the certificate that it has become; undefined: there is none. */
 export const findWaiting = async (
-  approvals: ApprovalDesk,
+  { approvals, assertClock }: Pick<DraftDeps, 'assertClock'> & { readonly approvals: ApprovalDesk },
   asked: RequestRow,
 ): Promise<Waiting | { readonly serial: string } | undefined> => {
   if (asked.key === null) return undefined
   const known = await approvals.find(asked.principal, asked.key)
   const serial = known?.request.serial
   if (known?.request.state === 'issued') return serial ? { serial } : undefined
-  return known && waitingFor(known, asked)
+  return known && waitingFor(known, asked, assertClock)
 }
 
-/** What whoever asks is told of it. Throws `approval.*` where it has ended without a certificate. */
-export const waitingFor = ({ request, digest }: ProposedRequest, asked: RequestRow): Waiting => {
+/**
+ * What whoever asks is told of it. Throws `approval.*` where it has ended without a certificate, and `clock.skewed` where nobody can
+ * tell whether its time is over.
+ */
+export const waitingFor = (
+  { request, digest }: ProposedRequest,
+  asked: RequestRow,
+  assertClock: DraftDeps['assertClock'],
+): Waiting => {
   if (!digest.equals(asked.digest)) throw reused()
   const code = endCodes[request.state]
   if (code === undefined) return { waiting: request }
+  if (isOverByTime(request)) assertClock()
   throw new Problem(code, endText(request))
 }
 

@@ -18,6 +18,7 @@ import type { RequestDecided, RequestExpired, RequestFailed } from '../roll/entr
 import { findProposed, listRequests, readRequest, requestIn } from './approval-requests.ts'
 import { constraintOf, type Database, type Queryable } from './database.ts'
 import { type GrantRow, grantOf, grantsOf } from './grants.ts'
+import { judgedBy } from './revocations.ts'
 import type { RollWriter } from './roll.ts'
 
 export interface ApprovalStoreDeps {
@@ -40,6 +41,7 @@ export const openApprovalStore = (deps: ApprovalStoreDeps): ApprovalStore => {
     read: (id) => readRequest(db, id),
     list: (sight, filter, page) => listRequests(db, { sight, filter, page }),
     decide: (id, event, judge) => decideRequest(roll, { id, event, judge }),
+    now: async () => judgedBy(roll, await roll.time()),
     asked: async (id) => {
       const { rows } = await db.query<AskRow>(selectAsk, [id])
       return rows[0] && askedOf(rows[0])
@@ -176,10 +178,8 @@ const decideRequest = (roll: RollWriter, { id, event, judge }: Decision) =>
   roll.change(async (tx, time, index) => {
     const { plan: _, type, by, reason } = event
     const request = await requestIn(tx, id)
-    // Of what is said of a request only that goes by time; the rest is told first, by any clock.
-    if (request.state === 'expired') roll.assertClock()
     // Grants change under the head as well: what holds here holds at this place of the roll.
-    judge(request, (await grantsIn(tx, by)) ?? [])
+    judge(request, (await grantsIn(tx, by)) ?? [], judgedBy(roll, time))
     roll.assertClock()
     const kind = endOf[type]
     if (kind === undefined) await tx.query(insertApproval, [id, by, index, time, reason])

@@ -6,9 +6,11 @@ import type { ProposedRequest, RequestState } from '../../src/ca/approvals.ts'
 import type { Draft } from '../../src/ca/draft.ts'
 import type { ApprovedPlan } from '../../src/ca/issuance.ts'
 import { assertApproved, assertFree, proposalOf, waitingFor } from '../../src/ca/waiting.ts'
+import { Problem } from '../../src/errors.ts'
 import { decide } from '../../src/policy/decide.ts'
 import { context, csrOf, namesOf, profileOf } from '../policy/requests.ts'
 
+const rightClock = (): void => {}
 const asked = { principal: 'ci', key: 'k', digest: Buffer.alloc(32, 1) }
 const proposed = (state: RequestState, more: object = {}): ProposedRequest =>
   ({ request: { id: 'r1', state, end: null, obstacle: null, ...more }, digest: asked.digest }) as never
@@ -26,9 +28,9 @@ const approvedAs = (plan: number, version: number): ApprovedPlan =>
 
 t.test('what waits is told as it stands, and an end as what it is, with its reason', async (t) => {
   for (const state of ['pending', 'approved'] as const)
-    t.match(waitingFor(proposed(state), asked), { waiting: { id: 'r1', state } })
+    t.match(waitingFor(proposed(state), asked, rightClock), { waiting: { id: 'r1', state } })
   for (const state of ['rejected', 'withdrawn', 'expired', 'failed'] as const) {
-    const told = (more: object = {}) => waitingFor(proposed(state, more), asked)
+    const told = (more: object = {}) => waitingFor(proposed(state, more), asked, rightClock)
     const code = `approval.${state}`
     t.throws(() => told(), { code, message: /The request r1 has ended without a certificate\.$/ })
     t.throws(() => told({ end: { reason: 'not today' } }), { code, message: /a certificate: not today$/ })
@@ -37,9 +39,19 @@ t.test('what waits is told as it stands, and an end as what it is, with its reas
   }
 })
 
+t.test('that its time is over is told by a clock that is right, until it is on record', async (t) => {
+  const wrongClock = () => {
+    throw new Problem('clock.skewed', 'It is yesterday.')
+  }
+  const told = (state: RequestState, more: object = {}) => waitingFor(proposed(state, more), asked, wrongClock)
+  t.throws(() => told('expired'), { code: 'clock.skewed', kind: { retryable: true } })
+  t.throws(() => told('expired', { end: { reason: null } }), { code: 'approval.expired' })
+  t.match(told('pending'), { waiting: { state: 'pending' } })
+})
+
 t.test('nobody is told of a request with other content under the same key', async (t) => {
   for (const state of ['pending', 'failed'] as const)
-    t.throws(() => waitingFor(proposed(state), { ...asked, digest: Buffer.alloc(32, 2) }), {
+    t.throws(() => waitingFor(proposed(state), { ...asked, digest: Buffer.alloc(32, 2) }, rightClock), {
       code: 'idempotency.reused',
     })
 })

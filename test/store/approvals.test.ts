@@ -4,7 +4,8 @@ import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
-import { type ApprovalRequest, openApprovals } from '../../src/ca/approvals.ts'
+import type { Caller } from '../../src/ca/access.ts'
+import { type ApprovalRequest, type ApprovalStore, type ApprovalsDeps, openApprovals } from '../../src/ca/approvals.ts'
 import { canonicalJson } from '../../src/canonical.ts'
 import { Problem } from '../../src/errors.ts'
 import { failOpenRequests, openApprovalStore } from '../../src/store/approvals.ts'
@@ -71,6 +72,29 @@ t.test(
     await t.rejects(behind.store.decide(id, approved, refuse), { code: 'approval.own' })
     t.equal(await beside.store.find('ci', 'of yesterday'), undefined)
     t.match(await beside.store.read(id), { state: 'pending', approvals: { length: 0 } })
+  },
+)
+
+t.test(
+  'that its time is over is told by a clock that is right, until it is on record, and after all else',
+  async (t) => {
+    const { store } = await openBeside(t, service, () => new Date(Date.now() - 86_400_000))
+    const over = await propose('over', 0)
+    const ended = await propose('ended', 0)
+    t.equal(await beside.store.end(ended.id, { kind: 'expired' }), true)
+    const who = (principal: string, role: string) =>
+      ({ principal, grants: [{ role, profiles: ['payments'] }] }) as unknown as Caller
+    const alice = who('alice', 'approver')
+    const by = (from: ApprovalStore) => openApprovals({ store: from } as ApprovalsDeps)
+    const word = { digest: over.digest, reason: 'x' }
+    const skewed = { code: 'clock.skewed', kind: { retryable: true } }
+    for (const work of [by(store).approve(alice, over.id, word), by(store).reject(alice, over.id, word)])
+      await t.rejects(work, skewed)
+    await t.rejects(by(store).withdraw(who('ci', 'requester'), over.id, 'x'), skewed)
+    await t.rejects(by(store).approve(who('ci', 'approver'), over.id, word), { code: 'approval.own' })
+    await t.rejects(by(store).approve(who('eve', 'auditor'), over.id, word), { code: 'auth.forbidden' })
+    await t.rejects(by(store).approve(alice, ended.id, word), { code: 'approval.expired' })
+    await t.rejects(by(beside.store).approve(alice, over.id, word), { code: 'approval.expired' })
   },
 )
 
