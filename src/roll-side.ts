@@ -14,6 +14,7 @@ import type { Config } from './config.ts'
 import { withDeadline } from './deadline.ts'
 import { isProblem } from './errors.ts'
 import type { Keyring } from './keys/keyring.ts'
+import { KeyExists } from './keys/pkcs11/token-fault.ts'
 import type { SigningKey } from './keys/signing-key.ts'
 import { checkOne } from './keys/verifier-batch.ts'
 import { openLazily } from './lazy-key.ts'
@@ -189,7 +190,7 @@ export const rollKeyOf = async (
 export const openOrCreate = (keys: Pick<Keyring, 'open' | 'create'>, uri: string, kind: KeyKind): Promise<SigningKey> =>
   keys.open(uri).catch((unopened: Error) =>
     keys.create(uri, kind).catch((error: Error) => {
-      throw /never overwritten/.test(error.message) ? unopened : error
+      throw error instanceof KeyExists ? unopened : error
     }),
   )
 

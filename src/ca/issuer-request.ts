@@ -71,7 +71,7 @@ const explainKey =
   (unopened: Error) =>
   (error: Error & { readonly remedy?: string }): never => {
     const { message, remedy } = error
-    const isThere = /never overwritten/.test(message)
+    const isThere = error.name === 'KeyExists'
     const code = isThere ? 'state.exists' : remedy === 'request' ? 'issuer.token' : 'key.unavailable'
     const nor = isThere ? ` Nor is it taken: ${unopened.message}` : ''
     throw new Problem(code, `The key was not made: ${message}${nor}`, { cause: error })

@@ -9,6 +9,7 @@ import { isProblem } from '../errors.ts'
 import { defaultSignatureAlgorithm, generationOf, type KeyKind, type SignatureAlgorithm } from '../x509/algorithms.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { sealPrivateKey, TooMuchWork, unsealPrivateKey } from './pbes2.ts'
+import { KeyExists } from './pkcs11/token-fault.ts'
 import { createPrivateFile, readPrivateFile, signerPatienceMs } from './private-file.ts'
 import { SigningFault, type SigningKey } from './signing-key.ts'
 
@@ -57,7 +58,7 @@ export const createSoftwareKey = async (
   const pem = await sealPrivateKey(privateKey, passphrase, rounds)
   await createPrivateFile(path, pem).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EEXIST') throw error
-    throw new Error(`${path} exists; a key is never overwritten.`, { cause: error })
+    throw new KeyExists(`${path} exists; a key is never overwritten.`, error)
   })
   return softwareKey(path, privateKey)
 }

@@ -10,6 +10,7 @@ import t, { type Test } from 'tap'
 
 import { makePassphrase } from '../../src/keys/passphrase.ts'
 import { unguarded } from '../../src/keys/pkcs11/pins.ts'
+import { KeyExists } from '../../src/keys/pkcs11/token-fault.ts'
 import { openSigners } from '../../src/keys/signer/client.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
 import { takeDescriptors } from '../helpers/descriptors.ts'
@@ -59,6 +60,11 @@ const until = async (isSo: () => boolean | Promise<boolean>): Promise<boolean> =
   return false
 }
 const signs = async (key: SigningKey): Promise<boolean> => Buffer.isBuffer((await key.sign([message]))[0])
+
+t.test('that a key is there already is known by more than its words, from another process as well', async (t) => {
+  const { keys } = open(t)
+  await t.rejects(keys.create(uri, 'ec-p256'), KeyExists)
+})
 
 t.test('a signer that the system cannot start is told of, and started as soon as it can be', async (t) => {
   const lacks: Readonly<Record<string, (env: Record<string, string>) => () => void>> = {

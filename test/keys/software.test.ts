@@ -116,6 +116,7 @@ t.test('a key is never overwritten, by whatever else is there', async (t) => {
   const path = join(folder, 'kept.pem')
   const { spki } = await createSoftwareKey({ path, passphrase }, 'ec-p256')
   await t.rejects(createSoftwareKey({ path, passphrase }, 'ec-p256'), {
+    name: 'KeyExists',
     message: `${path} exists; a key is never overwritten.`,
   })
   t.same((await openSoftwareKey({ path, passphrase })).spki, spki)

@@ -4,6 +4,7 @@ import { basename, dirname } from 'node:path'
 import { openGuarded, openKeyring } from '../../keys/keyring.ts'
 import { keepOutOfCores } from '../../keys/no-core.ts'
 import { characterName, PinRefused, unguarded } from '../../keys/pkcs11/pins.ts'
+import { KeyExists } from '../../keys/pkcs11/token-fault.ts'
 import { parsePkcs11Uri } from '../../keys/pkcs11/uri.ts'
 import { readPrivateFile } from '../../keys/private-file.ts'
 import type { SigningKey } from '../../keys/signing-key.ts'
@@ -110,7 +111,7 @@ const explain =
     }
     if (error.code === 'ENOENT') throw new Failure('missing', `There is no key at ${place}.`)
     if (/has no private key/.test(error.message)) throw new Failure('missing', error.message)
-    if (/never overwritten/.test(error.message)) {
+    if (error instanceof KeyExists) {
       // Where the id alone is another's, its key is not the one that was named.
       const take = /overwritten\.$/.test(error.message) ? takeIt : ''
       throw new Failure('conflict', `${error.message}${take}`)

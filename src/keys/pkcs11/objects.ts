@@ -4,7 +4,7 @@ import type { Handle } from 'pkcs11js'
 import { cka, cko } from './mechanisms.ts'
 import type { Token } from './module.ts'
 import { judgeFailure } from './return-values.ts'
-import { TokenFault } from './token-fault.ts'
+import { KeyExists, TokenFault } from './token-fault.ts'
 import type { Pkcs11Uri } from './uri.ts'
 
 export type Template = readonly { readonly type: number; readonly value: Buffer | number | boolean }[]
@@ -41,13 +41,12 @@ export const assertFree = (token: Token, session: Handle, label: string, id: Buf
     findObjects(token, session, [{ type: cka.class, value: ofClass }, by]).length > 0
   const there = `The token ${token.label} has a key`
   if (isTaken(cko.privateKey, { type: cka.label, value: Buffer.from(label) }))
-    throw new TokenFault('request', `${there} ${label} already; a key is never overwritten.`)
+    throw new KeyExists(`${there} ${label} already; a key is never overwritten.`)
   if (!id?.length) return
   // The public half is found by the id as well: one that was left of another pair would be a second one.
   const byId = { type: cka.id, value: id }
   if (isTaken(cko.privateKey, byId) || isTaken(cko.publicKey, byId))
-    throw new TokenFault(
-      'request',
+    throw new KeyExists(
       `${there} with the id ${id.toString('hex')} already; a key is never overwritten: leave the id out, or name another.`,
     )
 }

@@ -10,3 +10,11 @@ export class TokenFault extends Error {
     this.remedy = remedy
   }
 }
+
+/** Of a key that was to be made, in a token or a file: there is one, which is never overwritten. */
+export class KeyExists extends TokenFault {
+  constructor(message: string, cause?: unknown) {
+    super('request', message, cause)
+    this.name = 'KeyExists'
+  }
+}

@@ -1,7 +1,7 @@
 /** Errors on their way from the signer to the service: a sentence, and for some more, by which the service goes on. */
 import { LoginNeeded, NoVerdict, PinRefused, PinWithheld, type RefusedPin, type TokenPlace } from '../pkcs11/pins.ts'
 import type { Remedy } from '../pkcs11/return-values.ts'
-import { TokenFault } from '../pkcs11/token-fault.ts'
+import { KeyExists, TokenFault } from '../pkcs11/token-fault.ts'
 import { decodeJson, encodeJson } from './stream.ts'
 
 interface Told {
@@ -27,5 +27,6 @@ const special: Readonly<Record<string, (told: Told) => Error>> = {
   PinRefused: ({ message, pin }) => new PinRefused(pin, message),
   PinWithheld: ({ message }) => new PinWithheld(message),
   NoVerdict: ({ message }) => new NoVerdict(message),
+  KeyExists: ({ message }) => new KeyExists(message),
   TokenFault: ({ remedy, message }) => new TokenFault(remedy, message),
 }
