@@ -31,6 +31,7 @@ import { parseCertificate } from '../x509/certificate.ts'
 import { parseCrl } from '../x509/crl.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { encodePem } from '../x509/pem.ts'
+import { Failure } from './failure.ts'
 import { providePassphrase, rootKey } from './keys.ts'
 
 /** Makes what is missing. One of several that start at once does it; the others wait, and find it done. */
@@ -68,7 +69,7 @@ const alone = ({ db }: Pick<Stores, 'db'>, work: () => Promise<void>): Promise<v
 const makeHierarchy = async (stores: Stores, keys: Keyring): Promise<void> => {
   const known = new Set((await loadIssuers(stores.db)).map(({ name }) => name))
   const missing = authorities.filter((name) => !known.has(name))
-  // Another root than theirs, made where theirs is not, would be above none of them; nor is a key of theirs that was taken offline made anew.
+  // Another root than theirs, made where theirs is not, would be above none of them; and theirs signs nothing while its key is offline.
   const isHere = [rootPath(stores.config), rootKeyPath(stores.config)].every((path) => existsSync(path))
   const due = missing.length > 0 || isHere ? await dueRootCrl(stores) : undefined
   if (missing.length === 0 && due === undefined) return
@@ -167,9 +168,10 @@ const rootKeyPath = ({ dataDir }: Config): string => join(dataDir, rootKey.slice
 
 const openRoot = async ({ config, clock, random, log }: Stores, keys: Keyring): Promise<Root> => {
   const folder = join(config.dataDir, 'offline-root')
-  const key = await openOrCreate(keys, rootKey, 'ec-p256')
   const path = rootPath(config)
   const found = await readPrivateFile(path).catch(() => undefined)
+  if (found && !existsSync(rootKeyPath(config))) throw rootKeyAway(config)
+  const key = await openOrCreate(keys, rootKey, 'ec-p256')
   const certificate =
     found ??
     (await signRoot(key, {
@@ -184,6 +186,13 @@ const openRoot = async ({ config, clock, random, log }: Stores, keys: Keyring): 
   await writePrivateFile(join(config.dataDir, 'root.pem'), encodePem('CERTIFICATE', certificate))
   return { key, certificate }
 }
+
+/** Another one in its place would be of no root, and in the way of who puts it back. */
+const rootKeyAway = (config: Config): Failure =>
+  new Failure(
+    'missing',
+    `${rootPath(config)} is to sign an issuer, and its key is not here: put it back at ${rootKeyPath(config)} for this start, or move that folder away, and another root is made.`,
+  )
 
 const intermediateKey = ({ keys: { developmentToken } }: Config, authority: string): string => {
   if (developmentToken === undefined) return `file:keys/${authority}.pem`

@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process'
 import { hash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -156,6 +156,20 @@ t.test("the development root's next list comes while an instance runs, at half o
   await rename(key, `${key}.offline`)
   t.equal(await numberAt(half + 365 * 86_400_000), 2n, 'a ceremony makes it where the key is not here any more')
   t.notOk(existsSync(key), 'and no other key takes its place')
+})
+
+t.test('a root whose key was taken offline certifies no more, and no other key takes its place', async (t) => {
+  const { stores } = await openReplica(t)
+  const nowhere = await openNowhere(t)
+  const [from, to] = [stores.config.dataDir, nowhere.data].map((folder) => join(folder, 'offline-root'))
+  await mkdir(to as string, { mode: 0o700 })
+  await copyFile(join(from as string, 'root.der'), join(to as string, 'root.der'))
+  await t.rejects(nowhere.start(), {
+    name: 'Failure',
+    kind: 'missing',
+    message: /root\.der is to sign an issuer, and its key is not here: put it back at .*root\.key\.pem/,
+  })
+  t.same(await readdir(to as string), ['root.der'])
 })
 
 t.test('a database that lets every connection wait is waited for', async (t) => {
