@@ -123,18 +123,19 @@ export const openAnchorFile = async ({
 
 /**
  * An upgrade may start the successor of an instance on its folder before that one has ended: both write for a while then, and no
- * longer. So whoever writes beside us is told once that has lasted; what was seen long before was of another upgrade.
+ * longer. An instance has one before it and one after it, so whoever writes beside us is told once a spell has lasted, or is the third.
  */
 const openOthers = (tell: () => void, elapsedMs: () => number): { seen(): void } => {
-  let since = Number.NaN
+  /** When each spell began. */
+  let spells: readonly number[] = []
   let last = Number.NEGATIVE_INFINITY
   let isTold = false
   return {
     seen: () => {
       const now = elapsedMs()
-      if (now - last > forgottenMs) since = now
+      if (now - last > overlapMs) spells = [...spells.filter((since) => now - since < forgottenMs), now]
       last = now
-      if (isTold || now - since < overlapMs) return
+      if (isTold || (spells.length < 3 && now - (spells.at(-1) ?? now) < overlapMs)) return
       isTold = true
       tell()
     },
@@ -414,5 +415,5 @@ const longestWriteMs = 5_000
 const longestTimedMs = 2_000
 /** Longer than a successor takes to be ready, and the one before it to stop. */
 const overlapMs = 300_000
-/** Of two that have one file for good, each is asked for something within that time. */
-const forgottenMs = 3_600_000
+/** A successor that failed is tried again, and each try is a spell. */
+const forgottenMs = 86_400_000

@@ -19,7 +19,7 @@ import { mock } from 'node:test'
 
 import t, { type Test } from 'tap'
 
-import { openAnchorFile, readAnchorFile } from '../src/anchor.ts'
+import { type AnchorFile, openAnchorFile, readAnchorFile } from '../src/anchor.ts'
 import type { Checkpoint } from '../src/roll/checkpoint.ts'
 import { openFullDisk } from './helpers/full-disk.ts'
 import { sha256 } from './helpers/hash.ts'
@@ -551,6 +551,37 @@ t.test('who has seen the one before it and, long after, its own successor, has s
   await last.write(at(10))
   await middle.write(at(9))
   t.same(told, ['shared'], 'now somebody has')
+  await Promise.all([middle.close(), last.close()])
+})
+
+t.test('of two upgrades within the hour nobody is told, and of who writes beside us now and then', async (t) => {
+  const path = newPath()
+  const told: string[] = []
+  let elapsed = 0
+  let size = 0
+  const open = () => openAnchorFile({ path, shared: () => void told.push('shared'), elapsedMs: () => elapsed })
+  const write = (file: AnchorFile) => {
+    size += 1
+    return file.write(at(size))
+  }
+  const one = await open()
+  await write(one)
+  const middle = await open()
+  const spellWith = async (other: AnchorFile): Promise<number> => {
+    for (const file of [other, middle, other, middle]) await write(file)
+    return told.length
+  }
+  t.equal(await spellWith(one), 0)
+  await one.close()
+  elapsed += 1_200_000
+  const last = await open()
+  t.equal(await spellWith(last), 0, 'the one before it, and its successor')
+  elapsed += 86_400_000
+  t.equal(await spellWith(last), 0, 'on another day there may be others')
+  elapsed += 21_600_000
+  t.equal(await spellWith(last), 0)
+  elapsed += 21_600_000
+  t.equal(await spellWith(last), 2, 'each has seen the other three times')
   await Promise.all([middle.close(), last.close()])
 })
 
