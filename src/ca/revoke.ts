@@ -152,17 +152,17 @@ export const decideRevocation = (
   // What was said before of when is not forgotten by saying why.
   const invalidSince = ask.invalidSince ?? before?.invalidSince ?? null
   if (before && isSame(before, ask)) return undefined
-  assertPast(ask.invalidSince, now)
-  // The key of an expired one may be that of others, and is blocked all the same.
-  if (hasEnded(notAfter, now()) && reason !== 'keyCompromise')
-    throw new Problem(
-      'revocation.expired',
-      `The certificate has expired at ${formatTime(notAfter)}: no list would show it.`,
-    )
   if (before && !mayReplace(before.reason, reason))
     throw new Problem(
       'revocation.state',
       `The certificate is revoked as ${before.reason} since ${formatTime(before.revokedAt)}${sinceText(before)}.`,
+    )
+  assertPast(ask.invalidSince, now)
+  // The key of an expired one may be that of others, and is blocked all the same.
+  if (reason !== 'keyCompromise' && hasEnded(notAfter, now()))
+    throw new Problem(
+      'revocation.expired',
+      `The certificate has expired at ${formatTime(notAfter)}: no list would show it.`,
     )
   return {
     type: 'certificate.revoked',
@@ -183,11 +183,6 @@ const decideRelease = (
   { now, by }: { readonly now: Now; readonly by: string },
 ): CertificateReleased | undefined => {
   if (!revocation && released) return undefined
-  if (hasEnded(notAfter, now()))
-    throw new Problem(
-      'revocation.expired',
-      `The certificate has expired at ${formatTime(notAfter)}: it stays as it was.`,
-    )
   if (revocation?.reason !== 'certificateHold')
     throw new Problem(
       'revocation.state',
@@ -200,6 +195,11 @@ const decideRelease = (
     throw new Problem(
       'revocation.state',
       'Its key was reported as compromised meanwhile: it stays on hold; revoke it as keyCompromise.',
+    )
+  if (hasEnded(notAfter, now()))
+    throw new Problem(
+      'revocation.expired',
+      `The certificate has expired at ${formatTime(notAfter)}: it stays as it was.`,
     )
   return { type: 'certificate.released', serial, issuer, shard, by }
 }

@@ -85,6 +85,9 @@ t.test(
       code: 'revocation.proof',
       detail: /another certificate/,
     })
+    const state = { code: 'revocation.state' }
+    await t.rejects(revocations.revoke(done.serial, ask('certificateHold', new Date()), operator), state)
+    for (const { serial: one } of [{ serial }, done]) await t.rejects(revocations.release(one, operator), state)
     t.match(await revocations.revoke(done.serial, ask('superseded', since), operator), { newest })
   },
 )
