@@ -53,7 +53,12 @@ export const bootstrap = async (stores: Stores, keys: Keyring): Promise<void> =>
 export const rootCrlJob = (stores: Stores, keys: Keyring): Job => ({
   name: 'root-crl',
   everyMs: 3_600_000,
-  run: () => alone(stores, () => makeHierarchy(stores, keys)),
+  run: () =>
+    alone(stores, async () => {
+      // A list of tomorrow would be the newest until then, and nobody takes it before.
+      stores.roll.assertClock()
+      await makeHierarchy(stores, keys)
+    }),
 })
 
 /** Making keys takes its time, and needs connections of its own. */

@@ -152,9 +152,16 @@ t.test("the development root's next list comes while an instance runs, at half o
   t.equal(await numberAt(half + 1), 2n)
   t.equal(await numberAt(half + 60_000), 2n)
   t.ok((await newest()).nextUpdate > nextUpdate)
+  const year = 365 * 86_400_000
+  const assertClock = (): never => {
+    throw new Problem('clock.skewed', 'It is not next year.')
+  }
+  const ahead = { ...stores, clock: () => new Date(half + year), roll: { ...stores.roll, assertClock } }
+  await t.rejects(rootCrlJob(ahead, keys).run(), { code: 'clock.skewed' }, 'a clock that is wrong makes none')
+  t.equal((await newest()).number, 2n)
   const key = join(stores.config.dataDir, 'offline-root', 'root.key.pem')
   await rename(key, `${key}.offline`)
-  t.equal(await numberAt(half + 365 * 86_400_000), 2n, 'a ceremony makes it where the key is not here any more')
+  t.equal(await numberAt(half + year), 2n, 'a ceremony makes it where the key is not here any more')
   t.notOk(existsSync(key), 'and no other key takes its place')
 })
 
