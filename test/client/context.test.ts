@@ -138,7 +138,7 @@ t.test('what is no login leaves no trace', async (t) => {
       ['login', '--server', service.url, '--ca', torn, '--token-file', tokenFile],
       '',
       exitCodes.usage,
-      /torn\.pem holds a certificate that cannot be read, as when it is torn: number 2; name another by --ca\.\n$/,
+      /torn\.pem holds a certificate that cannot be read, as when it is torn or the next begins in its last line: number 2; name another by --ca\.\n$/,
     ],
     [
       ['login', '--server', 'https://127.0.0.1:1', '--ca', root, '--token-file', tokenFile],
