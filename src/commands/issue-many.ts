@@ -67,7 +67,7 @@ interface Many {
 /**
  * Of those that come too soon for a limit of requests, alone or with their whole call, as many are done as the limit lets: they are
  * sent again within a second, as long as that brings any further. Whoever sent all of them again would have the limit spent on those
- * that are done.
+ * that are done; so it is with those that the answer had no room for, behind others that are refused at length.
  */
 const issueAll = async (items: readonly Item[], client: Client): Promise<Many> => {
   const progress = items.length > manyRequests ? openStderrProgress() : undefined
@@ -126,7 +126,7 @@ const sendAll = async (
   return undefined
 }
 
-const isTooSoon = (problem: object | null | undefined): boolean => codeOf({ problem }) === 'limit.requests'
+const isTooSoon = (problem: object | null | undefined): boolean => soonOver.has(codeOf({ problem }))
 
 const codeOf = ({ problem }: { readonly problem?: object | null | undefined }): string =>
   String((problem as { readonly code?: unknown } | null | undefined)?.code)
@@ -168,5 +168,7 @@ const anew = (ended: readonly Ended[]): readonly string[] =>
 const precedence: readonly FailureKind[] = ['failed', 'usage', 'denied', 'later', 'conflict', 'missing', 'refused']
 /** From here on it may take long, and how far it is is told. */
 const manyRequests = 100
-/** Milliseconds. The limit is one of each second. */
+/** Limits that leave room for what is left as soon as what was sent before is done with. */
+const soonOver: ReadonlySet<string> = new Set(['limit.requests', 'limit.room'])
+/** Milliseconds. The first of them is one of each second. */
 const limitedMs = 1_000

@@ -110,6 +110,30 @@ t.test(
   },
 )
 
+t.test('those that an answer had no room for are sent again, without those that are done', async (t) => {
+  const long = Array.from({ length: 3 }, (_, i) => [`${i}.csr`, 'x'.repeat(100)])
+  const { files, out } = await filesOf(t, { ...Object.fromEntries(long), 'good.csr': csrFor('room.example.com') })
+  const asked: number[] = []
+  onBatches(t, (response) => {
+    asked.push(Number(response.req.headers['content-length']))
+    if (asked.length > 1) return
+    const refused = { status: 400, problem: { ...toldOf('csr.pem'), status: 400, retryable: false } }
+    const left = { status: 429, problem: toldOf('limit.room') }
+    response.writeHead(200, { 'content-type': 'application/json' })
+    response.end(JSON.stringify({ items: [refused, refused, left, left] }))
+    return true
+  })
+  const run = await chancery(args(files, out, '--json'))
+  t.equal(run.code, exitCodes.refused, run.err)
+  t.same(
+    rowsOf(run).map(({ outcome, problem }) => problem?.code ?? outcome),
+    [...long.map(() => 'csr.pem'), 'issued'],
+  )
+  const [all = 0, rest = 0] = asked
+  t.equal(asked.length, 2)
+  t.ok(rest < all, 'the first two were not sent again')
+})
+
 t.test('of what was sent over a connection that breaks nothing is known, and the same command finds it', async (t) => {
   const { files, out } = await filesOf(t, {
     'a.csr': csrFor('a.broken.example.com'),
@@ -168,14 +192,10 @@ const breakOff = (response: ServerResponse): void => {
 
 const tooSoon = (response: ServerResponse): true => {
   response.writeHead(429, { 'content-type': 'application/problem+json' })
-  const told = {
-    status: 429,
-    code: 'limit.requests',
-    detail: 'Too many.',
-    next: 'Wait.',
-    requestId: 'r',
-    retryable: true,
-  }
-  response.end(JSON.stringify(told))
+  response.end(JSON.stringify(toldOf('limit.requests')))
   return true
 }
+
+const toldOf = (code: string) => ({
+  ...{ status: 429, code, detail: 'Too many.', next: 'Wait.', requestId: 'r', retryable: true },
+})
