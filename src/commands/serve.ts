@@ -202,21 +202,24 @@ const openPostgres = async (config: Config, log: Log): Promise<Postgres> => {
   return { url, ownerUrl: migrationUrl ?? url, close: async () => {} }
 }
 
-/** How callers reach a listener: of every address of the machine, under the first name that the API's certificate has. */
+/** How callers reach the API: on every address of the machine, under the first name that its certificate has. */
 export const calledAt = (url: string, listen: Address, names: Config['names']): string => {
-  if (!isUnspecified(new URL(`http://${formatAddress(listen)}`).hostname)) return url
+  if (!isOnEveryAddress(listen)) return url
   const host = names.find(({ value }) => !value.startsWith('*'))?.value ?? 'localhost'
   return url.replace(/(?<=:\/\/).*(?=:\d+$)/, host.includes(':') ? `[${host}]` : host)
 }
 
+const isOnEveryAddress = (listen: Address): boolean =>
+  isUnspecified(new URL(`http://${formatAddress(listen)}`).hostname)
+
 const tell = (config: Config, { service, addresses, anchor }: Serving): void => {
-  const { dataDir, mode, names } = config
+  const { dataDir, mode, names, publicListen, publicUrl } = config
   const api = calledAt(addresses.api, config.listen, names)
   // Made once, by the first of several, and not to be left there.
   const token = join(dataDir, 'admin.token')
   const lines = [
     `Chancery serves at ${api} (${mode}).`,
-    `  lists, OCSP, issuers       ${calledAt(addresses.public, config.publicListen, names)}`,
+    `  lists, OCSP, issuers       ${isOnEveryAddress(publicListen) ? publicUrl : addresses.public}`,
     `  trust anchor               ${anchor}`,
     ...(existsSync(token) ? [`  first admin's token        ${token}`] : []),
     `  description of the API     ${api}/docs`,

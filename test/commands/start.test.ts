@@ -258,19 +258,20 @@ const selfSigned = async (): Promise<{ readonly cert: string; readonly key: stri
 t.test('a signal that comes as soon as it says that it serves is an orderly stop', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const data = await mkdtemp(join(folder, 'stopped-'))
-  const port = await freePort()
+  const [port, publicPort] = [await freePort(), await freePort()]
   const instance = startInstance({
-    ...{ data, servingUrl, ownerUrl, port, publicPort: await freePort() },
+    ...{ data, servingUrl, ownerUrl, port, publicPort },
     env: {
       // Of its own, so that all compiled code is written at this start.
       NODE_COMPILE_CACHE: join(data, 'cache'),
       ...{ CHANCERY_LISTEN: `0.0.0.0:${port}`, CHANCERY_NAMES: 'ca.example.com,127.0.0.1' },
+      CHANCERY_PUBLIC_LISTEN: `0.0.0.0:${publicPort}`,
     },
   })
   instance.told(/serves at/, () => instance.signal('SIGTERM'))
   t.equal(await instance.exited, 0, instance.output())
   t.match(instance.output(), `Chancery serves at https://ca.example.com:${port} (development).`)
-  t.match(instance.output(), /^ {2}lists, OCSP, issuers {7}http:\/\/127\.0\.0\.1:\d+$/m)
+  t.match(instance.output(), /^ {2}lists, OCSP, issuers {7}http:\/\/pki\.test$/m)
 })
 
 t.test('one that listens on every address says where it is called', (t) => {
@@ -278,8 +279,8 @@ t.test('one that listens on every address says where it is called', (t) => {
   for (const [url, host, known, called] of [
     ['https://[::]:8443', '::', ['localhost', '127.0.0.1'], 'https://localhost:8443'],
     ['https://[::]:443', '0::0', ['*.example.com', '2001:db8::1'], 'https://[2001:db8::1]:443'],
-    ['http://127.0.0.1:8080', '0.0.0.0', ['ca.example.com'], 'http://ca.example.com:8080'],
-    ['http://[::]:80', '::', ['*.example.com'], 'http://localhost:80'],
+    ['https://127.0.0.1:8443', '0.0.0.0', ['ca.example.com'], 'https://ca.example.com:8443'],
+    ['https://[::]:443', '::', ['*.example.com'], 'https://localhost:443'],
     ['https://[::1]:8443', '::1', ['ca.example.com'], 'https://[::1]:8443'],
     ['https://10.0.0.1:8443', '10.0.0.1', ['ca.example.com'], 'https://10.0.0.1:8443'],
   ] as const)
@@ -354,6 +355,7 @@ t.test('a replica whose keys are away says whose, and why, and names no token th
   }
   const first = await start(join(folder, 'first'))
   t.match(first, /first admin's token +\S+first\/admin\.token$/m)
+  t.match(first, /^ {2}lists, OCSP, issuers {7}http:\/\/127\.0\.0\.1:\d+$/m, 'on one address it is told as it is')
   t.notMatch(first, /cannot be used|No issuer can sign/)
   const second = await start(join(folder, 'second'))
   t.match(second, /^The key of the issuer default cannot be used: \S.*second\/keys\/default\.pem.*\.$/m)
