@@ -13,19 +13,23 @@ export const holdsPrivateKey = (body: unknown): boolean => isPrivateKey(JSON.str
 
 /** In any of the forms that people have keys in, also as they stand in JSON. Whoever only speaks of a PRIVATE KEY has shown none. */
 export const isPrivateKey = (text: string): boolean =>
-  /BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY/.test(text) || text.includes('PuTTY-User-Key-File-') || isWithoutLabel(text)
+  labelled.test(text) ||
+  text.includes('PuTTY-User-Key-File-') ||
+  isJwk(text) ||
+  Array.from(text.matchAll(base64)).some(isDer)
 
-/** A JWK, which has its secret in `d` (RFC 7518 6) or `priv` (RFC 9964), or base64 of DER; perhaps as a string within JSON. */
-const isWithoutLabel = (text: string): boolean => {
-  const line = text.replaceAll(/\\[rn]|[\r\n]/g, '')
-  const isJwk = /"kty\\*"[\s\\]*:/.test(line) && /"(?:d|priv)\\*"[\s\\]*:[\s\\]*"[\w-]{32}/.test(line)
-  return isJwk || Array.from(line.matchAll(base64)).some(([start]) => derHead.test(hexOf(start)))
-}
+/** It has its secret in `d` (RFC 7518 6) or `priv` (RFC 9964). */
+const isJwk = (text: string): boolean => kty.test(text) && secret.test(text)
 
-const hexOf = (start: string): string => Buffer.from(start, 'base64').toString('hex')
+const isDer = ([start]: RegExpExecArray): boolean => derHead.test(Buffer.from(start, 'base64').toString('hex'))
 
-/** The first octets of what is long enough to be a key, and begins as any SEQUENCE does. */
-const base64 = /(?<![A-Za-z0-9+/_-])M[A-Za-z0-9+/_-]{23}(?=[A-Za-z0-9+/_-]{32})/g
+/** Of a body of four MiB none of these may hold up all others: what one look has passed over, the next does not begin with. */
+const labelled = /BEGIN (?:(?!BEGIN )[A-Z0-9 ]){0,40}PRIVATE KEY/
+/** Perhaps within a string of JSON, or one in that: each quote has backslashes before it then, and each line's end is written with some. */
+const kty = /"kty\\*"(?:\s|\\[rn]?)*:/
+const secret = /"(?:d|priv)\\*"(?:\s|\\[rn]?)*:(?:\s|\\[rn]?)*"[\w-]{32}/
+/** The first octets of what is long enough to be a key, and begins as any SEQUENCE does; what ends the line before it ends in a letter. */
+const base64 = /(?:(?<![\w+/-])|(?<=\\[nrt]))M[\w+/-]{23}(?=[\w+/\\\s-]{32})/g
 /** A SEQUENCE, and in it version and algorithm (PKCS#8), version and octets (SEC 1), or version and numbers (PKCS#1). */
 const derHead = /^30(?:[0-7].|81..|82....)0201(?:0[01]30[0-7].06|0104|0002)/
 

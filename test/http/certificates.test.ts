@@ -191,6 +191,8 @@ const unlabelled: readonly unknown[] = [
   inBase64(ofCurve, 'sec1'),
   inBase64(ofRsa, 'pkcs1'),
   inBase64(ofRsa, 'pkcs8').replaceAll(/.{64}/g, '$&\n'),
+  `This is the key of mine\r\n\t${inBase64(ofRsa, 'pkcs8').replaceAll(/.{32}/g, '$&\r\n\t')}`,
+  JSON.stringify({ pasted: `It begins in the next line\n${inBase64(ofCurve, 'sec1')}` }),
   inBase64(ofCurve, 'pkcs8').replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', ''),
   { keys: [JSON.stringify(jwkOf(ofEdwards), null, 2)] },
   { kty: 'AKP', alg: 'ML-DSA-44', priv: Buffer.alloc(32).toString('base64url'), pub: 'AA' },
