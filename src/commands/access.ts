@@ -6,6 +6,7 @@ import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
 import { openOutput, visible } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
+import { keepSecret } from './secret-file.ts'
 import type { LoadSettings } from './with-records.ts'
 
 export const addPrincipalCommand = (program: Command): void => {
@@ -130,15 +131,22 @@ const besides = async (client: Client, { id, principal, role, profiles }: Grant)
 export const addTokenCommand = (program: Command, settings: LoadSettings): void => {
   const token = program.command('token').description('bearer tokens of principals')
 
-  withRestOptions(token.command('create <principal>').description('make a token; its secret is printed this once'))
+  withRestOptions(token.command('create <principal>').description('make a token; its secret is told this once'))
     .requiredOption('--label <text>', 'what it is for')
     .option('--expires-at <time>', 'RFC 3339; never by default')
-    .action(async (principal: string, options: RestOptions & { label: string; expiresAt?: string }) => {
+    .option('--out <file>', 'a new file for its secret, which is printed by default')
+    .action(async (principal: string, options: RestOptions & TokenOptions) => {
       const { client, out } = await openRest(options)
-      const { label, expiresAt } = options
+      const { label, expiresAt, out: file } = options
       const body = { principal, label, ...(expiresAt !== undefined && { expiresAt }) }
-      const made = (await client.call('POST', '/v1/tokens', { body })).json<{ secret: string }>()
-      out.show(made, made.secret)
+      const make = async () => (await client.call('POST', '/v1/tokens', { body })).json<MadeToken>()
+      if (file === undefined) {
+        const made = await make()
+        return out.show(made, made.secret)
+      }
+      const withdraw = ({ id }: MadeToken) => client.call('DELETE', `/v1/tokens/${segment(id)}`)
+      const made = await keepSecret({ file }, { make, withdraw })
+      out.show({ ...made, file }, `${visible(file)} lets its bearer in as ${principal}. It is the token ${made.id}.`)
     })
 
   withRestOptions(token.command('list').description('list tokens, never their secrets'))
@@ -182,6 +190,17 @@ const addTokenRecover = (token: Command, settings: LoadSettings): void => {
       const made = await runTokenRecover(config, log, { principal, ...options })
       openOutput(json, (text) => process.stdout.write(text)).show(made, recoveredTokenText(made))
     })
+}
+
+interface TokenOptions {
+  readonly label: string
+  readonly expiresAt?: string
+  readonly out?: string
+}
+
+interface MadeToken {
+  readonly id: string
+  readonly secret: string
 }
 
 interface RecoverOptions {

@@ -3,23 +3,23 @@
  * the service's own role and on its data folder, could write what it writes; this way it is on the roll, with who did it, and ends
  * soon.
  */
-import { lstat, readFile, rm } from 'node:fs/promises'
+import { lstat, readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 
 import type { Access, Role, Token } from '../ca/access.ts'
 import { own } from '../ca/own.ts'
 import type { Config } from '../config.ts'
 import { isProblem } from '../errors.ts'
-import { writePrivateFile } from '../keys/private-file.ts'
 import { pooledRandom, timeOrderedIds } from '../keys/random.ts'
 import { parseDuration } from '../policy/duration.ts'
 import { openAccess } from '../store/access.ts'
 import type { Database } from '../store/database.ts'
-import { isSecret, secretLength } from '../store/secrets.ts'
+import { isSecret } from '../store/secrets.ts'
 import type { Log } from '../telemetry.ts'
 import { Failure } from './failure.ts'
 import { operator } from './operator.ts'
 import { visible } from './output.ts'
+import { keepSecret } from './secret-file.ts'
 import { withRecords } from './with-records.ts'
 
 export interface TokenRecoverOptions {
@@ -59,12 +59,14 @@ export const runTokenRecover = async (
     const access = openAccess({ db, roll, log, clock, random, newId: timeOrderedIds(clock, random) })
     const before = await readPlace(access, file)
     const chosen = choose(await administrators(access), options.principal)
-    return inPlace(file, before, async () => {
-      const { expiresAt, ...made } = await make({ db, access }, chosen, seconds)
-      await keep(access, { ...made, file })
-      const { secret: _, ...told } = made
-      return { ...told, expiresAt: expiresAt.toISOString(), file }
-    })
+    const { expiresAt, ...made } = await keepSecret(
+      { file, before },
+      {
+        make: () => make({ db, access }, chosen, seconds),
+        withdraw: ({ token, by }) => access.revokeToken(token, by),
+      },
+    )
+    return { ...made, expiresAt: expiresAt.toISOString(), file }
   })
 }
 
@@ -188,20 +190,6 @@ const readThere = async (file: string): Promise<string> => {
   return readFile(file, 'utf8')
 }
 
-/**
- * Before anything is on record, the file can be written, and the disk has room for what will be in it. Where it comes to nothing,
- * there is what was there before.
- */
-const inPlace = async <T>(file: string, before: string | undefined, work: () => Promise<T>): Promise<T> => {
-  await write(file, '\n'.repeat(secretLength + 1))
-  try {
-    return await work()
-  } catch (error) {
-    await (before === undefined ? rm(file, { force: true }) : write(file, before)).catch(() => {})
-    throw error
-  }
-}
-
 const assertLost = async (access: Access, file: string, secret: string): Promise<void> => {
   if (!isSecret(secret))
     throw new Failure('usage', `${file} is there and holds something else than a token: name another file by --out.`)
@@ -216,26 +204,6 @@ const assertLost = async (access: Access, file: string, secret: string): Promise
       : `The token in ${file} works, as that of ${caller.principal}, who is no administrator: name another file by --out.`,
   )
 }
-
-interface Made {
-  readonly token: string
-  readonly file: string
-  readonly secret: string
-  readonly by: string
-}
-
-/** One whose secret nobody has need not stand there as one that works. */
-const keep = async (access: Access, { token, file, secret, by }: Made): Promise<void> => {
-  await write(file, `${secret}\n`).catch(async (error: unknown) => {
-    await access.revokeToken(token, by).catch(() => {})
-    throw error
-  })
-}
-
-const write = (file: string, text: string): Promise<void> =>
-  writePrivateFile(file, text).catch((error: Error) => {
-    throw new Failure('usage', `${file} cannot be written: ${error.message}. Name another file by --out.`)
-  })
 
 const selectAfter = {
   text: 'select clock_timestamp() + make_interval(secs => $1::double precision) as until',
