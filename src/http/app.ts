@@ -191,11 +191,19 @@ const rateLimits: RateLimitPluginOptions = {
   },
 }
 
+const secure = {
+  minVersion: 'TLSv1.2',
+  honorCipherOrder: true,
+  sessionTimeout: 300,
+  handshakeTimeout: requestTimeout,
+} as const
+
 /** An application without routes; each that is added must declare its access. */
 export const guardedApp = (deps: HttpDeps): App => {
   const app = newApp(deps, deps.tls)
-  const handshakes = deps.tls?.requestCert
-    ? boundHandshakes(app.server as Server as TlsServer, deps.proxies)
+  const { tls, proxies } = deps
+  const handshakes = tls?.requestCert
+    ? boundHandshakes(app.server as Server as TlsServer, { tls: { ...secure, ...tls }, proxies })
     : noHandshakes
   const state = { stopping: false }
   app.addHook('preClose', async () => {
@@ -261,15 +269,11 @@ export const newApp = (
     clientErrorHandler: (error, socket) =>
       answerBehind(socket as Socket, (id) => answerClientError(error, socket as Socket, id)),
   }
-  const secure = {
-    ...server,
-    minVersion: 'TLSv1.2',
-    honorCipherOrder: true,
-    sessionTimeout: 300,
-    handshakeTimeout: requestTimeout,
-  } as const
   // Fastify types the two kinds of server apart; nothing here depends on which of them it is.
-  const served: FastifyServerOptions = { ...options, ...(tls ? { https: { ...secure, ...tls } } : { http: server }) }
+  const served: FastifyServerOptions = {
+    ...options,
+    ...(tls ? { https: { ...server, ...secure, ...tls } } : { http: server }),
+  }
   const app = fastify(served).withTypeProvider<TypeBoxTypeProvider>()
   app.setValidatorCompiler(validatorCompiler).setSerializerCompiler(serializerCompiler)
   shareSockets(app.server, { most: limits.connections, refused: metrics.socketRefused, proxies })

@@ -5,12 +5,13 @@
  * not asked for a certificate for a while, and is served as ever by whatever else he shows.
  */
 import type { Socket } from 'node:net'
-import type { Server, TLSSocket } from 'node:tls'
+import { createServer, type Server, type TLSSocket, type TlsOptions } from 'node:tls'
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import { isProblem, Problem } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
+import { requestTimeout } from './bounds.ts'
 import { openPeers, type ProxySettings } from './peers.ts'
 
 export interface Handshakes {
@@ -18,15 +19,30 @@ export interface Handshakes {
   unaskedFor(socket: Socket): number
 }
 
+export interface HandshakeBounds {
+  /** Of the server. */
+  readonly tls: TlsOptions
+  readonly proxies: ProxySettings
+  readonly now?: () => number
+}
+
 /** Of a listener that asks nobody. */
 export const noHandshakes: Handshakes = { unaskedFor: () => 0 }
 
-export const boundHandshakes = (server: Server, proxies: ProxySettings, now = () => performance.now()): Handshakes => {
+export const boundHandshakes = (
+  server: Server,
+  { tls, proxies, now = () => performance.now() }: HandshakeBounds,
+): Handshakes => {
   const peerOf = openPeers(proxies)
-  const places = openPlaces()
   const allowances = openAllowances(now)
+  const places = openPlaces((address) => allowances.waitMs(address) === 0)
   const underWay = new Map<string, Handshake>()
   const unasked = new WeakMap<Socket, string>()
+  const unasking = unaskingBeside(server, tls)
+  unasking.on('secureConnection', (socket: TLSSocket) => {
+    unasked.set(socket, peerOf({ headers: {}, raw: { socket } }).address)
+    server.emit('secureConnection', socket)
+  })
   const charge = (handshake: Handshake, octets: number): void => {
     const more = octets - usual - handshake.charged
     if (more <= 0) return
@@ -36,40 +52,40 @@ export const boundHandshakes = (server: Server, proxies: ProxySettings, now = ()
   // Also of those that never end: what was sent has cost what it costs.
   const timer = setInterval(() => {
     for (const handshake of underWay.values()) charge(handshake, handshake.raw.bytesRead)
+    places.sweep()
   }, sweepMs).unref()
   server.once('close', () => clearInterval(timer))
 
-  // Node looks whom to ask when it begins.
   const [begin] = server.listeners('connection')
-  server.removeListener('connection', begin as () => void).prependListener('connection', (raw: Socket) => {
-    const { address } = peerOf({ headers: {}, raw: { socket: raw } })
-    // Of one that breaks off while it waits.
-    raw.on('error', () => {})
-    places.take(address, (leave) => {
-      if (raw.destroyed) return leave?.()
-      const isAsked = leave !== undefined && allowances.waitMs(address) === 0
-      const handshake: Handshake = {
-        raw,
-        address,
-        place: placeOf(raw),
-        isAsked,
-        leave: leave ?? (() => {}),
-        charged: 0,
-      }
-      underWay.set(handshake.place, handshake)
-      raw.once('close', () => {
-        if (underWay.delete(handshake.place)) charge(handshake, raw.bytesRead)
-        handshake.leave()
-      })
-      Object.assign(server, { requestCert: isAsked })
-      begin?.call(server, raw)
+  const ask = (raw: Socket, address: string, leave: Leave): void => {
+    const key = keyOf(raw)
+    const handshake: Handshake = { raw, address, leave, charged: 0 }
+    underWay.set(key, handshake)
+    raw.once('close', () => {
+      leave()
+      // The same port may have come again.
+      if (underWay.get(key) !== handshake) return
+      underWay.delete(key)
+      charge(handshake, raw.bytesRead)
     })
+    begin?.call(server, raw)
+  }
+  server.removeListener('connection', begin as () => void).prependListener('connection', (raw: Socket) => {
+    const { address, isProxy } = peerOf({ headers: {}, raw: { socket: raw } })
+    // Whose own certificate is nobody's.
+    if (isProxy) return unasking.emit('connection', raw)
+    onceSpeaking(raw, () =>
+      places.take({ raw, address }, (leave) => {
+        if (leave) ask(raw, address, leave)
+        else unasking.emit('connection', raw)
+      }),
+    )
   })
   server.on('secureConnection', (socket: TLSSocket) => {
-    const handshake = underWay.get(placeOf(socket))
-    if (!handshake) return
-    underWay.delete(handshake.place)
-    if (!handshake.isAsked) unasked.set(socket, handshake.address)
+    const key = keyOf(socket)
+    const handshake = underWay.get(key)
+    if (!handshake || unasked.has(socket)) return
+    underWay.delete(key)
     if (!socket.getPeerX509Certificate()) return handshake.leave()
     // A request may have come with its last octets, and is counted apart once it was taken out. Nobody is asked before.
     setImmediate(() => {
@@ -85,48 +101,97 @@ export const boundHandshakes = (server: Server, proxies: ProxySettings, now = ()
   }
 }
 
+/**
+ * Who is not asked has a server of his own, which listens nowhere: a session that was begun there is not resumed where certificates
+ * are asked for, by somebody who could not show his then and is told that he has none.
+ */
+const unaskingBeside = (server: Server, tls: TlsOptions): Server => {
+  const unasking = createServer({ ALPNProtocols: ['http/1.1'], ...tls, requestCert: false })
+  unasking.on('tlsClientError', (error, socket) => server.emit('tlsClientError', error, socket))
+  const renew = server.setSecureContext.bind(server)
+  server.setSecureContext = (options) => {
+    renew(options)
+    unasking.setSecureContext(options)
+  }
+  return unasking
+}
+
+/** A connection that says nothing, as a probe's or one that a browser has in stock, takes no place. */
+const onceSpeaking = (raw: Socket, go: () => void): void => {
+  // Of one that breaks off while it waits.
+  raw.on('error', () => {})
+  raw.setTimeout(requestTimeout, () => raw.destroy())
+  raw.once('readable', () => {
+    raw.setTimeout(0)
+    if (raw.readableLength === 0) raw.destroy()
+    else go()
+  })
+}
+
 type Leave = () => void
+type Begin = (leave: Leave | undefined) => void
+
+interface Comer {
+  readonly raw: Socket
+  readonly address: string
+}
+
+interface Waiter extends Comer {
+  /** Sweeps before it. */
+  readonly since: number
+  readonly begin: Begin
+}
 
 /**
- * How many at a time may be about to show one: all that come at once would else be asked before the first of them has cost anything.
- * `begin` is called with a place, at once or when another is given back; without one where that takes too long, or all are taken.
+ * How many at a time may be about to show one: all that send theirs at the same moment are checked before anything here runs again.
+ * `begin` is called with a place, at once or when it is his turn, which addresses have one after the other; without one where that
+ * takes too long, or he may not be asked.
  */
-const openPlaces = () => {
-  const taken = new Map<string, number>()
-  const waiting = new Map<string, Set<() => void>>()
-  let all = 0
-  const add = (address: string, n: number): void => {
-    all += n
-    const own = (taken.get(address) ?? 0) + n
-    if (own > 0) taken.set(address, own)
-    else taken.delete(address)
+const openPlaces = (mayBeAsked: (address: string) => boolean) => {
+  let sweeps = 0
+  /** The oldest first. */
+  const taken = new Map<Socket, number>()
+  const waiting = new Map<string, Set<Waiter>>()
+  const enter = ({ raw, address }: Comer, begin: Begin): void => {
+    if (raw.destroyed) return
+    if (!mayBeAsked(address)) return begin(undefined)
+    taken.set(raw, sweeps)
+    begin(() => {
+      if (taken.delete(raw)) next()
+    })
   }
-  const enter = (address: string): Leave => {
-    add(address, 1)
-    let isOver = false
-    return () => {
-      if (isOver) return
-      isOver = true
-      add(address, -1)
-      const [next] = waiting.get(address) ?? []
-      next?.()
+  const remove = (waiter: Waiter): void => {
+    const own = waiting.get(waiter.address)
+    if (!own?.delete(waiter)) return
+    // Behind the other addresses.
+    waiting.delete(waiter.address)
+    if (own.size > 0) waiting.set(waiter.address, own)
+  }
+  const next = (): void => {
+    while (taken.size < mostAtOnce) {
+      const [[waiter] = []] = waiting.values()
+      if (!waiter) return
+      remove(waiter)
+      enter(waiter, waiter.begin)
     }
   }
   return {
-    take: (address: string, begin: (leave: Leave | undefined) => void): void => {
-      if (all >= mostAtOnce) return begin(undefined)
-      if ((taken.get(address) ?? 0) < mostOfOne) return begin(enter(address))
-      const queue = waiting.get(address) ?? new Set()
-      waiting.set(address, queue)
-      const go = (leave: () => Leave | undefined): void => {
-        clearTimeout(timer)
-        queue.delete(next)
-        if (queue.size === 0) waiting.delete(address)
-        begin(leave())
-      }
-      const next = (): void => go(() => enter(address))
-      const timer = setTimeout(() => go(() => undefined), patienceMs)
-      queue.add(next)
+    take: (comer: Comer, begin: Begin): void => {
+      if (taken.size < mostAtOnce || !mayBeAsked(comer.address)) return enter(comer, begin)
+      const waiter: Waiter = { ...comer, since: sweeps, begin }
+      const own = waiting.get(comer.address) ?? new Set()
+      waiting.set(comer.address, own.add(waiter))
+      comer.raw.once('close', () => remove(waiter))
+    },
+    /** Whoever waits need not do so for those that go no further, nor for ever. No time counts in which nobody was heard. */
+    sweep: (): void => {
+      sweeps += 1
+      if (waiting.size > 0) for (const [raw, since] of taken) if (sweeps - since > stalled) raw.destroy()
+      for (const waiter of [...waiting.values()].flatMap((own) => [...own]))
+        if (sweeps - waiter.since > patience) {
+          remove(waiter)
+          if (!waiter.raw.destroyed) waiter.begin(undefined)
+        }
     },
   }
 }
@@ -158,9 +223,8 @@ export const unaskedOr = (error: Error, { handshakes, metrics }: UnaskedDeps, { 
 interface Handshake {
   readonly raw: Socket
   readonly address: string
-  readonly place: string
-  readonly isAsked: boolean
   readonly leave: Leave
+  /** Octets. */
   charged: number
 }
 
@@ -201,7 +265,7 @@ interface Bound {
   readonly perSecond: number
 }
 
-const placeOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`
+const keyOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`
 
 /** Octets of a handshake with a chain of three certificates with P-256 keys, and a key share of ML-KEM. */
 const usual = 4 * 1_024
@@ -209,9 +273,10 @@ const usual = 4 * 1_024
 const ofOne: Bound = { most: 128 * 1_024, perSecond: 4 * 1_024 }
 const ofAll: Bound = { most: 1_024 * 1_024, perSecond: 16 * 1_024 }
 const mostAddresses = 10_000
-/** Handshakes that ask, until they end. */
-const mostOfOne = 8
-const mostAtOnce = 64
+/** Handshakes that ask, from their first octets to their end: half a second each at the worst; two hundred honest ones a second. */
+const mostAtOnce = 16
 /** Milliseconds. */
-const patienceMs = 500
 const sweepMs = 100
+/** Sweeps: two seconds, and five. */
+const stalled = 20
+const patience = 50

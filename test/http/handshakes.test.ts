@@ -1,13 +1,18 @@
 /** Chains of client certificates, which cost what they cost before anybody is known. */
+import { X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
-import { connect as connectPlain } from 'node:net'
-import { connect as connectTls } from 'node:tls'
+import { type AddressInfo, connect as connectPlain } from 'node:net'
+import { connect as connectTls, type Server as TlsServer } from 'node:tls'
 
 import t, { type Test } from 'tap'
 
+import { serverAuth } from '../helpers/clients.ts'
+import { openTestService, type TestService } from '../helpers/service.ts'
+import { dns } from '../x509/build.ts'
 import { openClients } from './clients.ts'
+import { openStandIn } from './stand-in.ts'
 
-const { ca, service, tie, ask } = await openClients(t)
+const { ca, file, service, tie, open, ask } = await openClients(t)
 const client = ca.certify()
 await tie('short', { fingerprint: client.fingerprint })
 /** As much as OpenSSL takes, nearly; each is checked by the next where their names fit, and takes memory in any case. */
@@ -21,6 +26,36 @@ const holdLong = async (t: Test): Promise<string> => {
   t.teardown(() => socket.destroy())
   socket.write('GET /v1/authorities HTTP/1.1\r\nHost: x\r\n\r\n')
   return String((await once(socket, 'data'))[0])
+}
+
+/** A connection that sends this, and no more; `isOpen` says whether it still is. */
+const begin = async (t: Test, first?: Buffer): Promise<{ readonly isOpen: boolean }> => {
+  const socket = connectPlain(Number(port), hostname)
+  t.teardown(() => socket.destroy())
+  let isOpen = true
+  socket
+    .on('error', () => {})
+    .once('close', () => {
+      isOpen = false
+    })
+  await once(socket.resume(), 'connect')
+  if (first) socket.write(first)
+  return {
+    get isOpen() {
+      return isOpen
+    },
+  }
+}
+
+/** What was sent beneath TLS of a request with the longest chain, which was answered so. */
+const sentTo = async (t: Test, { url, ca }: TestService): Promise<{ answer: string; octets: number }> => {
+  const { port, hostname } = new URL(url)
+  const socket = connectPlain(Number(port), hostname)
+  t.teardown(() => socket.destroy())
+  const secure = connectTls({ socket, host: hostname, ca, cert: long.cert, key: long.key })
+  secure.write('GET /v1/authorities HTTP/1.1\r\nHost: x\r\n\r\n')
+  const [answer] = await once(secure, 'data')
+  return { answer: String(answer), octets: socket.bytesWritten }
 }
 
 /** Whoever was not asked is told to come again. */
@@ -52,9 +87,88 @@ t.test(
   },
 )
 
+t.test('a session that was begun without a certificate is not resumed where one is asked for', async (t) => {
+  await untilIn(t)
+  for (let shown = 0; (await ask(t, client)) === 'in'; shown += 1) {
+    if (shown === 20) return t.fail('twenty of the longest were taken')
+    await holdLong(t)
+  }
+  const connection = open(t, { client })
+  const look = async (): Promise<string> => {
+    const { status, json } = await connection.request('GET', '/v1/authorities')
+    return status === 200 ? 'in' : json.code
+  }
+  let answer = await look()
+  t.equal(answer, 'limit.failed_authentication')
+  while (answer === 'limit.failed_authentication') answer = await look()
+  t.equal(answer, 'in')
+})
+
 t.test('short ones all have their turn, however many come at once', async (t) => {
-  await Promise.all(Array.from({ length: 16 }, () => untilIn(t)))
+  await untilIn(t)
+  const answers = await Promise.all(Array.from({ length: 100 }, () => ask(t, client)))
+  t.same([...new Set(answers)], ['in'])
+})
+
+t.test('connections that say nothing are in nobody’s way', async (t) => {
+  const silent = await Promise.all(Array.from({ length: 40 }, () => begin(t)))
   t.equal(await ask(t, client), 'in')
+  t.ok(silent.every(({ isOpen }) => isOpen))
+})
+
+t.test('handshakes that go no further end where others wait', async (t) => {
+  // The first octets of a record, which is to have 512.
+  const stalled = await Promise.all(Array.from({ length: 40 }, () => begin(t, Buffer.from('1603010200', 'hex'))))
+  t.equal(await ask(t, client), 'in')
+  t.notOk(stalled.every(({ isOpen }) => isOpen))
+})
+
+t.test('whoever breaks off while he waits has no turn', async (t) => {
+  const hello = Buffer.from('1603010200', 'hex')
+  await Promise.all(Array.from({ length: 40 }, () => begin(t, hello)))
+  for (const end of ['resetAndDestroy', 'end', 'destroy'] as const)
+    await Promise.all(
+      Array.from({ length: 10 }, async () => {
+        const socket = connectPlain(Number(port), hostname)
+        socket.on('error', () => {})
+        await once(socket, 'connect')
+        await new Promise((resolve) => socket.write(hello, resolve))
+        socket[end]()
+        await once(socket.resume(), 'close')
+      }),
+    )
+  t.equal(await ask(t, client), 'in')
+})
+
+t.test('a listed proxy is not asked for its own', async (t) => {
+  const proxied = await openTestService(t, { CHANCERY_CLIENT_CA: file, CHANCERY_TRUSTED_PROXIES: '127.0.0.1' }, service)
+  const { answer, octets } = await sentTo(t, proxied)
+  t.match(answer, /^HTTP\/1.1 401 .*"code":"auth.missing"/s, 'whatever it shows')
+  t.ok(octets < 10_000, `${octets}`)
+  t.equal((await proxied.request('GET', '/v1/authorities')).status, 200)
+  await untilIn(t)
+  t.ok((await sentTo(t, service)).octets > 90_000, 'as others are')
+})
+
+t.test('whoever is not asked has the certificate of the server that is in use', async (t) => {
+  const pairOf = () => ca.certify({ usage: serverAuth, names: [dns('localhost')] })
+  const [first, next] = [pairOf(), pairOf()]
+  const proxies = { networks: ['127.0.0.1'], header: 'x-forwarded-for' } as const
+  const tls = { cert: first.cert, key: first.key, requestCert: true, rejectUnauthorized: false, ca: [] }
+  const { app } = await openStandIn({ proxies, tls })
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const server = app.server as unknown as TlsServer
+  const shown = async (): Promise<string | undefined> => {
+    const { port } = server.address() as AddressInfo
+    const socket = connectTls({ port, host: '127.0.0.1', servername: 'localhost', ca: ca.pem })
+    t.teardown(() => socket.destroy())
+    await once(socket, 'secureConnect')
+    return socket.getPeerX509Certificate()?.toString()
+  }
+  t.equal(await shown(), new X509Certificate(first.cert).toString())
+  server.setSecureContext({ cert: next.cert, key: next.key })
+  t.equal(await shown(), new X509Certificate(next.cert).toString())
 })
 
 t.test('a handshake that never ends counts as well', async (t) => {
