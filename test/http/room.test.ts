@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { Problem } from '../../src/errors.ts'
-import { batchBodyLimit, batchPath } from '../../src/http/bounds.ts'
+import { batchAnswerRoom, batchBodyLimit, batchPath } from '../../src/http/bounds.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
 import { csrFor } from './people.ts'
 import { callerFor, openStandIn, reached, recordsOf } from './stand-in.ts'
@@ -139,6 +139,44 @@ t.test('no principal fills the memory with answers to batches that it does not r
     const again = await outcomesIn(await ask('one', 10))
     if (again.every(({ status }) => status === 422)) break
   }
+})
+
+t.test('what is under way has others of its principal wait, and turns none of them down', async (t) => {
+  const batches = 16
+  const items = Array.from({ length: 32 }, () => ({ csr: csrFor('a.example.com'), profile: 'server' }))
+  // Each counts as a KiB, and as 64 while it is under way.
+  const most = Math.floor((batchAnswerRoom.ofOne - batches * items.length * 1_024) / 65_536)
+  t.ok(most < batches * items.length, `${most} have room at a time`)
+  const { promise: isFull, resolve: fill } = Promise.withResolvers<void>()
+  let begun = 0
+  const { app } = await openStandIn({
+    limits: { queue: 512, connections: 100 },
+    identities: reached({ bearer: async () => callerFor('requester') }),
+    issuance: reached({
+      pending: 0,
+      request: async () => {
+        begun += 1
+        if (begun === most) fill()
+        await isFull
+        throw new Problem('san.forbidden', 'matches no pattern')
+      },
+    }),
+  })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const { port } = app.server.address() as AddressInfo
+  const ask = async (): Promise<readonly Outcome[]> => {
+    const answer = await fetch(`http://127.0.0.1:${port}${batchPath}`, {
+      method: 'POST',
+      headers: { authorization: 'Bearer requester', 'content-type': 'application/json' },
+      body: JSON.stringify({ items }),
+    })
+    t.equal(answer.status, 200)
+    return ((await answer.json()) as { readonly items: readonly Outcome[] }).items
+  }
+  const told = (await Promise.all(Array.from({ length: batches }, ask))).flat()
+  t.same([...new Set(told.map(({ problem }) => problem.code))], ['san.forbidden'])
+  t.equal(told.length, begun)
 })
 
 interface Outcome {

@@ -24,7 +24,7 @@ import { isLargerThan, smallBody } from '../json.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
 import { keyFirst } from '../private-keys.ts'
 import { documentOf, logCause, schemaProblem, toProblem } from '../problem.ts'
-import { leaveWith, openRoom, type Room } from '../room.ts'
+import { leaveWith, openRoom } from '../room.ts'
 import { type AskBody, readAsk } from './ask.ts'
 import {
   assertMayAsk,
@@ -70,7 +70,7 @@ const BatchOutcome = Type.Union(
 
 export const batchRoutes = (app: App, deps: HttpDeps): void => {
   const room = openRoom(batchRoom)
-  const answers = openRoom(batchAnswerRoom)
+  const answers = openAnswers()
   let stopping = false
   app.addHook('preClose', async () => {
     stopping = true
@@ -108,7 +108,7 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
       if (request.headers['idempotency-key'] !== undefined)
         throw new Problem('idempotency.key', 'A batch has no Idempotency-Key; give each item its own idempotencyKey.')
       const { items } = request.body
-      const answer = openAnswer(answers, request, items.length)
+      const answer = answers(request, items.length)
       const admit = openAdmission(deps, request, () => stopping || reply.raw.destroyed)
       const width = await widthOf(deps, request, items.length)
       const tell = openTelling(deps, request)
@@ -129,26 +129,82 @@ const widthOf = async (deps: HttpDeps, request: FastifyRequest, count: number): 
 
 /** What is told, which waits in memory until it is read: fifty times what was sent, where each name has its faults. */
 interface Answer {
-  /** For an item that is begun, until it is known what is told of it. Throws `limit.room`, `overload.queue`. */
-  takeRoom(): Leave
-  keep(outcome: string): void
+  /** Resolves to how what is told of an item is kept, once there is room for the longest. Rejects with `limit.room`, `overload.queue`. */
+  begin(): Promise<Keep>
+  /** Of one that was not begun. */
+  readonly keep: Keep
 }
 
-/** Throws them where there is no room to tell even that of each item. */
-const openAnswer = (room: Room, request: FastifyRequest, count: number): Answer => {
-  const { principal } = callerOf(request)
-  const keep = (octets: number): void => request.visit?.add(room.take(principal, octets))
-  keep(count * shortOutcome)
-  return {
-    takeRoom: () => room.take(principal, longOutcome),
-    keep: ({ length }) => {
+type Keep = (outcome: string) => void
+
+/**
+ * An answer is opened for so many items; throws where there is no room to tell even in short of each. What an item takes until it
+ * is known what is told of it keeps others of its principal waiting; what is told and not yet read has them turned down.
+ */
+const openAnswers = (): ((request: FastifyRequest, count: number) => Answer) => {
+  const room = openRoom(batchAnswerRoom)
+  const lanes = new Map<string, Lane>()
+  return (request, count) => {
+    const { principal } = callerOf(request)
+    const hold = (octets: number): void => request.visit?.add(room.take(principal, octets))
+    hold(count * shortOutcome)
+    const lane = lanes.get(principal) ?? openLane()
+    lanes.set(principal, lane)
+    lane.answers += 1
+    request.visit?.add(() => {
+      lane.answers -= 1
+      if (lane.answers === 0) lanes.delete(principal)
+    })
+    const keep = ({ length }: string): void => {
       try {
-        keep(Math.max(0, length - shortOutcome))
+        hold(Math.max(0, length - shortOutcome))
       } catch {
         // It is told all the same, and the next one is not begun.
       }
-    },
+    }
+    const begin = async (): Promise<Keep> => {
+      const end = await lane.begin(() => room.take(principal, longOutcome))
+      return (outcome) => {
+        end()
+        keep(outcome)
+      }
+    }
+    return { begin, keep }
   }
+}
+
+/** The items of one principal. */
+interface Lane {
+  answers: number
+  /** Where there is no room it waits for the items that are under way: each leaves some. Rejects as `take` throws where there are none. */
+  begin(take: () => Leave): Promise<Leave>
+}
+
+const openLane = (): Lane => {
+  let underWay = 0
+  const waiting: (() => void)[] = []
+  const wakeNext = (): void => waiting.shift()?.()
+  const begin = async (take: () => Leave): Promise<Leave> => {
+    for (;;) {
+      try {
+        const leave = take()
+        underWay += 1
+        wakeNext()
+        return () => {
+          leave()
+          underWay -= 1
+          wakeNext()
+        }
+      } catch (error) {
+        if (underWay === 0) {
+          wakeNext()
+          throw error
+        }
+      }
+      await new Promise<void>((resolve) => waiting.push(resolve))
+    }
+  }
+  return { answers: 0, begin }
 }
 
 /** Resolves to the caller of the next item. Throws what is to become of it instead. */
@@ -204,18 +260,17 @@ interface Call {
 /** Never rejects. The text of one outcome, so that a thousand are not encoded in one turn. */
 const outcomeOf = async (deps: HttpDeps, call: Call, item: unknown, request: FastifyRequest): Promise<string> => {
   const { answer, admit, tell } = call
-  let leave: Leave | undefined
+  let { keep } = answer
   let outcome: string
   try {
-    leave = answer.takeRoom()
+    keep = await answer.begin()
     outcome = JSON.stringify(await issueOne(deps, await admit(), item, request))
   } catch (error) {
     const problem = toProblem(error)
     tell(problem, item)
     outcome = JSON.stringify({ status: problem.kind.status, problem: documentOf(problem, request.id) })
   }
-  leave?.()
-  answer.keep(outcome)
+  keep(outcome)
   return outcome
 }
 
