@@ -8,6 +8,7 @@ import { constants, fstatSync, readSync, statSync } from 'node:fs'
 import { type FileHandle, link, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 
+import { openOthers } from './anchor-others.ts'
 import { openBatch } from './batch.ts'
 import type { Anchor } from './ca/checkpoints.ts'
 import { withDeadline } from './deadline.ts'
@@ -117,27 +118,6 @@ export const openAnchorFile = async ({
         await place.close()
       }
       if ((await withDeadline(end(), patienceMs)) === 'late') failed(hanging())
-    },
-  }
-}
-
-/**
- * An upgrade may start the successor of an instance on its folder before that one has ended: both write for a while then, and no
- * longer. An instance has one before it and one after it, so whoever writes beside us is told once a spell has lasted, or is the third.
- */
-const openOthers = (tell: () => void, elapsedMs: () => number): { seen(): void } => {
-  /** When each spell began. */
-  let spells: readonly number[] = []
-  let last = Number.NEGATIVE_INFINITY
-  let isTold = false
-  return {
-    seen: () => {
-      const now = elapsedMs()
-      if (now - last > overlapMs) spells = [...spells.filter((since) => now - since < forgottenMs), now]
-      last = now
-      if (isTold || (spells.length < 3 && now - (spells.at(-1) ?? now) < overlapMs)) return
-      isTold = true
-      tell()
     },
   }
 }
@@ -413,7 +393,3 @@ const placeOctets = 512
 const longestWriteMs = 5_000
 /** Nobody waits for it, and more is promised all the while. */
 const longestTimedMs = 2_000
-/** Longer than a successor takes to be ready, and the one before it to stop. */
-const overlapMs = 300_000
-/** A successor that failed is tried again, and each try is a spell. */
-const forgottenMs = 86_400_000
