@@ -58,5 +58,5 @@ const write = (file: string, text: string): Promise<void> =>
 const unwritten = (file: string, { message }: Error): Failure =>
   new Failure('usage', `${file} cannot be written: ${message}. Name another file by --out.`)
 
-/** As long as any of them, and none. */
+/** Blank, and longer than any secret: what is written over it needs no more of the disk. */
 const room = '\n'.repeat(1_024)

@@ -28,7 +28,7 @@ const labelled = /BEGIN (?:(?!BEGIN )[A-Z0-9 ]){0,40}PRIVATE KEY/
 /** Perhaps within a string of JSON, or one in that: each quote has backslashes before it then, and each line's end is written with some. */
 const kty = /"kty\\*"(?:\s|\\[rn]?)*:/
 const secret = /"(?:d|priv)\\*"(?:\s|\\[rn]?)*:(?:\s|\\[rn]?)*"[\w-]{32}/
-/** The first octets of what is long enough to be a key, and begins as any SEQUENCE does; what ends the line before it ends in a letter. */
+/** Base64 that begins as each SEQUENCE does, with as much behind it as a key has. An escape before it (`\n`) ends in a letter. */
 const base64 = /(?:(?<![\w+/-])|(?<=\\[nrt]))M[\w+/-]{23}(?=[\w+/\\\s-]{32})/g
 /** A SEQUENCE, and in it version and algorithm (PKCS#8), version and octets (SEC 1), or version and numbers (PKCS#1). */
 const derHead = /^30(?:[0-7].|81..|82....)0201(?:0[01]30[0-7].06|0104|0002)/
