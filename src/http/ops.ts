@@ -42,6 +42,8 @@ export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
       schema: {
         operationId: 'live',
         summary: 'Does the event loop turn?',
+        description:
+          'By the loop alone, without the database: where it is not answered, the process is to be started anew. Whether it can issue is told by `/readyz`.',
         tags: ['operations'],
         response: { 200: Type.Object({ live: Type.Literal(true) }, { ...closed, examples: [{ live: true }] }) },
       },
@@ -103,6 +105,8 @@ export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
       schema: {
         operationId: 'readProblem',
         summary: 'What a problem code means',
+        description:
+          'Where `type` of each problem leads: what it means, whether to send the same again, and what to do.',
         tags: ['operations'],
         params: Type.Object(
           { code: Type.String({ maxLength: 64, examples: Object.keys(problems).slice(0, 1) }) },

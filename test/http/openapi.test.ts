@@ -28,6 +28,7 @@ interface Operation {
   readonly operationId: string
   readonly parameters?: readonly object[]
   readonly summary: string
+  readonly description?: string
   readonly tags: readonly string[]
   readonly requestBody?: { readonly content: Record<string, { readonly schema: object; readonly example?: unknown }> }
   readonly responses: Record<string, Response>
@@ -66,7 +67,7 @@ t.test('every call says what it does, what it takes, and every answer it can giv
       const call = `${method.toUpperCase()} ${path}`
       t.notOk(named.has(operation.operationId), `${call} has a name of its own`)
       named.add(operation.operationId)
-      t.ok(operation.summary && operation.tags.length === 1, call)
+      t.ok(operation.summary && operation.description && operation.tags.length === 1, call)
       t.ok(
         described.tags.some(({ name, description }) => operation.tags.includes(name) && description),
         `${call} stands under a heading that says what it is about`,

@@ -77,6 +77,8 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
       schema: {
         operationId: 'createPrincipal',
         summary: 'Create a principal',
+        description:
+          'A name, and no more: `POST /v1/grants` says what it may do, and `POST /v1/tokens` or `POST /v1/credentials` makes what proves who it is. The name of one that was closed is not given again.',
         tags,
         body: Type.Object({ name: PrincipalName }, named('NewPrincipal', asked.newPrincipal)),
         response: { 201: { ...PrincipalView, description: 'Created' } },
@@ -93,6 +95,7 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
   listRoute(app, '/v1/principals', {
     operationId: 'listPrincipals',
     summary: 'List principals',
+    description: 'By name, the closed ones as well.',
     row: PrincipalView,
     rows: async () => (await access.listPrincipals()).map(principalView),
   })
@@ -104,6 +107,8 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
       schema: {
         operationId: 'readPrincipal',
         summary: 'Read one principal',
+        description:
+          'Also one that was closed. What it holds is in `GET /v1/grants`, `GET /v1/tokens` and `GET /v1/credentials`, each with `principal`.',
         tags,
         params: ByName,
         response: { 200: PrincipalView },
@@ -156,6 +161,7 @@ const tokenRoutes = (app: App, { access, clock }: HttpDeps): void => {
   listRoute(app, '/v1/tokens', {
     operationId: 'listTokens',
     summary: 'List tokens, never their secrets',
+    description: 'By principal, the oldest first, the revoked and the expired ones as well.',
     querystring: OfPrincipal,
     row: TokenView,
     rows: async (principal) => (await access.listTokens(principal)).map(tokenView),

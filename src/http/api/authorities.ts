@@ -59,6 +59,7 @@ export const authorityRoutes = (app: App, { records, issuerLife }: HttpDeps): vo
       schema: {
         operationId: 'listAuthorities',
         summary: 'List authorities and their issuers',
+        description: 'By name; the issuers in every state, the oldest first.',
         tags: ['authorities'],
         response: { 200: Type.Object({ items: Type.Array(AuthorityView) }, closed) },
       },
@@ -76,6 +77,7 @@ export const authorityRoutes = (app: App, { records, issuerLife }: HttpDeps): vo
       schema: {
         operationId: 'readAuthority',
         summary: 'Read one authority',
+        description: 'With its issuers in every state; `GET /v1/issuers/{name}` has the certificate of each.',
         tags: ['authorities'],
         params: ByName,
         response: { 200: AuthorityView },

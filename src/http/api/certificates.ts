@@ -181,6 +181,8 @@ export const certificateRoutes = (app: App, deps: SearchDeps): void => {
       schema: {
         operationId: 'readCertificate',
         summary: 'Read one certificate',
+        description:
+          'With its chain, and its revocation where there is one. A requester reads its own; for others it does not exist.',
         tags: ['certificates'],
         params: Type.Object({ serial: SerialText }, closed),
         response: { 200: StoredCertificate },

@@ -98,6 +98,7 @@ export const credentialRoutes = (app: App, { access }: HttpDeps): void => {
   listRoute(app, '/v1/credentials', {
     operationId: 'listCredentials',
     summary: 'List credentials',
+    description: 'By principal, the oldest first, those that were untied as well.',
     querystring: OfPrincipal,
     row: CredentialView,
     rows: async (principal) => (await access.listCredentials(principal)).map(credentialView),

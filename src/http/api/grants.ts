@@ -141,6 +141,7 @@ export const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
   listRoute(app, '/v1/grants', {
     operationId: 'listGrants',
     summary: 'List grants',
+    description: 'By principal, the oldest first: those that hold. What was taken back is in `GET /v1/events`.',
     querystring: OfPrincipal,
     row: GrantView,
     rows: async (principal) => (await access.listGrants(principal)).map(grantView),

@@ -23,6 +23,7 @@ export const ByName = Type.Object({ name: PrincipalName }, closed)
 interface ListCall {
   readonly operationId: string
   readonly summary: string
+  readonly description: string
   readonly querystring?: typeof OfPrincipal
   readonly row: TSchema
   /** All there are, or those of one principal. */

@@ -110,6 +110,7 @@ const readRoutes = (app: App, { issuerLife }: HttpDeps): void => {
       schema: {
         operationId: 'listIssuers',
         summary: 'List issuers',
+        description: 'Of all authorities and in every state, the oldest first, each with its ways up to a root.',
         tags,
         response: { 200: Type.Object({ items: Type.Array(IssuerView) }, closed) },
       },
@@ -124,6 +125,8 @@ const readRoutes = (app: App, { issuerLife }: HttpDeps): void => {
       schema: {
         operationId: 'readIssuer',
         summary: 'Read one issuer',
+        description:
+          'With its state, its certificate, and its ways up to a root. Where its key is, `GET /v1/issuers/{name}/key` tells.',
         tags,
         params: ByName,
         response: { 200: IssuerView },
@@ -172,6 +175,7 @@ const requestRoutes = (app: App, { issuerLife }: HttpDeps): void => {
       schema: {
         operationId: 'listIssuerRequests',
         summary: 'List the keys that were made for issuers, with their requests',
+        description: 'The oldest first, also of issuers that have been imported since.',
         tags,
         response: { 200: Type.Object({ items: Type.Array(RequestView) }, closed) },
       },

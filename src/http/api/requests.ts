@@ -183,6 +183,8 @@ const readingRoutes = (app: App, { approvals, records }: HttpDeps): void => {
       schema: {
         operationId: 'readRequest',
         summary: 'Read a request, and the certificate that it has become',
+        description:
+          'Your own, or one of the profiles that you approve, or any for an auditor, operator or administrator; any other does not exist for you. With the plan and its digest, which an approval names.',
         tags,
         params: ById,
         response: { 200: RequestWithCertificate },

@@ -223,6 +223,8 @@ const orderRoutes = (app: App, { massRevocations }: HttpDeps): void => {
       schema: {
         operationId: 'listRevocations',
         summary: 'List the orders to revoke many, newest first',
+        description:
+          'Each as far as it has come. As NDJSON and CSV without `limit` and `cursor`: everything, as docs/auditing.md tells.',
         tags,
         querystring: Type.Object(PageQuery, closed),
         response: { 200: pageOfRows(OrderView) },
@@ -241,6 +243,8 @@ const orderRoutes = (app: App, { massRevocations }: HttpDeps): void => {
       schema: {
         operationId: 'readRevocations',
         summary: 'Read how far an order to revoke many has come',
+        description:
+          'By the digest of its plan: how many there are to be revoked, how many have been, and what was passed over.',
         tags,
         params: Type.Object({ digest: Sha256 }, closed),
         response: { 200: OrderView },

@@ -73,6 +73,7 @@ const readRoutes = <S>(app: App, { operation: [one, many], ...calls }: VersionCa
       schema: {
         operationId: `list${many}`,
         summary: `List ${title}s in their newest version`,
+        description: 'By name; the versions before are in `versions` of each.',
         tags,
         response: { 200: list },
       },
@@ -101,6 +102,7 @@ const readRoutes = <S>(app: App, { operation: [one, many], ...calls }: VersionCa
       schema: {
         operationId: `list${one}Versions`,
         summary: `List the versions of ${articled}, newest first`,
+        description: 'All that there were, whole. None is ever changed or taken away.',
         tags,
         params,
         response: { 200: list },
@@ -115,6 +117,7 @@ const readRoutes = <S>(app: App, { operation: [one, many], ...calls }: VersionCa
       schema: {
         operationId: `read${one}Version`,
         summary: `Read one version of ${articled}`,
+        description: `As it was applied, by whom and when, whether or not it is the ${title} that is in force.`,
         tags,
         params: Type.Object({ ...params.properties, version: Version }, closed),
         response: { 200: view },
