@@ -13,7 +13,7 @@ export const fetchJson = (url: string, { ca }: FetchOptions): Promise<unknown> =
     if (!url.startsWith('https://')) return fail('it is not an https:// URL')
     // One connection a call: they are minutes apart.
     const agent = new Agent({ keepAlive: false, ...(ca !== undefined && { ca }) })
-    const headers = { accept: 'application/json', 'accept-encoding': 'identity' }
+    const headers = { accept: accepted, 'accept-encoding': 'identity' }
     const call = get(url, { agent, headers, signal: AbortSignal.timeout(patienceMs) }, (response) => {
       if (response.statusCode !== 200) {
         response.destroy()
@@ -57,6 +57,8 @@ export const discoverKeys = async (issuer: string, options: FetchOptions): Promi
   return fetchJson(found.jwks_uri, options)
 }
 
+/** Key sets have a type of their own (RFC 7517 8.5.1), and kube-apiserver answers 406 to whoever does not take it. */
+const accepted = 'application/json, application/jwk-set+json'
 /** Discovery takes two calls, within the time of a request. */
 const patienceMs = 2_000
 const maxOctets = 262_144

@@ -59,6 +59,10 @@ export const openTestIssuer = async (t: { teardown(close: () => Promise<void>): 
     if (trouble === 'redirect') return void response.writeHead(302, { location: `${issuer.url}/elsewhere` }).end()
     if (trouble === 'garbage') return void response.end('<html>')
     if (trouble === 'huge') return void response.end(`{"keys":[],"x":"${'x'.repeat(1_000_000)}"}`)
+    const type = request.url === '/keys' ? 'application/jwk-set+json' : 'application/json'
+    // As kube-apiserver does: each document has one type, and nobody is given another.
+    if (!request.headers.accept?.split(', ').includes(type)) return void response.writeHead(406).end()
+    response.setHeader('content-type', type)
     if (request.url === '/.well-known/openid-configuration') {
       const said = trouble === 'other issuer' ? 'https://other.example.com' : issuer.url
       return void response.end(JSON.stringify({ issuer: said, jwks_uri: `${issuer.url}/keys` }))

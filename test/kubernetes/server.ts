@@ -99,8 +99,8 @@ export const openApiServer = (world: World): ApiServer => {
 }
 
 const answer = async (asked: Asked, world: World, fresh: Set<string>): Promise<Answered> => {
-  const open = openDocuments[asked.path]?.(world)
-  if (open !== undefined) return json(open)
+  const open = openDocuments[asked.path]
+  if (open) return openDocument(asked, open, world)
   const user = userOf(asked, world)
   if (user === undefined) throw unauthorized()
   const place = parsePath(asked.path)
@@ -300,12 +300,25 @@ const establishDefinitions = ({ store, timers, now }: World): Set<string> => {
   return fresh
 }
 
-const openDocuments: Readonly<Record<string, (world: World) => Value>> = {
-  '/livez': () => 'ok',
-  '/readyz': () => 'ok',
-  '/healthz': () => 'ok',
-  '/.well-known/openid-configuration': ({ people }) => people.discovery,
-  '/openid/v1/jwks': ({ people }) => people.jwks,
+interface OpenDocument {
+  readonly type: string
+  readonly body: (world: World) => Value
+}
+
+/** kube-apiserver writes a key set in its own type alone, and gives it to nobody who would have another (seen of 1.20, and so since). */
+const openDocuments: Readonly<Record<string, OpenDocument>> = {
+  '/livez': { type: 'application/json', body: () => 'ok' },
+  '/readyz': { type: 'application/json', body: () => 'ok' },
+  '/healthz': { type: 'application/json', body: () => 'ok' },
+  '/.well-known/openid-configuration': { type: 'application/json', body: ({ people }) => people.discovery },
+  '/openid/v1/jwks': { type: 'application/jwk-set+json', body: ({ people }) => people.jwks },
+}
+
+const openDocument = ({ headers }: Asked, { type, body }: OpenDocument, world: World): Answered => {
+  const takes = headers['accept']?.split(/, */) ?? ['*/*']
+  if (!takes.includes(type) && !takes.includes('*/*'))
+    throw failure(406, 'NotAcceptable', '406: Not Acceptable', { details: {} })
+  return { status: 200, headers: { 'content-type': type }, body: body(world) }
 }
 
 const missing = (): never => {
