@@ -62,6 +62,7 @@ import type { HttpDeps } from './deps.ts'
 import { serveDescription } from './description.ts'
 import { openEnds } from './ends.ts'
 import { boundHandshakes, type Handshakes, noHandshakes, unaskedOr } from './handshakes.ts'
+import { boundHellos } from './hellos.ts'
 import { acceptedSpellings, type MediaType } from './media.ts'
 import { describeRoutes } from './openapi.ts'
 import { opsRoutes } from './ops.ts'
@@ -201,10 +202,7 @@ const secure = {
 /** An application without routes; each that is added must declare its access. */
 export const guardedApp = (deps: HttpDeps): App => {
   const app = newApp(deps, deps.tls)
-  const { tls, proxies } = deps
-  const handshakes = tls?.requestCert
-    ? boundHandshakes(app.server as Server as TlsServer, { tls: { ...secure, ...tls }, proxies })
-    : noHandshakes
+  const handshakes = handshakesOf(app.server, deps)
   const state = { stopping: false }
   app.addHook('preClose', async () => {
     state.stopping = true
@@ -212,6 +210,12 @@ export const guardedApp = (deps: HttpDeps): App => {
   addParsers(app)
   guardRoutes(app, { ...deps, handshakes }, state)
   return app
+}
+
+const handshakesOf = (server: Server, { tls, proxies }: HttpDeps): Handshakes => {
+  if (tls?.requestCert) return boundHandshakes(server as TlsServer, { tls: { ...secure, ...tls }, proxies })
+  if (tls) boundHellos(server as TlsServer)
+  return noHandshakes
 }
 
 /** What the API and the public listener share: bounds, timeouts, ids, one error handler, one log line a request. */

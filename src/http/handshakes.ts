@@ -11,7 +11,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import { isProblem, Problem } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
-import { requestTimeout } from './bounds.ts'
+import { boundHellos } from './hellos.ts'
 import { openPeers, type ProxySettings } from './peers.ts'
 
 export interface Handshakes {
@@ -56,7 +56,6 @@ export const boundHandshakes = (
   }, sweepMs).unref()
   server.once('close', () => clearInterval(timer))
 
-  const [begin] = server.listeners('connection')
   const ask = (raw: Socket, address: string, leave: Leave): void => {
     const key = keyOf(raw)
     const handshake: Handshake = { raw, address, leave, charged: 0 }
@@ -68,18 +67,16 @@ export const boundHandshakes = (
       underWay.delete(key)
       charge(handshake, raw.bytesRead)
     })
-    begin?.call(server, raw)
   }
-  server.removeListener('connection', begin as () => void).prependListener('connection', (raw: Socket) => {
+  boundHellos(server, (raw, begin) => {
     const { address, isProxy } = peerOf({ headers: {}, raw: { socket: raw } })
     // Whose own certificate is nobody's.
     if (isProxy) return unasking.emit('connection', raw)
-    onceSpeaking(raw, () =>
-      places.take({ raw, address }, (leave) => {
-        if (leave) ask(raw, address, leave)
-        else unasking.emit('connection', raw)
-      }),
-    )
+    places.take({ raw, address }, (leave) => {
+      if (!leave) return unasking.emit('connection', raw)
+      ask(raw, address, leave)
+      begin(raw)
+    })
   })
   server.on('secureConnection', (socket: TLSSocket) => {
     const key = keyOf(socket)
@@ -114,18 +111,6 @@ const unaskingBeside = (server: Server, tls: TlsOptions): Server => {
     unasking.setSecureContext(options)
   }
   return unasking
-}
-
-/** A connection that says nothing, as a probe's or one that a browser has in stock, takes no place. */
-const onceSpeaking = (raw: Socket, go: () => void): void => {
-  // Of one that breaks off while it waits.
-  raw.on('error', () => {})
-  raw.setTimeout(requestTimeout, () => raw.destroy())
-  raw.once('readable', () => {
-    raw.setTimeout(0)
-    if (raw.readableLength === 0) raw.destroy()
-    else go()
-  })
 }
 
 type Leave = () => void

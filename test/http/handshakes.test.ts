@@ -18,6 +18,8 @@ await tie('short', { fingerprint: client.fingerprint })
 /** As much as OpenSSL takes, nearly; each is checked by the next where their names fit, and takes memory in any case. */
 const long = { ...client, cert: client.cert + ca.pem.repeat(Math.floor(90_000 / ca.der.length)) }
 const { port, hostname } = new URL(service.url)
+/** The first octets of a ClientHello, whose record is to have 512. */
+const begun = Buffer.from('1603010200010001fc', 'hex')
 
 /** A connection that stays. */
 const holdLong = async (t: Test): Promise<string> => {
@@ -117,22 +119,20 @@ t.test('connections that say nothing are in nobody’s way', async (t) => {
 })
 
 t.test('handshakes that go no further end where others wait', async (t) => {
-  // The first octets of a record, which is to have 512.
-  const stalled = await Promise.all(Array.from({ length: 40 }, () => begin(t, Buffer.from('1603010200', 'hex'))))
+  const stalled = await Promise.all(Array.from({ length: 40 }, () => begin(t, begun)))
   t.equal(await ask(t, client), 'in')
   t.notOk(stalled.every(({ isOpen }) => isOpen))
 })
 
 t.test('whoever breaks off while he waits has no turn', async (t) => {
-  const hello = Buffer.from('1603010200', 'hex')
-  await Promise.all(Array.from({ length: 40 }, () => begin(t, hello)))
+  await Promise.all(Array.from({ length: 40 }, () => begin(t, begun)))
   for (const end of ['resetAndDestroy', 'end', 'destroy'] as const)
     await Promise.all(
       Array.from({ length: 10 }, async () => {
         const socket = connectPlain(Number(port), hostname)
         socket.on('error', () => {})
         await once(socket, 'connect')
-        await new Promise((resolve) => socket.write(hello, resolve))
+        await new Promise((resolve) => socket.write(begun, resolve))
         socket[end]()
         await once(socket.resume(), 'close')
       }),
@@ -179,8 +179,8 @@ t.test('a handshake that never ends counts as well', async (t) => {
     socket.on('error', () => {})
     t.teardown(() => socket.destroy())
     await once(socket, 'connect')
-    // A record of a ClientHello, and all of it but its end.
-    socket.end(Buffer.concat([Buffer.from('16030140000100ffff0303', 'hex'), Buffer.alloc(16_000)]))
+    // A record of the longest ClientHello, and all of it but its end.
+    socket.end(Buffer.concat([Buffer.from('160301400001003ffc0303', 'hex'), Buffer.alloc(16_000)]))
     await once(socket.resume(), 'close')
   }
   await untilIn(t)

@@ -1,0 +1,56 @@
+/**
+ * How connections to a listener with TLS begin. OpenSSL takes a ClientHello of 128 KiB, and looks for the group of each key share
+ * among all that it names, on the one thread that answers everybody: 64 KiB of them take 70 ms, which is sixty handshakes
+ * (measured), and whoever sends them needs to be nobody. So it sees none that is longer than any that a client sends.
+ */
+import type { Socket } from 'node:net'
+import type { Server } from 'node:tls'
+
+import { requestTimeout } from './bounds.ts'
+
+export type Begin = (raw: Socket) => void
+
+/** `greeted` has each connection once its ClientHello has begun; to hand it to TLS is `begin`. */
+export const boundHellos = (
+  server: Server,
+  greeted: (raw: Socket, begin: Begin) => void = (raw, begin) => begin(raw),
+): void => {
+  const [ofTls] = server.listeners('connection')
+  const begin: Begin = (raw) => ofTls?.call(server, raw)
+  server
+    .removeListener('connection', ofTls as () => void)
+    .prependListener('connection', (raw: Socket) => onceGreeting(raw, () => greeted(raw, begin)))
+}
+
+/** A connection that says nothing, as a probe's or one that a browser has in stock, is nobody's affair until it does. */
+const onceGreeting = (raw: Socket, go: () => void): void => {
+  let octets = Buffer.alloc(0)
+  const look = (): void => {
+    const more = raw.read()
+    if (more === null) return void raw.destroy()
+    octets = Buffer.concat([octets, more])
+    if (!isTold(octets)) return void raw.once('readable', look)
+    if (isTooLong(octets)) return void raw.destroy()
+    raw.setTimeout(0)
+    raw.unshift(octets)
+    go()
+  }
+  // Of one that breaks off while it waits.
+  raw.on('error', () => {})
+  raw.setTimeout(requestTimeout, () => raw.destroy())
+  raw.once('readable', look)
+}
+
+/** Whether the length is there, behind the header of a record (RFC 8446 5.1, 4); what is no handshake is for TLS to refuse. */
+const isTold = (octets: Buffer): boolean => octets[0] !== handshakeRecord || octets.length >= headers
+
+/** One whose length is in the next record was made to hide it. */
+const isTooLong = (octets: Buffer): boolean =>
+  octets[0] === handshakeRecord &&
+  (octets.readUInt16BE(3) < headers - recordHeader || octets.readUIntBE(6, 3) > longest)
+
+const handshakeRecord = 22
+const recordHeader = 5
+const headers = recordHeader + 4
+/** Octets: a session to resume has the certificate of its client in it, which with ML-DSA-87 is ten thousand. */
+const longest = 16 * 1_024
