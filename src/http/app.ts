@@ -24,6 +24,7 @@ import fastify, {
 import type { Caller } from '../ca/access.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
 import { Type } from '../schema.ts'
+import { openTurns } from '../turns.ts'
 import { openAdmission, type Visit } from './admission.ts'
 import { accessRoutes } from './api/access.ts'
 import { accessesRoutes } from './api/accesses.ts'
@@ -141,11 +142,12 @@ declare module 'fastify' {
 
 /** Opens the API: ready for `listen` or `inject`. `close()` answers what was accepted, and tells the rest to go elsewhere. */
 export const openApp = async (deps: HttpDeps): Promise<App> => {
-  const app = guardedApp(deps)
+  const nextTurn = openTurns()
+  const app = guardedApp(deps, nextTurn)
   describeRoutes(app)
   serveDescription(app)
   await app.register(rateLimit, rateLimits)
-  const searching = { ...deps, exports: openExports(app, deps) }
+  const shared = { ...deps, nextTurn, exports: openExports(app, deps) }
   await app.register(async (api: App) => {
     for (const routes of [
       certificateRoutes,
@@ -168,7 +170,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
       opsRoutes,
       auditedRollRoutes,
     ]) {
-      await api.register(async (scope: App) => routes(scope, searching))
+      await api.register(async (scope: App) => routes(scope, shared))
     }
   })
   await app.ready()
@@ -200,14 +202,14 @@ const secure = {
 } as const
 
 /** An application without routes; each that is added must declare its access. */
-export const guardedApp = (deps: HttpDeps): App => {
+export const guardedApp = (deps: HttpDeps, nextTurn = openTurns()): App => {
   const app = newApp(deps, deps.tls)
   const handshakes = handshakesOf(app.server, deps)
   const state = { stopping: false }
   app.addHook('preClose', async () => {
     state.stopping = true
   })
-  addParsers(app)
+  addParsers(app, nextTurn)
   guardRoutes(app, { ...deps, handshakes }, state)
   return app
 }

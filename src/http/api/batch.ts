@@ -1,12 +1,11 @@
 /** Many requests in one call. Each is judged, recorded and answered as if it had come alone. */
-import { setImmediate as yieldToLoop } from 'node:timers/promises'
-
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import type { Caller } from '../../ca/access.ts'
 import type { Leave } from '../../ca/principal-limits.ts'
 import { Problem, problems } from '../../errors.ts'
 import { Type } from '../../schema.ts'
+import type { NextTurn } from '../../turns.ts'
 import type { App } from '../app.ts'
 import { askingLater, authorise, callerOf, shownBy } from '../auth.ts'
 import {
@@ -68,7 +67,12 @@ const BatchOutcome = Type.Union(
   { title: 'BatchOutcome' },
 )
 
-export const batchRoutes = (app: App, deps: HttpDeps): void => {
+export interface BatchDeps extends HttpDeps {
+  /** What all batches share, and the parsing of their bodies: of many at once, each would else hold up all others for its own. */
+  readonly nextTurn: NextTurn
+}
+
+export const batchRoutes = (app: App, deps: BatchDeps): void => {
   const room = openRoom(batchRoom)
   const answers = openAnswers()
   let stopping = false
@@ -112,8 +116,8 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
       const admit = openAdmission(deps, request, () => stopping || reply.raw.destroyed)
       const width = await widthOf(deps, request, items.length)
       const tell = openTelling(deps, request)
-      const work = inSlices(items, width, (item) => outcomeOf(deps, { answer, admit, tell }, item, request))
-      const outcomes = await withinDeadline(work, batchTimeout)
+      const work = (item: unknown) => outcomeOf(deps, { answer, admit, tell }, item, request)
+      const outcomes = await withinDeadline(inSlices(items, { width, work, nextTurn: deps.nextTurn }), batchTimeout)
       return sendPieces(reply.type('application/json') as FastifyReply, jsonItems(outcomes)) as never
     },
   )
@@ -310,23 +314,23 @@ const assertAsk = (item: unknown, request: FastifyRequest): BatchItem => {
   throw keyFirst(schemaProblem(validate.errors ?? [], 'body'), item)
 }
 
-/**
- * Runs `work` over all items in order of arrival, at most `width` at a time, and lets others in between whenever a
- * slice of the event loop is used up. `work` must not reject.
- */
-export const inSlices = async <I, O>(
-  items: readonly I[],
-  width: number,
-  work: (item: I) => Promise<O>,
-): Promise<O[]> => {
+interface Slices<I, O> extends Pick<BatchDeps, 'nextTurn'> {
+  /** Items that are under way at a time, at most. */
+  readonly width: number
+  /** Must not reject. */
+  readonly work: (item: I) => Promise<O>
+}
+
+/** Runs `work` over all items in order of arrival, from a turn on that is not that of the body, and a slice of each turn. */
+export const inSlices = async <I, O>(items: readonly I[], { width, nextTurn, work }: Slices<I, O>): Promise<O[]> => {
   const outcomes: O[] = new Array(items.length)
   const underWay = new Set<Promise<void>>()
-  let sliceStart = performance.now()
+  let sliceEnd = Number.NEGATIVE_INFINITY
   for (const [place, item] of items.entries()) {
     if (underWay.size >= width) await Promise.race(underWay)
-    if (performance.now() - sliceStart > sliceMs) {
-      await yieldToLoop()
-      sliceStart = performance.now()
+    if (performance.now() > sliceEnd) {
+      await nextTurn()
+      sliceEnd = performance.now() + sliceMs
     }
     const run: Promise<void> = work(item).then((outcome) => {
       outcomes[place] = outcome
