@@ -87,7 +87,8 @@ t.test('where it comes to nothing, what was there stays, and nothing is made', a
   await writeFile(lost, secret)
   for (const file of [lost, none]) {
     t.match(await recover('nobody', '--out', file), { code: exitCodes.usage, err: /is no administrator/ })
-    const full = `trap '' XFSZ; ulimit -f 0; chancery token recover --out '${file}'`
+    // There is room for something, and for no secret.
+    const full = `trap '' XFSZ; prlimit --pid $$ --fsize=50 && chancery token recover --out '${file}'`
     t.match(await run('bash', ['-c', full]), { code: exitCodes.usage, err: /cannot be written: EFBIG/ }, 'a full disk')
   }
   t.equal(await readFile(lost, 'utf8'), secret)

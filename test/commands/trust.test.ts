@@ -12,6 +12,7 @@ const authorities = ['One', 'Two', 'Three'].map((name) => openClientCa(name))
 const [one, two, three] = authorities.map(({ pem }) => pem) as [string, string, string]
 const { key } = openClientCa('Of a key').certify()
 const as = (label: string): string => two.replaceAll('CERTIFICATE', label)
+const torn = three.slice(0, -20)
 const eachLine = (pem: string, before: string): string => pem.replaceAll(/^(?=.)/gm, before)
 
 const unreadable = (number: number): string =>
@@ -51,7 +52,14 @@ const texts: readonly (readonly [what: string, text: string, trusted: string, fa
   ['a key is torn', `${one}${key.slice(0, 100)}\n${two}${three}`, '1', unreadable(2)],
   ['a blank line is within the second', `${one}${two.slice(0, 200)}\n\n${two.slice(200)}${three}`, '1', unreadable(2)],
   ['the second is indented', one + eachLine(two, '  ') + three, '13', unreadable(2)],
-  ['the last is torn', one + two + three.slice(0, -20), '12', unreadable(3)],
+  ['the last is torn', one + two + torn, '12', unreadable(3)],
+  ...['X509 CERTIFICATE', 'TRUSTED CERTIFICATE'].flatMap((label) => [
+    [`the last is torn behind a ${label}`, one + as(label) + torn, '12', unreadable(3)] as const,
+    [`the last is a ${label}, and torn`, one + as(label).slice(0, -30), '1', unreadable(2)] as const,
+  ]),
+  ['the last is torn behind spaces at the end of a line', `${one.trimEnd()} \t\n${torn}`, '1', unreadable(2)],
+  ['the last is torn behind a byte order mark', `${one}\ufeff${torn}`, '1', unreadable(2)],
+  ['the last is indented, and torn', one + eachLine(torn, ' \t'), '1', unreadable(2)],
   ['files without an end of their last line', one.trimEnd() + two.trimEnd() + three, '', unreadable(1)],
   ['the second without an end of its last line', one + two.trimEnd() + three, '1', unreadable(2)],
 ]

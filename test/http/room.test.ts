@@ -1,10 +1,12 @@
 import { once } from 'node:events'
 import { type IncomingMessage, request } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
+import { mock } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
+import type { Caller } from '../../src/ca/access.ts'
 import { Problem } from '../../src/errors.ts'
 import { batchAnswerRoom, batchBodyLimit, batchPath } from '../../src/http/bounds.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
@@ -93,13 +95,15 @@ t.test('no principal fills the memory with answers to batches that it does not r
   const violations = Array.from({ length: 100 }, (_, i) => ({
     ...{ check: 'names.dns.allow', field: `/names/${i}`, value: 'x'.repeat(400), reason: 'matches no pattern' },
   }))
+  const { promise: isOver, resolve: end } = Promise.withResolvers<void>()
   let begun = 0
   const { app } = await openStandIn({
     identities: reached({ bearer: async (token: string) => ({ ...callerFor('requester'), principal: token }) }),
     issuance: reached({
       pending: 0,
-      request: async () => {
-        begun += 1
+      request: async ({ principal }: Caller) => {
+        if (principal === 'two') await isOver
+        else begun += 1
         throw new Problem('san.forbidden', 'matches no pattern', { violations })
       },
     }),
@@ -120,19 +124,24 @@ t.test('no principal fills the memory with answers to batches that it does not r
     t.equal(answer.statusCode, 200)
     return JSON.parse(Buffer.concat(await answer.toArray()).toString()).items
   }
+  const other = ask('two', 10)
   const first = await ask('one', 800)
-  t.ok(begun > 500 && begun < 700, `${begun} items are begun, as far as there is room for what is told of them`)
   const second = await ask('one', 1_000)
   t.equal(second.statusCode, 429)
   t.match(String(await second.resume().toArray()), '"code":"limit.room"')
-  const others = await outcomesIn(await ask('two', 10))
+  end()
+  const others = await outcomesIn(await other)
   t.ok(
     others.every(({ status }) => status === 422),
-    'others have room',
+    'others have room, and nobody waits for what they have under way',
   )
   const outcomes = await outcomesIn(first)
   t.equal(outcomes.length, 800)
-  t.equal(outcomes.filter(({ status }) => status === 422).length, begun - 10, 'whatever was begun is told')
+  const told = outcomes.filter(({ status }) => status === 422)
+  t.equal(told.length, begun, 'whatever was begun is told')
+  // As long as each was told at its length, and there was room for the longest.
+  const room = batchAnswerRoom.ofOne - 800 * 1_024 - 65_536
+  t.equal(begun, 1 + Math.floor(room / (JSON.stringify(told[0]).length - 1_024)))
   const left = outcomes.filter(({ status }) => status !== 422)
   t.ok(left.every(({ status, problem }) => status === 429 && problem.code === 'limit.room' && problem.retryable))
   for (;;) {
@@ -142,41 +151,63 @@ t.test('no principal fills the memory with answers to batches that it does not r
 })
 
 t.test('what is under way has others of its principal wait, and turns none of them down', async (t) => {
-  const batches = 16
-  const items = Array.from({ length: 32 }, () => ({ csr: csrFor('a.example.com'), profile: 'server' }))
+  const [batches, count] = [17, 31]
   // Each counts as a KiB, and as 64 while it is under way.
-  const most = Math.floor((batchAnswerRoom.ofOne - batches * items.length * 1_024) / 65_536)
-  t.ok(most < batches * items.length, `${most} have room at a time`)
+  const most = Math.floor((batchAnswerRoom.ofOne - batches * count * 1_024) / 65_536)
+  t.ok(most < batches * count, `${most} have room at a time`)
   const { promise: isFull, resolve: fill } = Promise.withResolvers<void>()
+  const { promise: isOver, resolve: end } = Promise.withResolvers<void>()
   let begun = 0
-  const { app } = await openStandIn({
-    limits: { queue: 512, connections: 100 },
+  const { app, deps } = await openStandIn({
+    limits: { queue: 1_024, connections: 100 },
     identities: reached({ bearer: async () => callerFor('requester') }),
     issuance: reached({
       pending: 0,
       request: async () => {
         begun += 1
         if (begun === most) fill()
-        await isFull
+        await isOver
         throw new Problem('san.forbidden', 'matches no pattern')
       },
     }),
   })
+  const opened = mock.method(deps.principalLimits, 'widen').mock
   await app.listen({ host: '127.0.0.1', port: 0 })
   t.teardown(() => app.close())
   const { port } = app.server.address() as AddressInfo
-  const ask = async (): Promise<readonly Outcome[]> => {
-    const answer = await fetch(`http://127.0.0.1:${port}${batchPath}`, {
+  const send = (count: number): Promise<Response> => {
+    const items = Array.from({ length: count }, () => ({ csr: csrFor('a.example.com'), profile: 'server' }))
+    return fetch(`http://127.0.0.1:${port}${batchPath}`, {
       method: 'POST',
       headers: { authorization: 'Bearer requester', 'content-type': 'application/json' },
       body: JSON.stringify({ items }),
     })
+  }
+  const ask = async (count: number): Promise<readonly Outcome[]> => {
+    const answer = await send(count)
     t.equal(answer.status, 200)
     return ((await answer.json()) as { readonly items: readonly Outcome[] }).items
   }
-  const told = (await Promise.all(Array.from({ length: batches }, ask))).flat()
+  const untilOpened = async (answers: number): Promise<void> => {
+    while (opened.callCount() < answers) await sleep(1)
+  }
+  const asked = Array.from({ length: batches }, () => ask(count))
+  await isFull
+  await untilOpened(batches)
+  // The end of one that fails is not that of the others, and the last one has nothing under way.
+  const fail = async () => {
+    throw new Problem('db.unavailable', 'x')
+  }
+  opened.mockImplementationOnce(fail, batches)
+  t.equal((await send(1)).status, 503)
+  asked.push(ask(1))
+  await untilOpened(batches + 2)
+  t.equal(begun, most)
+  end()
+  const told = (await Promise.all(asked)).flat()
   t.same([...new Set(told.map(({ problem }) => problem.code))], ['san.forbidden'])
-  t.equal(told.length, begun)
+  t.equal(told.length, batches * count + 1)
+  t.equal(begun, told.length)
 })
 
 interface Outcome {
