@@ -17,8 +17,8 @@ export interface Making<Made> {
 }
 
 /**
- * Before it is made, the file can be written, and the disk has room for it. Where it comes to nothing, there is what was there
- * before.
+ * Before it is made, as much as it takes was written in that place. Where it comes to nothing, there is what was there before, as
+ * far as the disk still has room for that.
  */
 export const keepSecret = async <Made extends { readonly secret: string }>(
   { file, before }: SecretFile,
@@ -34,7 +34,7 @@ export const keepSecret = async <Made extends { readonly secret: string }>(
     })
     return told
   } catch (error) {
-    await (before === undefined ? rm(file, { force: true }) : write(file, before)).catch(() => {})
+    await (before === undefined ? rm(file) : write(file, before)).catch(() => {})
     throw error
   }
 }
@@ -58,5 +58,8 @@ const write = (file: string, text: string): Promise<void> =>
 const unwritten = (file: string, { message }: Error): Failure =>
   new Failure('usage', `${file} cannot be written: ${message}. Name another file by --out.`)
 
-/** Blank, and longer than any secret: what is written over it needs no more of the disk. */
+/**
+ * Blank, and longer than any secret: a disk that is full is told of before anything is made. What takes its place is another file
+ * until it has the name: where this was the last that the disk had, what was made is withdrawn.
+ */
 const room = '\n'.repeat(1_024)

@@ -210,6 +210,43 @@ t.test('what is under way has others of its principal wait, and turns none of th
   t.equal(begun, told.length)
 })
 
+t.test('those that wait all begin as soon as there is room for them', async (t) => {
+  const underWay: (() => void)[] = []
+  const { app } = await openStandIn({
+    issuance: reached({
+      pending: 0,
+      request: async () => {
+        if (underWay.length > 0) await new Promise<void>((resolve) => underWay.push(resolve))
+        else underWay.push(() => {})
+        // Of the first there is room beside it for one that is under way.
+        throw new Problem('san.forbidden', 'x'.repeat(underWay.length > 1 ? 1 : batchAnswerRoom.ofOne - 100 * 1_024))
+      },
+    }),
+  })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const { port } = app.server.address() as AddressInfo
+  const ask = async (count: number) => {
+    const headers = { authorization: 'Bearer requester_', 'content-type': 'application/json' }
+    const asked = request({ port, path: batchPath, method: 'POST', headers, agent: false })
+    const items = Array.from({ length: count }, () => ({ csr: csrFor('a.example.com'), profile: 'server' }))
+    const [answer] = (await once(asked.end(JSON.stringify({ items })), 'response')) as [IncomingMessage]
+    return answer
+  }
+  const { promise: isOut, resolve: leave } = Promise.withResolvers<void>()
+  app.server.once('request', (_asked, answer) => answer.once('close', leave))
+  const first = (await ask(1)).pause()
+  const second = ask(3)
+  while (underWay.length < 2) await sleep(1)
+  first.resume()
+  await isOut
+  t.equal(underWay.length, 2, 'others wait')
+  underWay[1]?.()
+  while (underWay.length < 4) await sleep(1)
+  for (const end of underWay) end()
+  t.equal((await second).statusCode, 200)
+})
+
 interface Outcome {
   readonly status: number
   readonly problem: { readonly code: string; readonly retryable: boolean }

@@ -97,7 +97,8 @@ t.test('one that is being issued, or has been, is left, and those after it are n
   await approve(four, digest)
   const caller = { principal: 'ci', proof: { kind: 'own' } as const, grants: (await store.grantsOf('ci')) ?? [] }
   const { input } = (await store.asked(four)) as { input: IssueInput }
-  await service.service.issuance.issueApproved(caller, input, { id: four, plan: Buffer.from(digest, 'hex'), profile })
+  const approved = { id: four, plan: Buffer.from(digest, 'hex'), profile }
+  const { serial } = await service.service.issuance.issueApproved(caller, input, approved)
   const place = { time: new Date(), index: 2_000_000 }
   const { events } = await stores.db.transaction((tx) =>
     failOpenRequests(tx, place, { from: 0, before: 1_000_000 }, { code: 'approval.plan', reason: 'lost' }),
@@ -106,4 +107,7 @@ t.test('one that is being issued, or has been, is left, and those after it are n
     events.map((event) => event.id),
     [one, three],
   )
+  await Promise.all([store.endIssued(four, serial), store.endIssued(four, serial)])
+  await t.resolves(store.endIssued(four, serial), 'whoever carries it out as well may say so again')
+  t.match(await store.read(four), { state: 'issued', serial })
 })
