@@ -31,8 +31,8 @@ const holdLong = async (t: Test): Promise<string> => {
 }
 
 /** A connection that sends this, and no more; `isOpen` says whether it still is. */
-const begin = async (t: Test, first?: Buffer): Promise<{ readonly isOpen: boolean }> => {
-  const socket = connectPlain(Number(port), hostname)
+const begin = async (t: Test, first?: Buffer, to = Number(port)): Promise<{ readonly isOpen: boolean }> => {
+  const socket = connectPlain(to, hostname)
   t.teardown(() => socket.destroy())
   let isOpen = true
   socket
@@ -48,6 +48,9 @@ const begin = async (t: Test, first?: Buffer): Promise<{ readonly isOpen: boolea
     },
   }
 }
+
+/** A record of a ClientHello, and all of it but its end. */
+const slow = Buffer.concat([Buffer.from('160301400001003ffc0303', 'hex'), Buffer.alloc(16_000)])
 
 /** What was sent beneath TLS of a request with the longest chain, which was answered so. */
 const sentTo = async (t: Test, { url, ca }: TestService): Promise<{ answer: string; octets: number }> => {
@@ -171,6 +174,45 @@ t.test('whoever is not asked has the certificate of the server that is in use', 
   t.equal(await shown(), new X509Certificate(next.cert).toString())
 })
 
+/** A server that nobody has come to yet: so many slow ones begin, and whoever comes then is asked or not. */
+const openSlow = async (t: Test, count: number) => {
+  const { cert, key } = ca.certify({ usage: serverAuth, names: [dns('localhost')] })
+  const { app } = await openStandIn({ tls: { cert, key, requestCert: true, rejectUnauthorized: false, ca: [] } })
+  t.teardown(() => app.close())
+  await app.listen({ host: hostname, port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  const slowOnes = await Promise.all(Array.from({ length: count }, () => begin(t, slow, port)))
+  const isAsked = async (): Promise<boolean> => {
+    const socket = connectTls({ port, host: hostname, servername: 'localhost', ca: ca.pem })
+    socket.write('GET /v1/authorities HTTP/1.1\r\nHost: x\r\n\r\n')
+    const [answer] = await once(socket, 'data')
+    socket.destroy()
+    return /"code":"auth.missing"/.test(String(answer))
+  }
+  return { port, slowOnes, isAsked }
+}
+
+t.test('a handshake counts while it goes on, and once, however long it takes', async (t) => {
+  // More than all that an address has, and three quarters of it.
+  const [many, few] = [await openSlow(t, 13), await openSlow(t, 8)]
+  while (await many.isAsked());
+  t.ok(many.slowOnes.every(({ isOpen }) => isOpen))
+  for (let asked = 0; asked < 40; asked += 1) t.ok(await few.isAsked())
+})
+
+t.test('what is sent behind a handshake is not counted with it', async (t) => {
+  const { port, isAsked } = await openSlow(t, 0)
+  const { cert, key } = client
+  for (let sent = 0; sent < 20; sent += 1) {
+    const socket = connectTls({ port, host: hostname, servername: 'localhost', ca: ca.pem, cert, key })
+    socket.on('error', () => {})
+    socket.write(`POST /v1/certificates HTTP/1.1\r\nHost: x\r\nContent-Length: 12000\r\n\r\n${' '.repeat(12_000)}`)
+    await once(socket, 'data')
+    socket.destroy()
+  }
+  t.ok(await isAsked())
+})
+
 t.test('a handshake that never ends counts as well', async (t) => {
   await untilIn(t)
   for (let begun = 0; (await ask(t, client)) === 'in'; begun += 1) {
@@ -179,8 +221,7 @@ t.test('a handshake that never ends counts as well', async (t) => {
     socket.on('error', () => {})
     t.teardown(() => socket.destroy())
     await once(socket, 'connect')
-    // A record of the longest ClientHello, and all of it but its end.
-    socket.end(Buffer.concat([Buffer.from('160301400001003ffc0303', 'hex'), Buffer.alloc(16_000)]))
+    socket.end(slow)
     await once(socket.resume(), 'close')
   }
   await untilIn(t)

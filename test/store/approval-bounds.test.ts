@@ -18,7 +18,7 @@ await holdTurn(t, stores.db, 'approvals')
 await wantApprovals(service, 'payments', { required: 1 })
 const { requester } = await employApprovers(service, ['payments'])
 const { plan: decided, id: first } = (await openDesk(service).ask(requester, 'payments')).json
-for (const name of ['a', 'aa', 'due', 'mm', 'nn', 'zz'])
+for (const name of ['a', 'aa', 'due', 'mm', 'nn', 'pp', 'zz'])
   await service.request('POST', '/v1/principals', { body: { name } })
 const owner = new pg.Client({ connectionString: service.database.ownerUrl })
 await owner.connect()
@@ -139,6 +139,13 @@ t.test('what others have asked does not, nor what ended otherwise, whenever, or 
 t.test('what ended long ago hides nothing of what came after it', async (t) => {
   await fill('aa', 100, 'withdrawn', 'ended_at = now()')
   await t.rejects(ask('aa'), tooMany)
+})
+
+t.test('of many calls at once that have room for one more, one has it', async (t) => {
+  await fill('pp', 99, 'pending')
+  const asked = await Promise.allSettled(Array.from({ length: 6 }, () => ask('pp')))
+  t.equal(asked.filter(({ status }) => status === 'fulfilled').length, 1)
+  for (const one of asked) if (one.status === 'rejected') t.match(one.reason, tooMany)
 })
 
 t.test('of many calls under one key one is put before people, and all are told of that', async (t) => {
