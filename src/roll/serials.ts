@@ -119,7 +119,7 @@ const keyOf = (words: Uint32Array, seed: number): Key => {
     hash = Math.imul(hash, 0x85ebca6b)
     hash ^= hash >>> 13
   }
-  return { words, hash: hash >>> 0 }
+  return { words, hash }
 }
 
 /** Where the key is, or where it would be put. */

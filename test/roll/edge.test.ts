@@ -160,9 +160,15 @@ t.test('tiles that do not fit the size or the root are no edge', async (t) => {
     ['another hash far up', { ...good, tiles: [zero, one, [other]] }],
     ['a short hash', { ...good, tiles: [zero.with(0, other.subarray(1)), one, two] }],
     ['an octet of one hash in the next, which have the same parent', { ...good, tiles: [shifted, one, two] }],
+    ...[31, 33].map((octets) => {
+      const root = Buffer.alloc(octets, 1)
+      return [`a hash of ${octets} octets that is the root`, { size: 1, root, tiles: [[root]] }] as const
+    }),
   ]
   t.equal(openEdge(good, hasher).size, 66_570)
   for (const [what, stored] of bad) t.throws(() => openEdge(stored, hasher), { code: 'edge.tiles' }, what)
+  const detail = 'a tree of 0 has partial tiles of no hashes'
+  t.throws(() => openEdge({ ...good, size: 0 }, hasher), { code: 'edge.tiles', detail })
 })
 
 t.test('an empty batch changes nothing, and proofs are of the batch alone', async (t) => {

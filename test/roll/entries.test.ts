@@ -3,14 +3,7 @@ import { readFileSync } from 'node:fs'
 
 import t from 'tap'
 
-import {
-  type CertificateIssued,
-  encodeEntry,
-  issuedBy,
-  leafInput,
-  maxEntryOctets,
-  type RollEvent,
-} from '../../src/roll/entries.ts'
+import { type CertificateIssued, encodeEntry, issuedBy, leafInput, type RollEvent } from '../../src/roll/entries.ts'
 
 const time = new Date('2026-11-24T23:59:59.007Z')
 const profile = { name: 'server', version: 3 }
@@ -327,7 +320,18 @@ t.test('a leaf is one zero octet and the entry (RFC 6962 2.1)', async (t) => {
   t.same(Buffer.from(leafInput(entry)), Buffer.concat([Buffer.from([0]), Buffer.from(entry)]))
 })
 
-t.test('an entry beyond the bound of a tile is refused, not cut', async (t) => {
-  const event = { ...examples['certificate.issued'], certificate: 'A'.repeat(maxEntryOctets) }
-  t.throws(() => encodeEntry(event, time), RangeError)
+t.test('each entry has the time that it is given', async (t) => {
+  for (const at of ['2026-11-24T23:59:59.007Z', '2026-11-24T23:59:59.008Z', '2026-11-24T23:59:59.007Z'])
+    t.equal(JSON.parse(encodeEntry(examples['service.started'], new Date(at))).time, at)
+})
+
+t.test('an entry has as many octets as a tile has room for, and one beyond is refused, not cut', async (t) => {
+  const withPrincipal = (principal: string) => encodeEntry({ ...examples['principal.created'], principal }, time)
+  const room = 65_535 - Buffer.byteLength(withPrincipal(''))
+  for (const unit of ['a', 'ü', '€', '😀']) {
+    const octets = Buffer.byteLength(unit)
+    const principal = unit.repeat(room / octets) + 'a'.repeat(room % octets)
+    t.equal(Buffer.byteLength(withPrincipal(principal)), 65_535, unit)
+    t.throws(() => withPrincipal(`${principal}a`), RangeError, unit)
+  }
 })
