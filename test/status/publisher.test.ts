@@ -388,6 +388,49 @@ t.test('one list that ends is enough, and of several the first end is told', asy
   t.match(watch.fault(), / 2 of default end at 2030-01-01T12:00:00.000Z or later/)
 })
 
+t.test(
+  'what several issuers are late with is told of each, until the records are known to say otherwise',
+  async (t) => {
+    const { shelf } = open()
+    await shelf.refresh()
+    const late = (seconds: readonly number[]) => [
+      { issuer: 'default', shards: 1, seconds: seconds[0] ?? 0 },
+      { issuer: 'etcd', shards: 2, seconds: seconds[1] ?? 0 },
+    ]
+    const looks = [late([60, 60.6]), late([60.4, 90]), new Error('there is no database'), []]
+    const asked: unknown[] = []
+    const watch = openCrlWatch({
+      shelf: { find: (_issuer, shard) => shelf.find('default', shard) },
+      store: {
+        unlisted: async (issuers) => {
+          asked.push(issuers)
+          const found = looks.shift() ?? []
+          if (found instanceof Error) throw found
+          return found
+        },
+      },
+      issuers: { all: () => ['default', 'etcd'].map((name) => ({ ...placed, issuer: { ...placed.issuer, name } })) },
+      clock: () => new Date(),
+      marginMs: 0,
+    })
+    await watch.look()
+    t.equal(watch.fault(), 'lists of what is revoked: 2 of etcd do not know what has happened 61 s ago')
+    await watch.look()
+    const both =
+      'lists of what is revoked: 1 of default do not know what has happened 60 s ago; 2 of etcd do not know what has happened 90 s ago'
+    t.equal(watch.fault(), both)
+    const look = watch.look()
+    t.equal(watch.fault(), both, 'while it looks')
+    await t.rejects(look, { message: 'there is no database' })
+    t.equal(watch.fault(), both, 'and where it cannot')
+    t.same(watch.unlisted(), late([60.4, 90]))
+    await watch.look()
+    t.equal(watch.fault(), undefined)
+    t.same(watch.unlisted(), [])
+    t.same(asked, Array(4).fill(['default', 'etcd']))
+  },
+)
+
 t.test('the records tell what is on no list', async (t) => {
   const db = openDatabase({ url: service.database.servingUrl, max: 1, log: quiet, applicationName: 'test' })
   t.teardown(() => db.close())
