@@ -163,6 +163,7 @@ t.test('what is no body of add-checkpoint, and no size', async (t) => {
   for (const [what, body] of bad) t.throws(() => parseAddCheckpoint(body), { code: 'witness.text' }, what)
   t.equal(parseAddCheckpoint(`old 1\n${`${hash}\n`.repeat(63)}\nc\n`).proof.length, 63)
   t.equal(parseKnownSize('20852014\n'), 20_852_014)
+  t.equal(parseKnownSize(`${2 ** 53 - 1}\n`), 2 ** 53 - 1)
   for (const size of ['', '1', '12', '01\n', '1\n\n', ' 1\n', `${'1'.repeat(100)}\n`])
     t.throws(() => parseKnownSize(size), { code: 'witness.text' }, JSON.stringify(size))
 })
