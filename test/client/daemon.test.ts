@@ -73,7 +73,7 @@ interface Scripted {
 interface Watching {
   readonly hours: number
   readonly from?: number
-  readonly jumps?: readonly [at: number, to: number][]
+  readonly jumps?: readonly (readonly [at: number, to: number])[]
   readonly wards?: number
   /** What a daemon finds that was started anew. */
   readonly there?: Standing
@@ -242,6 +242,33 @@ t.test('a clock that is set is noticed within a minute, and no pause depends on 
   const { tries } = await watch(back, { hours: 2, jumps: [[45 * minute, start - 1_000 * hour]] })
   const outage = tries.filter((at) => at > 41 * minute && at < hour)
   t.ok(outage.length > 5, `${outage.length} tries go on while the clock is weeks back`)
+})
+
+t.test('a pause ends while the machine sleeps, and by no more than it has slept', async (t) => {
+  const script = (): Standing => {
+    throw new Failure('conflict', 'ended', { code: 'approval.rejected', retryable: false })
+  }
+  const slept = await watch(script, { hours: 1, jumps: [[10 * minute, start + 10 * hour]] })
+  t.equal(slept.tries.length, 2, 'as it would have been without a sleep of hours')
+  t.ok((slept.tries[1] ?? 0) - 10 * minute <= minute, 'when it wakes')
+  /** Ten minutes of sleep for each of ten awake. */
+  const naps = Array.from({ length: 18 }, (_, i): [number, number] => [
+    (i + 1) * 10 * minute,
+    start + (i + 1) * 20 * minute,
+  ])
+  const { tries } = await watch(script, { hours: 3, jumps: naps })
+  t.equal(tries.length, 5, 'one in each 75 minutes of the six hours')
+})
+
+t.test('by a clock that was ahead and is set right, what is there is told as fresh within a minute', async (t) => {
+  const held = standing(start)
+  const script = (at: number): Standing => ({ ...held, issued: at === 0 })
+  const right = 10 * minute
+  const watching = { from: start + 50 * minute, hours: 0.2, jumps: [[right, start + right]] as const }
+  const { tries, notes } = await watch(script, watching)
+  t.match(notes[0], { state: 'failing' }, 'it was due when it came')
+  t.match(notes.at(-1), { state: 'fresh', failure: null })
+  t.ok((tries.at(-1) ?? 0) - right <= minute)
 })
 
 t.test('a certificate that is due when it comes is not asked for again and again', async (t) => {

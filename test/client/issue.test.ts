@@ -24,6 +24,7 @@ import { readTask } from '../../src/commands/issue/into.ts'
 import { obtain, type Task } from '../../src/commands/issue/obtain.ts'
 import { type Chancery, chanceryFor, startChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { shiftedBy } from '../helpers/shifted.ts'
 import { assertTools, output } from '../interop/tools.ts'
 import { newFolder, readShown } from './folders.ts'
 
@@ -368,6 +369,26 @@ t.test('killed at any moment, what is seen belongs together, and no certificate 
   t.equal((await chancery(args)).code, 0, 'and the next one goes through')
   await look()
   t.same((await issuedFor('killed.example.com')).toSorted(), [...seen].toSorted())
+})
+
+t.test('a certificate that is odd by the clock here is told as such', async (t) => {
+  const hour = 3_600_000
+  const day = 24 * hour
+  const cases: readonly (readonly [ms: number, note: RegExp])[] = [
+    [-hour, /^note +here it is 20\S+Z, and it is yet to begin: this clock or the server’s is wrong$/m],
+    [0, /^root .*$(?!\nnote)/m],
+    [
+      25 * day,
+      /^note +here it is 20\S+Z, and it is to be renewed already: .* wrong, or --renew-before leaves it no time$/m,
+    ],
+    [31 * day, /^note +here it is 20\S+Z, and it has ended: this clock or the server’s is wrong$/m],
+  ]
+  for (const [ms, note] of cases) {
+    const args = ['issue', '--profile', 'server', '--name', 'odd.example.com', '--renew-before', '30%']
+    const { code, out, err } = await chancery([...args, '--out', await newFolder(t)], shiftedBy(ms))
+    t.match({ code, err }, { code: 0, err: /^$/ })
+    t.match(out, note, `${ms / hour} hours apart`)
+  }
 })
 
 t.test('--renew-before does nothing while there is time, and renews when there is not', async (t) => {

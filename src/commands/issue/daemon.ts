@@ -57,7 +57,7 @@ export interface Status {
 export interface DaemonDeps {
   /** The wall's clock, in milliseconds; it may jump. */
   readonly now: () => number
-  /** Milliseconds that have gone by, whatever the wall's clock does. */
+  /** Milliseconds that have gone by, whatever the wall's clock does; it may stop while the machine sleeps. */
   readonly elapsed: () => number
   /** Resolves early, and never rejects, when the signal comes. */
   readonly sleep: (milliseconds: number, signal: AbortSignal) => Promise<void>
@@ -74,7 +74,8 @@ export interface LogLine {
 }
 
 /** Until the signal comes; then within what ending a request takes. */
-export const lookAfter = async (wards: readonly Ward[], deps: DaemonDeps): Promise<void> => {
+export const lookAfter = async (wards: readonly Ward[], clocks: DaemonDeps): Promise<void> => {
+  const deps = { ...clocks, elapsed: throughSleep(clocks) }
   const cares = wards.map(newCare)
   let turns = 0
   const server: Server = { ...newPatience(), advice: newPatience() }
@@ -90,6 +91,23 @@ export const lookAfter = async (wards: readonly Ward[], deps: DaemonDeps): Promi
     }
     const next = Math.max(server.retryAt - deps.elapsed(), Math.min(...cares.map((care) => waitOf(care, deps))))
     if (!deps.signal.aborted) await deps.sleep(Math.min(Math.max(next, shortestMs), longestMs), deps.signal)
+  }
+}
+
+/**
+ * A pause goes on while the machine sleeps, which the wall's clock alone tells. One that was set looks the same, whichever way, and
+ * ends pauses as well: what was put off by the time of before may be due, or right by now.
+ */
+const throughSleep = ({ now, elapsed }: Pick<DaemonDeps, 'now' | 'elapsed'>): (() => number) => {
+  let apart = now() - elapsed()
+  let slept = 0
+  return () => {
+    const jump = now() - elapsed() - apart
+    if (Math.abs(jump) > shortestJumpMs) {
+      slept += Math.abs(jump)
+      apart += jump
+    }
+    return elapsed() + slept
   }
 }
 
@@ -271,6 +289,8 @@ const untilLook = ({ lookAt }: Standing, advice: Patience, { now, elapsed }: Dae
 }
 
 const shortestMs = 50
+/** Less than that is how finely two clocks are read. */
+const shortestJumpMs = 1_000
 const longestMs = 60_000
 const lookEveryMs = 3_600_000
 const longSeconds = 3_600

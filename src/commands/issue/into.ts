@@ -15,7 +15,7 @@ import { fileNames, type Held, openFolder } from './folder.ts'
 import type { IssuedAnswer } from './issued.ts'
 import { type Obtained, obtain, type Task } from './obtain.ts'
 import { digestOf, type NameOptions, type Order, readKeyKindOption, readNames } from './order.ts'
-import { dueAt, momentOf, type RenewBefore, readRenewBefore } from './renewal.ts'
+import { dueAt, momentOf, oddity, type RenewBefore, readRenewBefore } from './renewal.ts'
 import { wordsOf } from './words.ts'
 
 /** As the command line has them. */
@@ -289,15 +289,21 @@ const viewOf = ({ held, issued, refusal }: Obtained, { folder }: Pick<Task, 'fol
 const textOf = ({ held, issued, refusal }: Obtained, task: TaskOfOptions): string => {
   const { before } = task
   const until = `${held.notAfter.toISOString()}, ${timeLeft(held.notAfter)} from now`
-  if (issued !== undefined) return issuedText(issued, task, { until, refusal })
+  if (issued !== undefined) return issuedText(issued, task, { until, odd: oddText(held, before), refusal })
   const due = before === undefined ? '' : ` It will be renewed from ${dueAt(held, before).toISOString()} on.`
   return `${task.folder.path} holds ${held.serial}, valid until ${until}: nothing to do.${due}`
+}
+
+interface IssuedNotes {
+  readonly until: string
+  readonly odd: string | undefined
+  readonly refusal: Failure | undefined
 }
 
 const issuedText = (
   issued: IssuedAnswer,
   { order, folder }: TaskOfOptions,
-  { until, refusal }: { readonly until: string; readonly refusal: Failure | undefined },
+  { until, odd, refusal }: IssuedNotes,
 ): string => {
   const { subjectAltName = '', subject } = new X509Certificate(issued.certificate)
   const lines = [
@@ -308,10 +314,17 @@ const issuedText = (
     ['key', `${join(folder.path, 'key.pem')} (${order.keyKind})`],
     ['certificate', `${join(folder.path, 'fullchain.pem')} (certificate.pem and chain.pem in one)`],
     ['root', join(folder.path, 'root.pem')],
+    ...(odd ? [['note', odd]] : []),
     ...(refusal ? [['note', `asked for anew, since it could not renew itself: ${firstLine(refusal)}`]] : []),
     ...issued.notes.map(({ field, reason }) => ['note', `${field} ${reason}`]),
   ]
   return lines.map(([label = '', value = '']) => `${label.padEnd(13)}${visible(value)}`).join('\n')
+}
+
+const oddText = (held: Held, before: RenewBefore | undefined): string | undefined => {
+  const now = new Date()
+  const odd = oddity(held, before, now)
+  return odd && `here it is ${now.toISOString()}, and ${odd}`
 }
 
 const firstLine = ({ message }: Failure): string => message.split('\n', 1)[0] ?? ''

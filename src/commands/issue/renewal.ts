@@ -1,5 +1,6 @@
 /** When a certificate is renewed: arithmetic of times, and nothing else. */
 import { parseDuration } from '../../policy/duration.ts'
+import { hasEnded } from '../../policy/validity.ts'
 import { Failure } from '../failure.ts'
 
 /** How much is left when it is time: a share of the whole life, or milliseconds. */
@@ -26,6 +27,15 @@ export const dueAt = ({ notBefore, notAfter }: Life, before: RenewBefore): Date 
   const life = notAfter.getTime() - notBefore.getTime()
   const wanted = 'share' in before ? life * before.share : before.ms
   return new Date(notAfter.getTime() - (wanted < life ? wanted : life / 2))
+}
+
+/** What is odd about one that is new, and why that may be; undefined if nothing is. Whoever asks by a timer asks again each time. */
+export const oddity = (life: Life, before: RenewBefore | undefined, now: Date): string | undefined => {
+  const isWrong = 'this clock or the server’s is wrong'
+  if (now < life.notBefore) return `it is yet to begin: ${isWrong}`
+  if (hasEnded(life.notAfter, now)) return `it has ended: ${isWrong}`
+  if (before === undefined || now < dueAt(life, before)) return undefined
+  return `it is to be renewed already: ${isWrong}, or --renew-before leaves it no time`
 }
 
 /**
