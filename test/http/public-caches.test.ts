@@ -11,10 +11,16 @@ const start = new Date('2026-11-24T23:59:00Z')
 const endingIn = (milliseconds: number): Date => new Date(now.getTime() + milliseconds)
 
 const open = async (t: Test) => {
-  const world = { ends: endingIn(3_600_000), sharesDate: false, cacheable: true, isAway: false }
+  const world = { ends: endingIn(3_600_000), sharesDate: false, cacheable: true, isAway: false, begins: start }
   const { deps } = await openStandIn()
   const der = Buffer.from('some octets')
-  const list = () => ({ der, sha256: 'x', thisUpdate: start, nextUpdate: world.ends, sharesDate: world.sharesDate })
+  const list = () => ({
+    der,
+    sha256: 'x',
+    thisUpdate: world.begins,
+    nextUpdate: world.ends,
+    sharesDate: world.sharesDate,
+  })
   const answer = () =>
     world.cacheable
       ? { der, kind: 'good', cacheable: { thisUpdate: start, nextUpdate: world.ends, tag: '"x"' } }
@@ -91,6 +97,27 @@ t.test(
     for (const form of ['Tue, 24 Nov 2026 23:59:00', '2026-11-25T00:00:00Z', `x ${start.toUTCString()}`]) {
       world.sharesDate = false
       t.equal((await get('/crl/here/0.crl', { 'if-modified-since': form })).status, 200, `${form} is no date of HTTP`)
+    }
+  },
+)
+
+t.test(
+  'a list of after a clock was set back is not told to have changed after its answer (RFC 9110 8.8.2.1)',
+  async (t) => {
+    const { world, get } = await open(t)
+    for (const [ahead, date] of [
+      [0, now.toUTCString()],
+      [1, undefined],
+      [86_400_000, undefined],
+    ] as const) {
+      world.begins = endingIn(ahead)
+      for (const url of lists) {
+        const { headers } = await get(url)
+        t.equal(headers['last-modified'], date, `${url} ${ahead} ms ahead`)
+        t.equal(headers.etag, '"x"', 'by which it is asked for')
+      }
+      const since = { 'if-modified-since': world.begins.toUTCString() }
+      t.equal((await get('/crl/here/0.crl', since)).status, date === undefined ? 200 : 304)
     }
   },
 )

@@ -57,7 +57,8 @@ const sendList = (request: FastifyRequest, reply: FastifyReply, list: List, now:
     octets: der,
     type: 'application/pkix-crl',
     tag: `"${list.sha256}"`,
-    modified: thisUpdate,
+    // After a clock was set back, or of a root that is dated a moment ahead: no answer is of before what it tells (RFC 9110 8.8.2.1).
+    ...(thisUpdate <= now && { modified: thisUpdate }),
     sharesDate,
     cacheControl: `public, max-age=${Math.max(0, Math.min(maxAge, left))}`,
   })
