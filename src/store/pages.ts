@@ -90,13 +90,13 @@ interface Span {
  */
 export const beginSearch = async (
   db: Queryable,
-  search: Asking & { readonly span?: Span },
+  search: Asking & { readonly span?: Span; readonly dated?: string },
   shape: readonly ((part: unknown) => boolean)[],
 ): Promise<Begun> => {
   const { cursor, at } = search.start
   const [size = at ?? null, micros = null, ...after] =
     readCursor(cursor, tagged(search), [isWhole, isTime, ...shape]) ?? []
-  const { rows } = await db.query<BoundsRow>(selectBounds, [
+  const { rows } = await db.query<BoundsRow>(selectBounds(search.dated), [
     size,
     micros,
     search.span?.after ?? null,
@@ -122,16 +122,18 @@ interface BoundsRow {
   readonly high: number
 }
 
-const selectBounds = {
-  name: 'select_bounds',
+/** `dated`: a table with rows that are dated by themselves, and not by the roll. What a clock has dated ahead that was set back since is there, too. */
+const selectBounds = (dated?: string): { readonly name: string; readonly text: string } => ({
+  name: dated === undefined ? 'select_bounds' : `select_bounds_of_${dated}`,
   text: `
     select r.size, b.bound, b.micros,
       case when $3::timestamptz is null then 0 else first_entry_from($3::timestamptz) end as low,
       least(b.bound, case when $4::timestamptz is not null then first_entry_from($4::timestamptz) end) as high
-    from roll r, lateral (select least($1::bigint, r.size) as bound,
-      coalesce($2::bigint, (extract(epoch from clock_timestamp()) * 1000000)::bigint) as micros) b
+    from roll r, lateral (select least($1::bigint, r.size) as bound, coalesce($2::bigint, (extract(epoch from greatest(
+      clock_timestamp()${dated === undefined ? '' : `, (select max(at) + interval '1 microsecond' from ${dated})`}
+      )) * 1000000)::bigint) as micros) b
     where r.id = 1`,
-}
+})
 
 const beyondRoll = (at: number, size: number): Problem => {
   const reason = `is more than the ${size} entries of the roll`

@@ -125,3 +125,24 @@ t.test('what no row can hold is nowhere, and what comes after a search began is 
   t.same((await walk.refusals(span)).range, { from: span.after, before: span.before })
   t.equal((await (await walk.refusals({ principal: 'late' })).page(5)).items.length, 1)
 })
+
+t.test('what a clock has dated ahead that was set back since is found like all else', async (t) => {
+  const now = Date.now()
+  const ahead = [86_400_000, 3_600_000].map((ms) => ({
+    ...{ id: randomUUID(), at: 1_000 * (now + ms - start), digest: '05'.repeat(32) },
+    ...{ principal: 'ahead', profile: null, code: 'csr.pem' },
+  }))
+  const ids = ahead.map(({ id }) => id)
+  await insert(ahead)
+  for (const [candidates, limit] of [
+    [1_000, 1_000],
+    [1, 1],
+  ] as const) {
+    t.same((await found(candidates, {}, limit)).slice(0, 2), ids, 'newest first')
+    t.same(await found(candidates, { principal: 'ahead' }, limit), ids)
+  }
+  const search = await recordsOf(5).walk.refusals({ principal: 'ahead' })
+  t.same(await search.count(), { rows: 2, exact: true })
+  t.same(search.range.before, new Date(now + 86_400_001), 'to its microsecond, and no earlier')
+  t.same(await found(5, { principal: 'ahead', before: new Date(now) }, 5), [], 'but not before it is dated')
+})
