@@ -23,6 +23,7 @@ import { encodePem, parsePemCertificates } from '../../src/x509/pem.ts'
 import { faultsInRecords } from '../crash/checker.ts'
 import { named, openTestRoot, span } from '../helpers/ceremony.ts'
 import { openReplica } from '../helpers/replica.ts'
+import { openSql } from '../helpers/sql.ts'
 import { derFor } from '../http/people.ts'
 
 type Keys = Pick<Keyring, 'open' | 'create'>
@@ -80,7 +81,7 @@ const open = async (t: Test) => {
     const issue = async (more: Partial<IssueInput> = {}) => (await issuance.issue(caller, { ...asked, ...more })).issuer
     return { issuers, life, issue, explain: () => issuance.explain(caller, asked) }
   }
-  return { stores, ring, openInstance, faults: () => faultsInRecords(database.ownerUrl, []) }
+  return { database, stores, ring, openInstance, faults: () => faultsInRecords(database.ownerUrl, []) }
 }
 
 const root = openTestRoot()
@@ -151,7 +152,7 @@ t.test('an issuer that has ended has signed nothing that is still valid', async 
 })
 
 t.test('an intent whose outcome is open, or that was abandoned, keeps its issuer from ending', async (t) => {
-  const { stores, openInstance } = await open(t)
+  const { database, stores, openInstance } = await open(t)
   const { life } = await openInstance()
   await stage(life, 'next')
   await life.move('next', 'activate', how)
@@ -175,7 +176,20 @@ t.test('an intent whose outcome is open, or that was abandoned, keeps its issuer
   t.equal(await recorder.recordIntent(intent), 'moved')
   t.equal(await recorder.recordIntent({ ...intent, states: ['crl-only'] }), 'recorded', 'who may, says the intent')
   await t.rejects(life.move('default', 'end', how), { code: 'issuer.state' }, 'while it is open')
+  const early = { ...intent, serial: randomBytes(16) }
+  await (await openSql(t, database.ownerUrl)).query(
+    `insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan, created_at)
+      select $2, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan, created_at + interval '1 day'
+      from intents where serial = $1`,
+    [intent.serial, early.serial],
+  )
   await recorder.recordUnsigned(intent)
+  await t.rejects(
+    life.move('default', 'end', how),
+    { code: 'issuer.state' },
+    'while one is open of a clock set back since',
+  )
+  await recorder.recordUnsigned(early)
   const second = { ...intent, serial: randomBytes(16), states: ['crl-only'] as const, keySha256: randomBytes(32) }
   t.equal(await recorder.recordIntent(second), 'recorded')
   // Whole seconds, as in certificates, and the one that it names is still within.
