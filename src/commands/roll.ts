@@ -3,6 +3,7 @@
 import type { Command } from 'commander'
 
 import type { Finding } from '../roll/findings.ts'
+import { segment } from './client.ts'
 import { eventRow } from './event-text.ts'
 import { Failure } from './failure.ts'
 import { readGiven } from './given.ts'
@@ -11,7 +12,7 @@ import { openStderrProgress } from './progress.ts'
 import { openRest, type RestOptions, readAll, withRestOptions } from './rest.ts'
 import type { Exported } from './roll/export.ts'
 import type { Verified } from './roll/findings.ts'
-import type { GivenEntry } from './roll/prove.ts'
+import type { GivenEntry, GivenProof } from './roll/prove.ts'
 import type { GivenNote } from './roll/state.ts'
 import type { LoadSettings } from './with-records.ts'
 
@@ -159,7 +160,7 @@ const addProveCommand = (roll: Command): void => {
       .command('prove <file>')
       .description('verify a proof, from an answer of the service or alone: that its entry is on the roll'),
   )
-    .option('--entry <file>', 'the entry; from the service, as an auditor, when left out')
+    .option('--entry <file>', 'the entry; the one beside the proof, or from the service, when left out')
     .option('--key <key>', 'a key of the roll, or a file with one a line; again for others', collect, [])
     .action(
       async (path: string, options: RestOptions & { readonly key: readonly string[]; readonly entry?: string }) => {
@@ -169,7 +170,7 @@ const addProveCommand = (roll: Command): void => {
         const given = await readProof(path)
         if (options.entry === undefined && given.serial === undefined && !isProof(given))
           throw new Failure('usage', `${path} is no proof, and no answer with one.`)
-        const entry = options.entry === undefined ? await fetchEntry(given, options) : await readEntry(options.entry)
+        const entry = options.entry === undefined ? await entryOf(given, options) : await readEntry(options.entry)
         const proven = await prove(given, entry, keys)
         const { index, checkpoint } = proven
         const { type, time, what } = eventRow({ index, entry: entry.octets.toString() })
@@ -181,13 +182,16 @@ const addProveCommand = (roll: Command): void => {
     )
 }
 
-const fetchEntry = async ({ serial }: { readonly serial?: string }, options: RestOptions): Promise<GivenEntry> => {
+/** That beside the proof; else it is asked for, which whoever may read the certificate can. */
+const entryOf = async ({ serial, entry }: GivenProof, options: RestOptions): Promise<GivenEntry> => {
+  if (typeof entry === 'string') return { octets: Buffer.from(entry) }
   if (serial === undefined)
     throw new Failure('usage', 'A proof alone does not say whose it is: give the entry with --entry.')
   const { client } = await openRest(options)
-  const [row] = await readAll<{ entry: string }>(client, '/v1/events', { serial, type: 'certificate.issued' }, 1)
-  if (row === undefined) throw new Failure('missing', `The service has no entry of the certificate ${serial}.`)
-  return { octets: Buffer.from(row.entry) }
+  const told = (await client.call('GET', `/v1/certificates/${segment(serial)}/proof`)).json<Partial<GivenProof>>()
+  if (typeof told.entry !== 'string')
+    throw new Failure('missing', `The service tells no entry of the certificate ${serial}.`)
+  return { octets: Buffer.from(told.entry) }
 }
 
 interface SearchOptions extends RollOptions {

@@ -23,7 +23,7 @@ import { encodeTilePath, type Tile, tilesAt } from '../../src/roll/tiles.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
 import { envFor, putCommand, type Run, runChancery } from '../helpers/run.ts'
-import { csrFor } from '../http/people.ts'
+import { csrFor, employ } from '../http/people.ts'
 import { newSigner, sha256 } from '../roll/hashing.ts'
 import { openTestStores } from '../store/stores.ts'
 
@@ -565,6 +565,26 @@ t.test('a proof is verified with its entry, and not with another', async (t) => 
   await writeFile(at('again.json'), again.text)
   const proven = await chancery('prove', at('again.json'), '--entry', at('entry.json'), '--key', key, '--json')
   t.match(JSON.parse(proven.out), { index: one.index, entry: { serial: one.serial, type: 'certificate.issued' } })
+  const nobody = ['--server', 'https://127.0.0.1:1', '--key', key]
+  t.match(await chancery('prove', at('again.json'), ...nobody), { code: 0, out: said }, 'the entry is beside its proof')
+  t.match(
+    await chancery('prove', at('one.json'), ...nobody),
+    { code: exitCodes.later },
+    'where it is not, it is asked for',
+  )
+  const token = await employ(service, 'shop', 'requester', { profiles: ['server'] })
+  const shop = await service.request('POST', '/v1/certificates', {
+    body: { csr: csrFor('shop.example.com'), profile: 'server' },
+    token,
+  })
+  await writeFile(at('shop.json'), shop.text)
+  await writeFile(at('shop.token'), token, { mode: 0o600 })
+  const asker = ['--token-file', at('shop.token'), '--key', key]
+  t.match(
+    await chancery('prove', at('shop.json'), ...asker),
+    { code: 0, out: /shop\.example\.com/ },
+    'by who asked for it',
+  )
   const mixed = (name: string, value: object) => writeFile(at(name), JSON.stringify(value))
   await mixed('mixed.json', { ...one, certificate: other.certificate })
   await mixed('serial.json', { ...one, serial: other.serial })

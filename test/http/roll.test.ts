@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto'
 import { get } from 'node:http'
 
 import t, { type Test } from 'tap'
@@ -236,4 +237,21 @@ t.test('each answer has a proof that holds without us, and the same certificate 
     const later = (await read(`/v1/certificates/${json.serial}/proof`)).json.proof
     t.match(await verifyProof(entry, later, trust), { ok: true, index: json.index })
   }
+})
+
+t.test('whoever asked for a certificate proves without an auditor that it is on the roll', async (t) => {
+  const token = await employ(service, 'asker', 'requester', { profiles: ['server'] })
+  const ask = (name: string) =>
+    service.request('POST', '/v1/certificates', { body: { csr: csrFor(name), profile: 'server' }, token })
+  const [mine, another] = [(await ask('asked.example.com')).json, (await ask('other.example.com')).json]
+  t.equal((await service.request('GET', `/v1/events?serial=${mine.serial}`, { token })).status, 403)
+  const { json } = await service.request('GET', `/v1/certificates/${mine.serial}/proof`, { token })
+  t.match(json, { serial: mine.serial, index: mine.index, leafHash: mine.leafHash })
+  const trust = { roll: [key], hasher, verify: verifyEd25519 }
+  const entry = Buffer.from(json.entry)
+  for (const proof of [json.proof, mine.proof])
+    t.match(await verifyProof(entry, proof, trust), { ok: true, index: mine.index })
+  t.match(await verifyProof(entry, another.proof, trust), { ok: false }, 'nor is it the entry of another one')
+  const told = JSON.parse(json.entry)
+  t.equal(told.certificate, new X509Certificate(mine.certificate).raw.toString('base64'))
 })

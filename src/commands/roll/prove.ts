@@ -17,6 +17,8 @@ export interface GivenProof {
   readonly serial?: string
   /** PEM. */
   readonly certificate?: string
+  /** What it is about, as far as it came with it. */
+  readonly entry?: string
 }
 
 export interface Proven {

@@ -4,7 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import { type Caller, grantsToAsk, requesterGrants } from '../../ca/access.ts'
 import type { Issued, IssueInput, Waiting } from '../../ca/issuance.ts'
-import type { CertificateRecord } from '../../ca/records.ts'
+import type { CertificateRecord, EventRecord } from '../../ca/records.ts'
 import { refusalOf } from '../../ca/refusal.ts'
 import { isProblem, Problem, type ProblemCode } from '../../errors.ts'
 import { type Origin, readOrigin } from '../../policy/origin.ts'
@@ -19,6 +19,7 @@ import { rollProblems } from '../roll.ts'
 import { type AskBody, readAsk } from './ask.ts'
 import { FoundCertificate, searchRoute } from './certificate-search.ts'
 import * as examples from './examples.ts'
+import { EventView } from './records.ts'
 import { RequestView, requestView } from './requests.ts'
 import { Ask, closed, Decision, Duration, IssuedCertificate, Label, named, Pem, Serial, SerialText } from './schemas.ts'
 import type { SearchDeps } from './search.ts'
@@ -115,7 +116,12 @@ const StoredCertificate = Type.Object(
 )
 
 const CertificateProof = Type.Object(
-  { serial: Serial, index: IssuedCertificate.properties.index, proof: IssuedCertificate.properties.proof },
+  {
+    serial: Serial,
+    ...EventView.properties,
+    index: IssuedCertificate.properties.index,
+    proof: IssuedCertificate.properties.proof,
+  },
   named('CertificateProof', examples.certificateProof),
 )
 
@@ -210,7 +216,8 @@ export const proofRoutes = (app: App, { records, checkpoints }: HttpDeps): void 
       schema: {
         operationId: 'readProof',
         summary: 'The proof that a certificate is on the roll',
-        description: 'Against the newest checkpoint: as the answer of its issuance had it, and as long.',
+        description:
+          'Against the newest checkpoint: as the answer of its issuance had it, and as long. With the entry that it is about, which has the certificate in it.',
         tags: ['certificates'],
         params: Type.Object({ serial: SerialText }, closed),
         response: { 200: CertificateProof },
@@ -219,7 +226,10 @@ export const proofRoutes = (app: App, { records, checkpoints }: HttpDeps): void 
     async (request) => {
       const record = await records.certificate(parseSerial(request.params.serial))
       assertMayRead(callerOf(request), record)
-      return { serial: record.serial, index: record.index, proof: encodeProof(await checkpoints.proofAt(record.index)) }
+      const { serial, index } = record
+      const { items } = await records.events({ fromIndex: index, beforeIndex: index + 1 }, { limit: 1 })
+      const [event] = items as readonly [EventRecord]
+      return { serial, ...event, proof: encodeProof(await checkpoints.proofAt(index)) }
     },
   )
 }

@@ -79,7 +79,14 @@ export const issued = {
   replayed: false,
 }
 
-export const certificateProof = { serial, index: 1041, proof }
+export const certificateProof = {
+  serial,
+  index: 1041,
+  leafHash,
+  entry:
+    '{"certificate":"MIIBtzCCAV2gAwIBAgIQTwwumntt…","issuer":"default","plan":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","principal":"ci/deploy","profile":{"name":"server","version":3},"request":"fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9","serial":"4f0c2e9a7b6d1583a2c4e6f8091b3d57","time":"2026-11-25T08:00:00.000Z","type":"certificate.issued","v":1}',
+  proof,
+}
 
 const violation = {
   check: 'names.dns.allow',

@@ -82,7 +82,7 @@ const Counted = Type.Optional(
   }),
 )
 
-const EventView = Type.Object(
+export const EventView = Type.Object(
   {
     index: Type.Integer(),
     leafHash: Sha256,
