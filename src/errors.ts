@@ -183,7 +183,7 @@ export const problems = {
   'state.reserved': { status: 409, title: 'Reserved for the service itself', retryable: false, next: 'Leave it to the service, and use another name for what is yours.' },
   'precondition.failed': { status: 412, title: 'Changed in the meantime', retryable: false, next: 'Fetch it again, redo the change, and send its new ETag in If-Match.' },
   'precondition.required': { status: 428, title: 'Precondition required', retryable: false, next: 'Send If-Match with the ETag of what you change, or If-None-Match: * to create.' },
-  'idempotency.key': bad('Malformed Idempotency-Key', 'Use 1 to 128 visible ASCII characters.'),
+  'idempotency.key': bad('Malformed Idempotency-Key', 'Use 1 to 128 visible ASCII characters; for a batch, one for each item and none in the header.'),
   'idempotency.reused': { status: 409, title: 'Idempotency-Key used for another request', retryable: false, next: 'Use a new key for a different request.' },
   'request.in_progress': later('The first request under this key is still open', 'Send the same request again after Retry-After; it will not be issued twice.'),
   'issuance.abandoned': later('The issuance was abandoned', 'Send the same request again; it gets a new serial.'),

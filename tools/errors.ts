@@ -25,7 +25,7 @@ Every answer of 4xx or 5xx is a problem document (RFC 9457, \`application/proble
 | \`detail\` | what happened to this request, in a sentence |
 | \`retryable\` | may the same request succeed later without being changed? The contract that controllers live by |
 | \`retryAfter\` | seconds, the same as in Retry-After; with every 503 |
-| \`violations\` | each failed check with \`check\` (a stable id), \`field\` (a JSON pointer: into what was sent, or into what it asks for, as \`/subject/organization\` and \`/names/dns\`; empty where it is about all of it), \`value\` and \`reason\` |
+| \`violations\` | each failed check with \`check\` (a stable id), \`field\` (a JSON pointer: into what was sent, or into what it asks for, as \`/subject/organization\` and \`/names/0\`, the first of its names, where those of a body count as dns, ip, uri, email; empty where it is about all of it), \`value\` and \`reason\` |
 | \`checks\`, \`notes\` | with a refusal by policy: every check with its outcome, and what was dropped or shortened |
 | \`limit\` | with 429: which limit it is, what it allows, and \`freesAt\`, when there may be room again |
 | \`issuer\` | with \`revocation.proof\`: whose the certificate is, told to who has signed by its key and named another |

@@ -192,9 +192,11 @@ const identifyHolder = async (
     if (holderOr.length === 0)
       throw new Problem('renewal.certificate', 'The certificate of this connection is another one.')
   }
+  const isOnlyForHolders = holderOr.length === 0
+  if (isOnlyForHolders && header === undefined) throw new Problem('auth.missing', onlyItself)
   const caller = await identify(identities, shown, isAgain)
-  if (holderOr.length === 0)
-    throw new Problem('auth.forbidden', 'This call is for whoever shows the certificate itself, over mutual TLS.')
+  // No grant covers it, so nobody is sent to an administrator for one.
+  if (isOnlyForHolders) throw new Problem('renewal.certificate', onlyItself)
   assertRole(caller, holderOr)
   return caller
 }
@@ -214,6 +216,7 @@ const bearerOf = (header: string | undefined, isUnread: boolean): string => {
   return token
 }
 
+const onlyItself = 'This call takes the certificate itself, over mutual TLS, and no token.'
 /** Whoever shows one would else be told to show one. */
 const unread =
   'This call needs credentials, and a client certificate is none here: neither CHANCERY_CLIENT_AUTHORITIES nor CHANCERY_CLIENT_CA is set.'

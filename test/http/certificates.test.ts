@@ -311,9 +311,34 @@ t.test('a replayed request returns the first certificate; another under its key 
   t.equal(two.status, 201)
   t.equal(two.json.serial, one.json.serial)
   t.match(three.json, { serial: one.json.serial, certificate: one.json.certificate, replayed: true })
-  const other = await issue({ ...body, validity: '2h' }, headers)
-  t.equal(other.status, 409)
-  t.match(other.json, { code: 'idempotency.reused', retryable: false })
+  for (const other of [{ validity: '2h' }, { validity: '24h' }, { csr: csrFor('once.example.com') }]) {
+    const { status, json } = await issue({ ...body, ...other }, headers)
+    t.equal(status, 409)
+    t.match(json, { code: 'idempotency.reused', retryable: false })
+  }
+  const raw = { ...headers, 'content-type': 'application/x-pem-file' }
+  t.match((await issue(body.csr, raw, '/v1/certificates?profile=server')).json, { serial: one.json.serial })
+  const revocation = `/v1/certificates/${one.json.serial}/revocation`
+  t.equal((await service.request('POST', revocation, { body: { reason: 'superseded' } })).status, 200)
+  t.match((await issue(body, headers)).json, { serial: one.json.serial, replayed: true }, 'whatever became of it')
+})
+
+t.test('a refusal is not remembered: what was mended comes under the same key', async (t) => {
+  const headers = { 'idempotency-key': 'mended' }
+  const names = { ip: ['10.9.9.9'], dns: ['web.evil.test'] }
+  const refused = await issue({ csr: csrFor('mended.example.com'), profile: 'server', names }, headers)
+  t.match(
+    refused.json.violations,
+    [{ field: '/names/0', value: 'web.evil.test' }],
+    'names count as dns, ip, uri, email',
+  )
+  const mended = { csr: csrFor('mended.example.com'), profile: 'server' }
+  t.match(await issue(mended, headers), { status: 201, json: { replayed: false } })
+  t.equal(
+    (await issue({ ...mended, names }, headers)).json.code,
+    'idempotency.reused',
+    'from then on the key is its own',
+  )
 })
 
 t.test('a batch answers for each item in order, and one that fails fails only itself', async (t) => {
@@ -402,7 +427,7 @@ t.test('a batch refuses an Idempotency-Key of its own, which would keep nothing 
   const items = [{ csr: csrFor('one.example.com'), profile: 'server' }]
   const answer = await issue({ items }, { 'idempotency-key': 'all-of-them' }, '/v1/certificates/batch')
   t.equal(answer.status, 400)
-  t.equal(answer.json.code, 'idempotency.key')
+  t.match(answer.json, { code: 'idempotency.key', next: /; for a batch, one for each item and none in the header\.$/ })
 })
 
 t.test('a batch of hundreds lets others in between', async (t) => {

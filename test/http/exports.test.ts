@@ -308,6 +308,7 @@ t.test('what is malformed is named by its field', async (t) => {
     ['certificates?profile=No_Such', '/profile', /must be 1 to 63 lower-case/],
     ['certificates?key=AB', '/key', /must be 64 lower-case hexadecimal/],
     ['certificates?issuedAfter=yesterday', '/issuedAfter', /must be a time that exists/],
+    ['certificates?issuedAfter=2026-11-25T08:00:00+00:00', '/issuedAfter', /in a query a \+ is %2B/],
     ['certificates?issuedAfter=2026-02-31T00:00:00Z', '/issuedAfter', /must be a time that exists/],
     ['certificates?revokedBefore=2027-02-29T00:00:00Z', '/revokedBefore', /must be a time that exists/],
     ['certificates?limit=0', '/limit', /must be a whole number from 1 to 1000/],

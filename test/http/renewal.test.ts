@@ -371,8 +371,13 @@ t.test('by that certificate and no other, and by nothing beside it', async (t) =
     const { status, json } = await answering
     return `${status} ${json.code}`
   }
+  for (const token of [undefined, null]) {
+    const { json } = await service.request('POST', path, { body, ...(token === null && { token }) })
+    t.match(json.detail, /^This call takes the certificate itself, over mutual TLS, and no token\.$/)
+    t.notMatch(json.next, /grant/, 'which no administrator has for it')
+  }
   t.equal(await code(hold(t, other).request('POST', path, { body })), '403 renewal.certificate')
-  t.equal(await code(service.request('POST', path, { body })), '403 auth.forbidden', 'not even an administrator')
+  t.equal(await code(service.request('POST', path, { body })), '403 renewal.certificate', 'not even an administrator')
   t.equal(await code(service.request('POST', path, { body, token: null })), '401 auth.missing')
   t.equal(await code(hold(t, mine).request('POST', path, { body, token })), '401 auth.ambiguous')
   const forger = openClientCa('Forger')

@@ -95,7 +95,7 @@ export const Duration = formed('must be a whole number with a unit, as 300s, 5m,
   description: 'a whole number with a unit: 300s, 5m, 24h or 30d',
 })
 export const timeWords =
-  'must be a time that exists, with its offset, T and Z in upper case, as 2026-11-25T08:00:00Z (RFC 3339)'
+  'must be a time that exists, with its offset, T and Z in upper case, as 2026-11-25T08:00:00Z (RFC 3339; in a query a + is %2B)'
 export const Time = formed(timeWords, {
   pattern: '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$',
   maxLength: 40,
