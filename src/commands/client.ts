@@ -318,18 +318,18 @@ export class Unanswered extends Failure {
 const unanswered = ({ origin }: URL, error: NodeJS.ErrnoException): Failure => {
   if (isOfServer(error)) {
     const fact = `${origin} shows a certificate that is not for it, or not for now (${error.code})`
-    return new Unanswered('usage', fact, ofNow(error), error)
+    return new Unanswered('usage', fact, ofOurs(error), error)
   }
   if (!isOfTrust(error)) return unreached(origin, error)
   const fact = `${origin} does not show a certificate that the trust anchor vouches for (${error.code})`
   return new Unanswered('usage', fact, '; name another by --ca', error)
 }
 
-/** The clock that is wrong is ours more often than the server's. */
-const ofNow = ({ code = '' }: NodeJS.ErrnoException): string =>
+/** The clock that is wrong is ours more often than the server's, and so is the name. */
+const ofOurs = ({ code = '' }: NodeJS.ErrnoException): string =>
   code === 'CERT_HAS_EXPIRED' || code === 'CERT_NOT_YET_VALID'
     ? `: here it is ${new Date().toISOString()}; where that is wrong, set the clock, else tell whoever runs the server`
-    : ''
+    : '; call the API as its certificate does, by --server or CHANCERY_URL'
 
 const unreached = (origin: string, error: NodeJS.ErrnoException): Failure => {
   const named = '; name that of the API by --server or CHANCERY_URL'

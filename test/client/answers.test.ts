@@ -136,13 +136,16 @@ t.test('a proxy that answers in its place says as well when to come again', asyn
   }
 })
 
-t.test('a certificate that is not for now may be so by our own clock', async (t) => {
+t.test('a certificate that is not for now, or not for it, may be so by our own clock or our name for it', async (t) => {
   const ca = openClientCa('A server')
-  for (const [times, code] of [
-    [{ from: -7200, to: -3600 }, 'CERT_HAS_EXPIRED'],
-    [{ from: 3600, to: 7200 }, 'CERT_NOT_YET_VALID'],
+  const clock = ': here it is 20\\S+Z; where that is wrong, set the clock'
+  const name = '; call the API as its certificate does, by --server or CHANCERY_URL'
+  for (const [shown, code, advice] of [
+    [{ from: -7200, to: -3600 }, 'CERT_HAS_EXPIRED', clock],
+    [{ from: 3600, to: 7200 }, 'CERT_NOT_YET_VALID', clock],
+    [{ names: [ip('7f000002')] }, 'ERR_TLS_CERT_ALTNAME_INVALID', name],
   ] as const) {
-    const { cert, key } = ca.certify({ usage: serverAuth, names: [ip('7f000001')], ...times })
+    const { cert, key } = ca.certify({ usage: serverAuth, names: [ip('7f000001')], ...shown })
     const server = createServer({ cert, key }).listen(0, '127.0.0.1')
     t.teardown(() => server.close())
     await once(server, 'listening')
@@ -150,7 +153,7 @@ t.test('a certificate that is not for now may be so by our own clock', async (t)
     const failing = clientAt({ server: `https://127.0.0.1:${port}`, ca: ca.pem })
     await t.rejects(failing.call('GET', '/v1/profiles'), {
       kind: 'usage',
-      message: new RegExp(`not for now \\(${code}\\): here it is 20\\S+Z; where that is wrong, set the clock`),
+      message: new RegExp(`not for now \\(${code}\\)${advice}`),
     })
   }
 })
