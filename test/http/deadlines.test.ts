@@ -54,7 +54,7 @@ const values: Readonly<Record<string, string>> = {
 const atOnce: Readonly<Record<string, string | undefined>> = {
   'get /livez': undefined,
   'get /problems/{code}': values['code'],
-  'post /v1/certificates/{serial}/renewal': 'auth.forbidden',
+  'post /v1/certificates/{serial}/renewal': 'renewal.certificate',
   'put /v1/issuers/{name}': 'issuer.chain',
   'put /v1/issuers/{name}/chains': 'issuer.chain',
   'post /v1/issuers/{name}/crl': 'crl.invalid',
