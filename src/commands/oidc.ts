@@ -75,6 +75,7 @@ export const refresh = async (provider: Provider, login: Tokens & { refreshToken
   if (answer.status !== 200) throw refusedBy(provider, answer)
   const refreshToken = readRefreshToken(answer) ?? login.refreshToken
   try {
+    if (answer.body['id_token'] === undefined) throw malformed(provider.issuer, unrenewed)
     const { idToken } = readTokens(provider, answer)
     assertSameSubject(provider, login.idToken, idToken)
     return { refreshToken, idToken }
@@ -83,6 +84,10 @@ export const refresh = async (provider: Provider, login: Tokens & { refreshToken
     return { refreshToken, idToken: error }
   }
 }
+
+/** OpenID Connect Core 12.2: it need not have one, and some never do (Glewlwyd). */
+const unrenewed =
+  'no id token, which a provider need not give for a refresh token: log in again by chancery login, and have it make id tokens last longer'
 
 /** OpenID Connect Core 12.2: a refreshed token is of the one who has logged in; its issuer and client are looked at like any. */
 const assertSameSubject = ({ issuer }: Provider, before: string, after: string): void => {
