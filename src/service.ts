@@ -26,6 +26,7 @@ import { renewedUrl } from './config/renewed-url.ts'
 import type { Config } from './config.ts'
 import { healthOf } from './health-side.ts'
 import { type App, openApp } from './http/app.ts'
+import { tlsBounds } from './http/bounds.ts'
 import { openPublicApp } from './http/public/app.ts'
 import { issuerLifeOf, openKeyed } from './issuer-side.ts'
 import type { ServerCertificate } from './jobs/own-certificate.ts'
@@ -402,9 +403,6 @@ const pairOf = ({ key, cert }: PemPair): PemPair => ({ key, cert })
 /** Fastify's types do not tell that this server is an HTTPS one. */
 const secureContextOf = (app: App): { setSecureContext(options: PemPair & SecureContextOptions): void } =>
   app.server as unknown as { setSecureContext(options: PemPair & SecureContextOptions): void }
-
-/** As in http/app.ts: a new context forgets what the old one was told. */
-const tlsBounds = { minVersion: 'TLSv1.2', honorCipherOrder: true } as const
 
 /** As on a new replica, or after its volume was lost. */
 const unseen = 'no checkpoint was kept here before: an older database could not be told from this one'

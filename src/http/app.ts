@@ -55,6 +55,7 @@ import {
   maxParamLength,
   requestTimeout,
   stopTimeout,
+  tlsBounds,
 } from './bounds.ts'
 import { serializerCompiler, validatorCompiler } from './compile.ts'
 import { assertHeeded } from './conditional.ts'
@@ -194,12 +195,7 @@ const rateLimits: RateLimitPluginOptions = {
   },
 }
 
-const secure = {
-  minVersion: 'TLSv1.2',
-  honorCipherOrder: true,
-  sessionTimeout: 300,
-  handshakeTimeout: requestTimeout,
-} as const
+const secure = { ...tlsBounds, handshakeTimeout: requestTimeout } as const
 
 /** An application without routes; each that is added must declare its access. */
 export const guardedApp = (deps: HttpDeps, nextTurn = openTurns()): App => {

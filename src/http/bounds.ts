@@ -1,4 +1,5 @@
 /** What the listeners take, in octets, characters and milliseconds. docs/api.md tells clients. */
+import { constants } from 'node:crypto'
 
 /** Octets of a body; a request of ML-DSA-87 with 100 names takes a quarter of it. */
 export const bodyLimit = 64 * 1024
@@ -23,6 +24,16 @@ export const maxHeaderSize = 16 * 1024
 export const maxParamLength = 384
 /** Milliseconds for a whole request to arrive. */
 export const requestTimeout = 10_000
+/**
+ * Of HTTPS: also of a context that is renewed, which forgets what the old one was told. Node lets clients of TLS 1.2 begin anew on
+ * their connection, three times in ten minutes, and they would show as long a chain each time, which nobody counts.
+ */
+export const tlsBounds = {
+  minVersion: 'TLSv1.2',
+  honorCipherOrder: true,
+  sessionTimeout: 300,
+  secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
+} as const
 /** Milliseconds without a byte either way, within a request; more than until 408, which is told within two seconds of its time. */
 export const idleTimeout = requestTimeout + 3_000
 /** Milliseconds until an answer is given up; the issuance may still end, and is found again by its Idempotency-Key. */

@@ -83,10 +83,12 @@ export const boundHandshakes = (
     const handshake = underWay.get(key)
     if (!handshake || unasked.has(socket)) return
     underWay.delete(key)
-    if (!socket.getPeerX509Certificate()) return handshake.leave()
+    // Here: of a connection that has ended there is none to ask for.
+    const shown = shownBy(socket)
+    if (shown === 0) return handshake.leave()
     // A request may have come with its last octets, and is counted apart once it was taken out. Nobody is asked before.
     setImmediate(() => {
-      charge(handshake, handshake.raw.bytesRead - socket.bytesRead)
+      charge(handshake, endedBy(handshake.raw.bytesRead - socket.bytesRead, shown))
       handshake.leave()
     })
   })
@@ -112,6 +114,20 @@ const unaskingBeside = (server: Server, tls: TlsOptions): Server => {
   }
   return unasking
 }
+
+/** Octets of the certificates that were shown. Node has them as they came: also where one is not the issuer of that before it. */
+const shownBy = (socket: TLSSocket): number => {
+  let octets = 0
+  for (let next = socket.getPeerX509Certificate(); next; next = next.issuerCertificate) octets += next.raw.length
+  return octets
+}
+
+/**
+ * Octets of a handshake that has ended, by those that were read and not taken out: a record that came behind it may be among them in
+ * part, and cannot be told from it.
+ */
+const endedBy = (octets: number, shown: number): number =>
+  Math.min(octets, Math.max(octets - longestRecord, shown + besides))
 
 type Leave = () => void
 type Begin = (leave: Leave | undefined) => void
@@ -254,6 +270,10 @@ const keyOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddres
 
 /** Octets of a handshake with a chain of three certificates with P-256 keys, and a key share of ML-KEM. */
 const usual = 4 * 1_024
+/** Octets of it that are not of the chain. */
+const besides = 2 * 1_024
+/** Octets, with its header (RFC 8446 5.2). */
+const longestRecord = 5 + 16 * 1_024 + 256
 /** Octets beyond that: one of the longest chains at once, and one of ML-DSA-87 keys each few seconds. */
 const ofOne: Bound = { most: 128 * 1_024, perSecond: 4 * 1_024 }
 const ofAll: Bound = { most: 1_024 * 1_024, perSecond: 16 * 1_024 }

@@ -1,11 +1,13 @@
 /** Chains of client certificates, which cost what they cost before anybody is known. */
 import { X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
-import { type AddressInfo, connect as connectPlain } from 'node:net'
+import { type AddressInfo, connect as connectPlain, type Socket } from 'node:net'
+import { Duplex } from 'node:stream'
 import { connect as connectTls, type Server as TlsServer } from 'node:tls'
 
 import t, { type Test } from 'tap'
 
+import { tlsBounds } from '../../src/http/bounds.ts'
 import { serverAuth } from '../helpers/clients.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { dns } from '../x509/build.ts'
@@ -211,6 +213,71 @@ t.test('what is sent behind a handshake is not counted with it', async (t) => {
     socket.destroy()
   }
   t.ok(await isAsked())
+})
+
+/** Hands on what is written, but nothing behind the ClientHello until that is as much, and then all but its last octet. */
+const withoutLast = (socket: Socket, least: number): Duplex => {
+  let behind: Buffer | undefined
+  const hold = (octets: Buffer): void => {
+    behind = behind && Buffer.concat([behind, octets])
+    if (!behind) socket.write(octets)
+    else if (behind.length > least) socket.write(behind.subarray(0, -1))
+    behind ??= Buffer.alloc(0)
+  }
+  const duplex = new Duplex({ read: () => {}, write: (octets, _, done) => done(void hold(octets)) })
+  socket.on('data', (octets) => duplex.push(octets))
+  return duplex
+}
+
+t.test('nor is a record behind it that has come in part', async (t) => {
+  const { port, isAsked } = await openSlow(t, 0)
+  const { cert, key } = client
+  for (let sent = 0; sent < 20; sent += 1) {
+    const raw = connectPlain(port, hostname).on('error', () => {})
+    t.teardown(() => raw.destroy())
+    const held = withoutLast(raw, 15_000)
+    const secure = connectTls({ socket: held, servername: 'localhost', ca: ca.pem, cert, key })
+    secure.write(`POST /v1/certificates HTTP/1.1\r\nHost: x\r\nContent-Length: 15000\r\n\r\n${' '.repeat(15_000)}`)
+    // What the server sends once its end of the handshake is over.
+    await once(secure, 'session')
+  }
+  t.ok(await isAsked())
+})
+
+t.test('chains that are no longer than a record count, in whatever order and whatever comes behind them', async (t) => {
+  const { port, isAsked } = await openSlow(t, 0)
+  const { key } = client
+  const cert = client.cert + `${ca.pem}${client.cert}`.repeat(Math.floor(6_000 / ca.der.length))
+  let shown = 0
+  for (; shown < 40 && (await isAsked()); shown += 1) {
+    const socket = connectTls({ port, host: hostname, servername: 'localhost', ca: ca.pem, cert, key })
+    socket.write(`POST /v1/certificates HTTP/1.1\r\nHost: x\r\nContent-Length: 12000\r\n\r\n${' '.repeat(12_000)}`)
+    await once(socket, 'data')
+    socket.destroy()
+  }
+  t.ok(shown < 40, `${shown}`)
+})
+
+t.test('a connection that is there is not begun anew, with another chain', async (t) => {
+  const { cert, key } = ca.certify({ usage: serverAuth, names: [dns('localhost')] })
+  const tls = { cert, key, requestCert: true, rejectUnauthorized: false, ca: [] }
+  const { app } = await openStandIn({ tls })
+  t.teardown(() => app.close())
+  await app.listen({ host: hostname, port: 0 })
+  const server = app.server as unknown as TlsServer
+  const { port } = server.address() as AddressInfo
+  const refusal = async (): Promise<string | undefined> => {
+    const own = { cert: client.cert, key: client.key, maxVersion: 'TLSv1.2' } as const
+    const socket = connectTls({ port, host: hostname, servername: 'localhost', ca: ca.pem, ...own })
+    t.teardown(() => socket.destroy())
+    await once(socket, 'secureConnect')
+    return new Promise((resolve) => {
+      socket.once('error', ({ message }) => resolve(message)).renegotiate({}, () => resolve(undefined))
+    })
+  }
+  t.match(await refusal(), /no renegotiation/i)
+  server.setSecureContext({ ...tlsBounds, ...tls })
+  t.match(await refusal(), /no renegotiation/i, 'nor once its certificate was renewed')
 })
 
 t.test('a handshake that never ends counts as well', async (t) => {
