@@ -30,7 +30,7 @@ const onceGreeting = (raw: Socket, go: () => void): void => {
     if (more === null) return void raw.destroy()
     octets = Buffer.concat([octets, more])
     if (!isTold(octets)) return void raw.once('readable', look)
-    if (isTooLong(octets)) return void raw.destroy()
+    if (isTooLong(octets) || isHiding(octets)) return void raw.destroy()
     raw.setTimeout(0)
     raw.unshift(octets)
     go()
@@ -49,6 +49,10 @@ const isTooLong = (octets: Buffer): boolean =>
   octets[0] === handshakeRecord &&
   (octets.readUInt16BE(3) < headers - recordHeader || octets.readUIntBE(6, 3) > longest)
 
+/** An empty one of these OpenSSL passes over, and reads what follows; before a ClientHello it is of nobody (RFC 8446 5). */
+const isHiding = ([type]: Buffer): boolean => type === changeCipherSpec
+
+const changeCipherSpec = 20
 const handshakeRecord = 22
 const recordHeader = 5
 const headers = recordHeader + 4

@@ -82,6 +82,16 @@ t.test('its length is not hidden in the next record', async (t) => {
   t.equal(await answerTo(t, Number(port), inRecords(hello(0, 0), 4)), 22)
 })
 
+t.test('nor does it come behind a record that OpenSSL passes over', async (t) => {
+  const port = Number(new URL(service.url).port)
+  for (const type of [20, 21, 23, 24]) {
+    const [empty, full] = [Buffer.from([type, 3, 3, 0, 0]), Buffer.from([type, 3, 3, 0, 1, 1])]
+    for (const first of [empty, full])
+      t.not(await answerTo(t, port, [Buffer.concat([first, ...inRecords(hello(0, 0))])]), 22, first.toString('hex'))
+  }
+  t.equal(await answerTo(t, port, [Buffer.from([20]), ...inRecords(hello(0, 0))]), 'closed')
+})
+
 t.test('it may come octet by octet', async (t) => {
   const port = Number(new URL(service.url).port)
   const [record = Buffer.alloc(0)] = inRecords(hello(0, 0))
