@@ -280,16 +280,17 @@ const waitForIntents = { text: 'select pg_advisory_xact_lock(4711000004)' }
  * The certificate that lives longest is the last of its index: by `exists`, the planner would read the whole table to find
  * one that it takes to be frequent. What was abandoned may have been signed, and so may what has no outcome yet: all before
  * `reconciled` have one, but for what was committed late (open-intents.ts looks back as far). What a clock has dated ahead that was
- * set back since counts as well.
+ * set back since counts as well: the span has no end, but a bound, for the planner takes a span without one to be a third of all, and
+ * joined to the outcomes it would read these as a whole, while nobody may record an intent.
  */
-const selectLiving = {
+export const selectLiving = {
   text: `
     with span as materialized (
-      select until - interval '90 seconds' as since from reconciled where id = 1
+      select until - interval '90 seconds' as since, timestamptz 'infinity' as until from reconciled where id = 1
     )
     select coalesce(${isLivingAt(`(select max(not_after) from outcomes where kind = 'certificate' and issuer = $1)`, '$2::timestamptz')}, false)
       or exists (select from revocations where issuer = $1 and change = 'abandoned' and ${isLivingAt('not_after', '$2::timestamptz')})
       or exists (select from intents i where i.issuer = $1
-        and i.created_at >= (select since from span)
-        and not exists (select from outcomes o where o.serial = i.serial)) as living`,
+        and i.created_at >= (select since from span) and i.created_at <= (select until from span)
+        and (select true from outcomes o where o.serial = i.serial limit 1) is null) as living`,
 }

@@ -16,7 +16,7 @@ import { checkOne } from '../../src/keys/verifier-batch.ts'
 import { openRollSide } from '../../src/roll-side.ts'
 import { openApprovalStore } from '../../src/store/approvals.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
-import { openIssuerStore } from '../../src/store/issuers.ts'
+import { openIssuerStore, selectLiving } from '../../src/store/issuers.ts'
 import { openIntents } from '../../src/store/open-intents.ts'
 import type { KeyKind } from '../../src/x509/algorithms.ts'
 import { encodePem, parsePemCertificates } from '../../src/x509/pem.ts'
@@ -198,6 +198,27 @@ t.test('an intent whose outcome is open, or that was abandoned, keeps its issuer
   await t.rejects(life.move('default', 'end', how), { code: 'issuer.state' }, 'while it would be valid')
   await pause(until + 1_010 - Date.now())
   t.match(await life.move('default', 'end', how), { state: 'retired' })
+})
+
+t.test('whether one may end is looked up, however many have been signed by it', async (t) => {
+  const { database } = await open(t)
+  const owner = await openSql(t, database.ownerUrl)
+  await owner.query(`
+    insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan, created_at)
+      select decode(lpad(to_hex(n), 32, '0'), 'hex'), 'admin', 1, sha256(''), 'default', 0, 'server', 1, '', sha256(''),
+        now() - make_interval(hours => n) from generate_series(1, 20000) n`)
+  await owner.query(`insert into outcomes (serial, kind, at) select serial, 'unsigned', created_at from intents`)
+  await owner.query('update reconciled set until = now()')
+  await owner.query('analyze intents, outcomes')
+  const { rows } = await owner.query<{ 'QUERY PLAN': string }>(`explain (analyze) ${selectLiving.text}`, [
+    'default',
+    new Date(),
+  ])
+  const plan = rows.map((row) => row['QUERY PLAN']).join('\n')
+  const read = [...plan.matchAll(/actual time=\S+ rows=([\d.]+) loops/g)].map(([, count]) => Number(count))
+  t.match(plan, / using intents_by_age on intents i /)
+  t.ok(Math.max(...read) <= 1, plan)
+  t.notMatch(plan, /Rows Removed by Filter/)
 })
 
 t.test('by a clock that is wrong no issuer ends, and none is refused for good what goes by time', async (t) => {
