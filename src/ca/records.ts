@@ -136,7 +136,7 @@ export interface Start {
 
 /**
  * What a search is bound to, whatever comes while it is read: what was on a roll of this size, expired or not as of this
- * time. Refusals and accesses are not on the roll: of these it finds those from before `time`.
+ * time. Refusals and accesses are not on the roll: of these it finds those from before `time`, and what is dated ahead of it.
  */
 export interface Bounds {
   readonly size: number

@@ -10,6 +10,7 @@ import {
   type Keyset,
   openParameters,
   type Parameter,
+  timeOf,
 } from './pages.ts'
 import { countable, countRows, openWalkOf, type Way } from './walks.ts'
 
@@ -44,8 +45,8 @@ export const walkByTime = async <F extends TimedFilter, Row extends TimedRow, T>
   const asking = { records: table.name, filter, start }
   const begun = await beginSearch(db, { ...asking, dated: table.name }, [isWhole, isUuid])
   const { after, before } = filter
-  const { time } = begun.bounds
-  const high = before && before < time ? before : time
+  const end = timeOf(begun.micros)
+  const high = before && before < end ? before : end
   const search: Searching<F, Row, T> = { db, candidates, table, filter, low: after ?? null, micros: begun.micros }
   const lead = await leadOf(search)
   return openWalkOf({

@@ -64,7 +64,10 @@ export const pageTurns = (): (() => Promise<void>) => {
 /** What a search is bound to, the entries among which it looks, and where its last page has ended. */
 export interface Begun {
   readonly bounds: Bounds
-  /** Microseconds since 1970, of `bounds.time`: what comes in the same millisecond is not before it. */
+  /**
+   * Microseconds since 1970, of `bounds.time`: what comes in the same millisecond is not before it. Where something is dated ahead of
+   * that, behind the last of it.
+   */
   readonly micros: number
   readonly low: number
   /** Itself left out. */
@@ -106,7 +109,7 @@ export const beginSearch = async (
   if (at !== undefined && at > row.size) throw beyondRoll(at, row.size)
   return {
     // What people see is no finer, and no earlier.
-    bounds: { size: row.bound, time: new Date(Math.ceil(row.micros / 1000)) },
+    bounds: { size: row.bound, time: timeOf(row.read) },
     micros: row.micros,
     low: row.low,
     high: row.high,
@@ -114,10 +117,15 @@ export const beginSearch = async (
   }
 }
 
+/** The first millisecond that is no earlier. */
+export const timeOf = (micros: number): Date => new Date(Math.ceil(micros / 1000))
+
 interface BoundsRow {
   readonly size: number
   readonly bound: number
   readonly micros: number
+  /** The same, but of what is dated ahead the time of this page: what comes until then may be on it. */
+  readonly read: number
   readonly low: number
   readonly high: number
 }
@@ -126,14 +134,17 @@ interface BoundsRow {
 const selectBounds = (dated?: string): { readonly name: string; readonly text: string } => ({
   name: dated === undefined ? 'select_bounds' : `select_bounds_of_${dated}`,
   text: `
-    select r.size, b.bound, b.micros,
+    select r.size, b.bound, b.micros, ${dated === undefined ? 'b.micros' : 'least(b.micros, n.now)'} as read,
       case when $3::timestamptz is null then 0 else first_entry_from($3::timestamptz) end as low,
       least(b.bound, case when $4::timestamptz is not null then first_entry_from($4::timestamptz) end) as high
-    from roll r, lateral (select least($1::bigint, r.size) as bound, coalesce($2::bigint, (extract(epoch from greatest(
-      clock_timestamp()${dated === undefined ? '' : `, (select max(at) + interval '1 microsecond' from ${dated})`}
-      )) * 1000000)::bigint) as micros) b
+    from roll r, lateral (select ${microsOf('clock_timestamp()')} as now) n,
+      lateral (select least($1::bigint, r.size) as bound, coalesce($2::bigint, ${
+        dated === undefined ? 'n.now' : `greatest(n.now, (select ${microsOf('max(at)')} + 1 from ${dated}))`
+      }) as micros) b
     where r.id = 1`,
 })
+
+const microsOf = (time: string): string => `(extract(epoch from ${time}) * 1000000)::bigint`
 
 const beyondRoll = (at: number, size: number): Problem => {
   const reason = `is more than the ${size} entries of the roll`

@@ -144,5 +144,14 @@ t.test('what a clock has dated ahead that was set back since is found like all e
   const search = await recordsOf(5).walk.refusals({ principal: 'ahead' })
   t.same(await search.count(), { rows: 2, exact: true })
   t.same(search.range.before, new Date(now + 86_400_001), 'to its microsecond, and no earlier')
+  const by = Date.now() + 1
+  t.ok(search.bounds.time.getTime() <= by, 'of what is recorded until then nobody has said that it is there')
+  const { next: cursor } = await search.page(1)
+  const second = await recordsOf(5).walk.refusals({ principal: 'ahead' }, { cursor })
+  t.same(
+    (await second.page(1)).items.map(({ id }) => id),
+    [ids[1]],
+  )
+  t.ok(second.bounds.time.getTime() <= Date.now() + 1, 'nor on a later page')
   t.same(await found(5, { principal: 'ahead', before: new Date(now) }, 5), [], 'but not before it is dated')
 })
