@@ -101,7 +101,7 @@ export const problems = {
   'origin.required': { status: 403, title: 'Only on behalf of others', retryable: false, next: 'Say on whose behalf, with onBehalfOf, or ask an administrator for a grant of your own.' },
 
   // Who asks.
-  'auth.missing': { status: 401, title: 'No credentials', retryable: false, next: 'Send Authorization: Bearer with a token of yours, or show a client certificate.' },
+  'auth.missing': { status: 401, title: 'No credentials', retryable: false, next: 'Send Authorization: Bearer with a token of yours, or show a client certificate; detail says where only one of them will do.' },
   'auth.invalid': unproven('Credentials not accepted', 'Use a token or certificate that is whole, from an issuer that is trusted here, not expired and not revoked.'),
   'auth.ambiguous': unproven('Two credentials at once', 'Show a client certificate or send a token, not both.'),
   'auth.usage': unproven('The certificate is not for clients', 'Use a certificate with the extended key usage clientAuth.'),

@@ -68,6 +68,9 @@ t.test('every call says what it does, what it takes, and every answer it can giv
       t.notOk(named.has(operation.operationId), `${call} has a name of its own`)
       named.add(operation.operationId)
       t.ok(operation.summary && operation.description && operation.tags.length === 1, call)
+      const lines = operation.responses['200']?.content?.['application/x-ndjson']?.example
+      const isExport = typeof lines === 'string' && lines.includes('{"end":')
+      t.equal(operation.description?.includes('`cursor`: everything'), isExport, `${call} promises what it can`)
       t.ok(
         described.tags.some(({ name, description }) => operation.tags.includes(name) && description),
         `${call} stands under a heading that says what it is about`,

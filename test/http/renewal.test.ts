@@ -375,6 +375,7 @@ t.test('by that certificate and no other, and by nothing beside it', async (t) =
     const { json } = await service.request('POST', path, { body, ...(token === null && { token }) })
     t.match(json.detail, /^This call takes the certificate itself, over mutual TLS, and no token\.$/)
     t.notMatch(json.next, /grant/, 'which no administrator has for it')
+    t.notMatch(json.next, /a token of yours(?!.*; detail says where only one of them will do\.$)/, 'nor is one wanted')
   }
   t.equal(await code(hold(t, other).request('POST', path, { body })), '403 renewal.certificate')
   t.equal(await code(service.request('POST', path, { body })), '403 renewal.certificate', 'not even an administrator')

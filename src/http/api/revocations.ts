@@ -223,8 +223,7 @@ const orderRoutes = (app: App, { massRevocations }: HttpDeps): void => {
       schema: {
         operationId: 'listRevocations',
         summary: 'List the orders to revoke many, newest first',
-        description:
-          'Each as far as it has come. As NDJSON and CSV without `limit` and `cursor`: everything, as docs/auditing.md tells.',
+        description: 'Each as far as it has come. A page at a time in every form: a Link header leads to the next.',
         tags,
         querystring: Type.Object(PageQuery, closed),
         response: { 200: pageOfRows(OrderView) },
