@@ -27,11 +27,21 @@ const webhooks: Readonly<Record<string, (object: Manifest) => readonly string[]>
   'trust.cert-manager.io/v1alpha1 Bundle': bundleFaults,
 }
 
+const podMakers = ['Pod', 'Deployment', 'StatefulSet', 'DaemonSet', 'Job', 'CronJob']
+
+/** Containers that begin and those that run share their names, in each kind that makes pods. */
+const podFaults = ({ spec }: Manifest): readonly string[] => {
+  const { initContainers = [], containers = [] } = spec.jobTemplate?.spec.template.spec ?? spec.template?.spec ?? spec
+  const names: readonly string[] = [...initContainers, ...containers].map(({ name }) => name)
+  return names.filter((name, at) => names.indexOf(name) < at).map((name) => `two containers are called ${name}`)
+}
+
 const faultsOf = async (object: Manifest): Promise<readonly string[]> => {
   const { apiVersion, kind } = object
   const schema = ours.get(`${apiVersion} ${kind}`) ?? (others[`${apiVersion} ${kind}`] as Tree | undefined)
   if (schema) return [...bySchema(object, schema), ...(webhooks[`${apiVersion} ${kind}`]?.(object) ?? [])]
-  return (await modelFaults(apiVersion, kind, object)) ?? [`nothing is known of ${apiVersion} ${kind}`]
+  const faults = (await modelFaults(apiVersion, kind, object)) ?? [`nothing is known of ${apiVersion} ${kind}`]
+  return [...faults, ...(podMakers.includes(kind) ? podFaults(object) : [])]
 }
 
 t.test('every object has the fields of its kind, and no others', async (t) => {
