@@ -84,11 +84,11 @@ export const boundHandshakes = (
     if (!handshake || unasked.has(socket)) return
     underWay.delete(key)
     // Here: of a connection that has ended there is none to ask for.
-    const shown = shownBy(socket)
+    const shown = octetsShown(socket)
     if (shown === 0) return handshake.leave()
     // A request may have come with its last octets, and is counted apart once it was taken out. Nobody is asked before.
     setImmediate(() => {
-      charge(handshake, endedBy(handshake.raw.bytesRead - socket.bytesRead, shown))
+      charge(handshake, octetsOfHandshake(handshake.raw.bytesRead - socket.bytesRead, shown))
       handshake.leave()
     })
   })
@@ -116,7 +116,7 @@ const unaskingBeside = (server: Server, tls: TlsOptions): Server => {
 }
 
 /** Octets of the certificates that were shown. Node has them as they came: also where one is not the issuer of that before it. */
-const shownBy = (socket: TLSSocket): number => {
+const octetsShown = (socket: TLSSocket): number => {
   let octets = 0
   for (let next = socket.getPeerX509Certificate(); next; next = next.issuerCertificate) octets += next.raw.length
   return octets
@@ -126,7 +126,7 @@ const shownBy = (socket: TLSSocket): number => {
  * Octets of a handshake that has ended, by those that were read and not taken out: a record that came behind it may be among them in
  * part, and cannot be told from it.
  */
-const endedBy = (octets: number, shown: number): number =>
+const octetsOfHandshake = (octets: number, shown: number): number =>
   Math.min(octets, Math.max(octets - longestRecord, shown + besides))
 
 type Leave = () => void
