@@ -5,7 +5,7 @@
  */
 import { isUtf8 } from 'node:buffer'
 
-import { type Alias, isScalar, parseDocument, visit, type YAMLMap } from 'yaml'
+import { type Alias, Composer, type CST, type Document, isScalar, Parser, visit, type YAMLMap } from 'yaml'
 
 import { isProblem, Problem } from '../errors.ts'
 
@@ -60,14 +60,29 @@ export const parseYaml = (octets: Buffer, bounds: DataBounds = yamlBody): unknow
   if (octets.length > yamlLimit)
     throw new Problem('request.too_large', `YAML is taken up to ${yamlLimit} octets; send JSON.`)
   try {
-    const document = withoutTraces(() => parseDocument(octets.toString(), yamlOptions))
-    const [fault] = [...document.errors, ...document.warnings]
-    if (fault) throw notPlain(yamlFaults[fault.code] ?? fault.code, fault.pos[0])
+    const document = withoutTraces(() => onlyDocument(octets.toString()))
     visit(document, { Map: assertUniqueKeys, Alias: refuseAlias })
     return document.toJS({ maxAliasCount: 0 })
   } catch (error) {
     if (isProblem(error)) throw error
     throw new Problem('request.malformed', 'The body is not plain YAML.')
+  }
+}
+
+const onlyDocument = (text: string): Document.Parsed => {
+  const tokens = untilFault(new Parser().parse(text))
+  const [document, another] = new Composer(yamlOptions).compose(tokens, true, text.length)
+  const [fault] = [document, another].flatMap((each) => [...(each?.errors ?? []), ...(each?.warnings ?? [])])
+  if (fault) throw notPlain(yamlFaults[fault.code] ?? fault.code, fault.pos[0])
+  if (!document || another) throw notPlain('it has several documents', another?.range[0])
+  return document
+}
+
+/** The library would go on, and tell of thousands. */
+function* untilFault(tokens: Iterable<CST.Token>): Generator<CST.Token> {
+  for (const token of tokens) {
+    yield token
+    if (token.type === 'error') return
   }
 }
 
@@ -81,12 +96,11 @@ const notPlain = (why: string, offset: number | undefined): Problem =>
 
 /** Where the library's code alone would be less than a clause. */
 const yamlFaults: Readonly<Record<string, string>> = {
-  MULTIPLE_DOCS: 'it has several documents',
   NON_STRING_KEY: 'the name of a field is no text',
   TAG_RESOLVE_FAILED: 'a tag is not accepted',
 }
 
-/** The library makes an error of each fault, thousands of them: where each was made, which nobody looks at, took most of the time. */
+/** A document may hold thousands of faults, and the library makes an error of each: where each was made, which nobody looks at, took most of the time. */
 const withoutTraces = <T>(work: () => T): T => {
   const { stackTraceLimit } = Error
   Error.stackTraceLimit = 0
@@ -198,6 +212,7 @@ const assertShallow = (octets: Buffer, bounds: DataBounds): void => {
   let flow = 0
   let values = 0
   let indent = 0
+  let fields = 0
   for (let i = 0; i < octets.length; i++) {
     const octet = octets[i]
     if (octet === newline) indent = 0
@@ -207,9 +222,10 @@ const assertShallow = (octets: Buffer, bounds: DataBounds): void => {
     const isOpening = octet === openObject || octet === openArray
     const isClosing = octet === closeObject || octet === closeArray
     if (isOpening || octet === comma || octet === newline || (isClosing && flow === 0)) values += 1
+    if (octet === colon && octets[i + 1] === space) fields += 1
     if (isOpening) flow += 1
     else if (isClosing && flow > 0) flow -= 1
-    if (flow > bounds.depth || indent > bounds.depth * widestIndent || values > bounds.values) {
+    if (flow > bounds.depth || indent > bounds.depth * widestIndent || Math.max(values, fields) > bounds.values) {
       throw new Problem('request.malformed', 'The body nests too deep or holds too many values.', { offset: i })
     }
   }
@@ -239,6 +255,7 @@ const closeObject = 0x7d
 const openArray = 0x5b
 const closeArray = 0x5d
 const comma = 0x2c
+const colon = 0x3a
 const newline = 0x0a
 const space = 0x20
 const dash = 0x2d
