@@ -72,7 +72,7 @@ export const parseYaml = (octets: Buffer, bounds: DataBounds = yamlBody): unknow
 const onlyDocument = (text: string): Document.Parsed => {
   const tokens = untilFault(new Parser().parse(text))
   const [document, another] = new Composer(yamlOptions).compose(tokens, true, text.length)
-  const [fault] = [document, another].flatMap((each) => [...(each?.errors ?? []), ...(each?.warnings ?? [])])
+  const [fault] = [...(document?.errors ?? []), ...(document?.warnings ?? [])]
   if (fault) throw notPlain(yamlFaults[fault.code] ?? fault.code, fault.pos[0])
   if (!document || another) throw notPlain('it has several documents', another?.range[0])
   return document
