@@ -27,11 +27,11 @@ const stampPath = path.join(modules, '.chancery-setup')
 const lockPath = path.join(root, '.chancery-setup.lock')
 
 /**
- * The service and its commands never need `__proto__`; hostile JSON likes it. What outlived its request is collected when
- * the heap has doubled: each collection takes 20 ms out of a second, and those were the slowest percent (39 → 29 ms with
- * collections at half). A young generation of 12 MiB takes 40 MB less for it than the default of 16 (measured).
+ * The service and its commands never need `__proto__`; hostile JSON likes it. A young generation of 12 MiB takes 40 MB less
+ * than the default of 16 (measured). What else the service asks of V8 it asks when it serves (`commands/serve.ts`): most flags
+ * make worthless what Node has compiled of itself.
  */
-const flags = ['--disable-proto=delete', '--heap-growing-percent=100', '--max-semi-space-size=12']
+const flags = ['--disable-proto=delete', '--max-semi-space-size=12']
 
 /**
  * Our files as Node has read them once: later starts neither strip types nor load what strips them (30 MB less). It is

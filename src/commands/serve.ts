@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { flushCompileCache } from 'node:module'
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
 
 import { own } from '../ca/own.ts'
 import type { Address } from '../config/settings.ts'
@@ -167,11 +168,19 @@ export const runServe = async (config: Config, log: Log, stop: AbortSignal): Pro
   const serving = await serve(config, log, stop).catch((error: unknown) => {
     if (error !== stop.reason) throw error
   })
+  setFlagsFromString(collectLessOften)
   if (serving && !stop.aborted) tell(config, serving)
   await asked
   await serving?.close()
   log.info({ event: 'service.stopped' }, 'stopped')
 }
+
+/**
+ * What outlived its request is collected when the heap has doubled: each collection takes 20 ms out of a second, and those were
+ * the slowest percent (39 → 29 ms with collections at half). V8 reads it at each; as a flag from the start on it would be none
+ * of those that Node's own code was compiled with, all of which is then compiled anew (100 ms of a start, 70 of a command).
+ */
+const collectLessOften = '--heap-growing-percent=100'
 
 interface Postgres {
   readonly url: string

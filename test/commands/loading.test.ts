@@ -1,6 +1,6 @@
 /** What a command waits for before it does anything: its own files and commander, and nothing that most never need. */
 import { execFile } from 'node:child_process'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -77,6 +77,29 @@ t.test('settings of the environment alone are read without a library: each signe
   const args = ['--import', hook, '--input-type=module', '--eval', script]
   const { stderr } = await promisify(execFile)(process.execPath, args, { env: bare })
   t.same(JSON.parse(stderr), [])
+})
+
+/** What V8 compares before it takes what was compiled before: of its version and nearly all flags. */
+const tagWith = async (flags: readonly string[]): Promise<string> =>
+  (await promisify(execFile)(process.execPath, [...flags, '-p', 'v8.cachedDataVersionTag()'], { env: bare })).stdout
+
+t.test('no flag that we are started with makes worthless what Node has compiled of itself', async (t) => {
+  const flags = async (file: string, list: RegExp): Promise<readonly string[]> => {
+    const text = await readFile(join(import.meta.dirname, '../..', file), 'utf8')
+    return [...(list.exec(text)?.[0] ?? '').matchAll(/--[\w=-]+/g)].map(([flag]) => flag)
+  }
+  const plain = await tagWith([])
+  for (const [file, list] of [
+    ['tools/setup.mjs', /^const flags = .+$/m],
+    ['src/keys/signer/process.ts', /^const flags = .+$/m],
+    ['tools/bundle.ts', /^exec .+$/m],
+    ['Dockerfile', /^ENTRYPOINT .+$/m],
+  ] as const) {
+    const found = await flags(file, list)
+    t.ok(found.includes('--disable-proto=delete'), file)
+    t.equal(await tagWith(found), plain, `${file}: ${found.join(' ')}`)
+  }
+  t.not(await tagWith(['--heap-growing-percent=100']), plain, 'others do')
 })
 
 t.test(

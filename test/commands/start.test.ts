@@ -1,5 +1,6 @@
 import 'reflect-metadata'
 
+import { spawnSync } from 'node:child_process'
 import { createPrivateKey } from 'node:crypto'
 import { cp, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -266,13 +267,23 @@ t.test('a signal that comes as soon as it says that it serves is an orderly stop
       NODE_COMPILE_CACHE: join(data, 'cache'),
       ...{ CHANCERY_LISTEN: `0.0.0.0:${port}`, CHANCERY_NAMES: 'ca.example.com,127.0.0.1' },
       CHANCERY_PUBLIC_LISTEN: `0.0.0.0:${publicPort}`,
+      NODE_OPTIONS: tellsFlags,
     },
   })
   instance.told(/serves at/, () => instance.signal('SIGTERM'))
   t.equal(await instance.exited, 0, instance.output())
+  const heap = spawnSync(process.execPath, ['--heap-growing-percent=100', '-p', 'v8.cachedDataVersionTag()'], plainly)
+  t.match(instance.output(), `V8 ${heap.stdout.trim()}\n`, 'its heap doubles before it is collected')
   t.match(instance.output(), `Chancery serves at https://ca.example.com:${port} (development).`)
   t.match(instance.output(), /^ {2}lists, OCSP, issuers {7}http:\/\/pki\.test$/m)
 })
+
+/** At the end of the process: V8 shows none of its flags, but what they all come to. */
+const tellsFlags = `--import=data:text/javascript,${encodeURIComponent(`
+  import { cachedDataVersionTag } from 'node:v8'
+  import { isMainThread } from 'node:worker_threads'
+  if (isMainThread) process.on('exit', () => console.log('V8', cachedDataVersionTag()))`)}`
+const plainly = { env: bare, encoding: 'utf8' } as const
 
 t.test('one that listens on every address says where it is called', (t) => {
   const names = (...values: readonly string[]) => values.map((value) => ({ kind: 'dns' as const, value }))
