@@ -4,11 +4,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 
 import { type Answers, openAnswers } from './answers.ts'
-import { type Client, segment } from './client.ts'
+import { type Answer, type Client, segment } from './client.ts'
 import { searchText } from './event-text.ts'
 import { Failure } from './failure.ts'
 import { formatTable, visible } from './output.ts'
 import { countText, durationText, openStderrProgress, type Progress } from './progress.ts'
+import { secondsOf } from './refused.ts'
 import { openRest, parseCount, type Rest, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 
 interface RevokeManyOptions extends RestOptions {
@@ -109,7 +110,7 @@ export const addRevokeManyCommand = (program: Command): void => {
       const rest = await openRest(options)
       const order = options.follow
         ? await follow(rest.client, digest, terminal())
-        : await readOrder(rest.client, digest)
+        : (await readOrder(rest.client, digest)).json<OrderAnswer>()
       rest.out.show(order, reportText(order))
     })
 }
@@ -167,17 +168,19 @@ const follow = async (client: Client, digest: string, { progress: open, tell }: 
   let heard = performance.now()
   try {
     for (;;) {
-      const order = await readOrder(client, digest).catch((error: unknown) => {
+      const answer = await readOrder(client, digest).catch((error: unknown) => {
         if (!(error instanceof Failure && error.kind === 'later') || performance.now() - heard > patienceMs) throw error
         return undefined
       })
-      if (order) {
+      if (answer) {
+        const order = answer.json<OrderAnswer>()
         heard = performance.now()
         const { expired, revoked } = order.skipped
         progress.update(order.revoked + expired + revoked, order.total)
         if (order.state === 'done') return order
       } else progress.tell('The service does not answer; trying again. The order is kept.')
-      await sleep(order ? pollMs : pollMs * 4)
+      const wait = secondsOf(answer?.headers['retry-after']) ?? 0
+      await sleep(Math.max(answer ? pollMs : pollMs * 4, wait * 1_000))
     }
   } catch (error) {
     tell(`\nThe order is kept, and is carried out: chancery revocations show ${digest} --follow\n`)
@@ -190,8 +193,7 @@ const follow = async (client: Client, digest: string, { progress: open, tell }: 
 const planOf = async (client: Client, body: object): Promise<PlanAnswer> =>
   (await client.call('POST', path, { body })).json<PlanAnswer>()
 
-const readOrder = async (client: Client, digest: string): Promise<OrderAnswer> =>
-  (await client.call('GET', `${path}/${segment(digest)}`)).json<OrderAnswer>()
+const readOrder = (client: Client, digest: string): Promise<Answer> => client.call('GET', `${path}/${segment(digest)}`)
 
 const bodyOf = (options: RevokeManyOptions): object => {
   const search = Object.fromEntries(

@@ -9,10 +9,10 @@ import { promisify } from 'node:util'
 import t from 'tap'
 
 import { canonicalJson } from '../../src/canonical.ts'
-import type { Client } from '../../src/commands/client.ts'
+import type { Answer, Client } from '../../src/commands/client.ts'
 import { openClient } from '../../src/commands/client.ts'
 import { exitCodes, type Failure } from '../../src/commands/failure.ts'
-import { assertAnswered } from '../../src/commands/issue/approval.ts'
+import { Awaited, assertAnswered, untilDecided } from '../../src/commands/issue/approval.ts'
 import { openOutput } from '../../src/commands/output.ts'
 import { decide, type RequestAnswer } from '../../src/commands/request.ts'
 import { blocksOf } from '../helpers/docs.ts'
@@ -405,6 +405,32 @@ t.test('nothing of an answer steers the terminal', async (t) => {
     t.notMatch((error as Error).message, evil)
   }
   await desk.withdraw(requester, request)
+})
+
+t.test('who waits looks again when the service says, and not before', async (t) => {
+  const told = {
+    ...{ id: 'a', state: 'pending', required: 1, approvals: [], obstacle: null },
+    ...{ expiresAt: '2026-11-26T08:00:00Z' },
+  }
+  const states = ['pending', 'issued']
+  const at: number[] = []
+  const call = async (): Promise<Answer> => {
+    at.push(performance.now())
+    const request = { ...told, state: states.shift() }
+    return { status: 200, headers: { 'retry-after': '2' }, json: () => request } as unknown as Answer
+  }
+  const answer = { status: 202, headers: { 'retry-after': '1' }, json: () => told } as unknown as Answer
+  const awaited = await Promise.resolve()
+    .then(() => assertAnswered(answer))
+    .catch((error: Awaited) => error)
+  if (!(awaited instanceof Awaited)) return t.fail('it does not wait')
+  t.match(awaited.problem, { code: 'approval.waiting', retryAfter: 1 }, 'a daemon, too')
+  const begun = performance.now()
+  await untilDecided(awaited.request, { client: { call } as unknown as Client, tell: () => {}, again: 'the same' })
+  const [first = 0, second = 0] = at
+  // Timers may fire a millisecond early.
+  t.ok(first - begun > 990, 'as the 202 said')
+  t.ok(second - first > 1_990, 'as the last answer said')
 })
 
 t.test('nobody approves what was not shown', async (t) => {

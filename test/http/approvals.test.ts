@@ -3,8 +3,9 @@ import { createHash, randomBytes, randomUUID, X509Certificate } from 'node:crypt
 
 import t from 'tap'
 
-import type { Asked } from '../../src/ca/approvals.ts'
+import type { ApprovalRequest, Asked } from '../../src/ca/approvals.ts'
 import { canonicalJson } from '../../src/canonical.ts'
+import { waitOf } from '../../src/http/api/requests.ts'
 import { openLeases } from '../../src/store/leases.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { audience, openTestIssuer } from '../helpers/issuer.ts'
@@ -33,6 +34,8 @@ t.test('a request waits for its approvals, and becomes the very certificate that
   t.equal(waiting.status, 202)
   const request = waiting.json
   t.equal(waiting.headers['location'], `/v1/requests/${request.id}`)
+  t.equal(waiting.headers['retry-after'], '1')
+  t.equal((await desk.read(requester, request.id)).headers['retry-after'], '1')
   t.match(request, {
     state: 'pending',
     principal: 'ci',
@@ -70,6 +73,7 @@ t.test('a request waits for its approvals, and becomes the very certificate that
   t.equal(certificate.subjectAltName, 'DNS:pay.example.com')
   t.equal(certificate.validToDate.getTime() - certificate.validFromDate.getTime(), 7_199_000)
   t.equal(read.chain.length, 1)
+  t.notOk((await desk.read(requester, request.id)).headers['retry-after'], 'there is nothing more to come')
   const replayed = await desk.ask(requester, 'payments', asked)
   t.match(replayed, { status: 201, json: { serial: read.serial, certificate: read.certificate, replayed: true } })
 
@@ -86,6 +90,20 @@ t.test('a request waits for its approvals, and becomes the very certificate that
   t.match(await desk.approve(people.carol, request), closed)
   const detail = `This request is issued, with serial ${read.serial}; revoke the certificate if nobody is to use it.`
   t.match(await desk.reject(people.carol, request), { ...closed, json: { code: 'approval.closed', detail } })
+})
+
+t.test('what has waited for long is to be looked at more seldom', (t) => {
+  const createdAt = new Date('2026-11-25T08:00:00Z')
+  const after = (seconds: number, state: 'pending' | 'approved' | 'rejected' = 'pending') =>
+    waitOf({ createdAt, state } as ApprovalRequest, new Date(createdAt.getTime() + seconds * 1_000))['retry-after']
+  t.same(
+    [0, 10, 11, 60, 86_400].map((seconds) => after(seconds)),
+    ['1', '1', '2', '6', '10'],
+  )
+  t.equal(after(-60), '1', 'and by a clock that is behind')
+  t.equal(after(5, 'approved'), '1')
+  t.equal(after(5, 'rejected'), undefined)
+  t.end()
 })
 
 t.test('who may not approve, and what is no approval', async (t) => {

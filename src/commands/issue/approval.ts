@@ -5,19 +5,21 @@ import type { ProblemCode } from '../../errors.ts'
 import { type Answer, type Client, segment } from '../client.ts'
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
+import { secondsOf } from '../refused.ts'
 import { obstacleText, type RequestAnswer } from '../request.ts'
 
 /** Nothing is there yet: the same question gets the certificate when people have approved it. */
 export class Awaited extends Failure {
-  readonly request: RequestAnswer
+  readonly request: WaitingRequest
 
-  constructor(request: RequestAnswer) {
+  constructor(request: WaitingRequest) {
     const detail = waitsText(request)
     super(
       'later',
       `${detail} Run the same command again then, and it gets the certificate. How it stands: chancery request show ${visible(request.id)}`,
       {
         ...{ code: 'approval.waiting', detail, retryable: true, request: request.id },
+        ...(request.retryAfter !== undefined && { retryAfter: request.retryAfter }),
       },
     )
     this.request = request
@@ -30,11 +32,17 @@ export const assertAnswered = (answer: Answer): Answer => {
   return answer
 }
 
+export interface WaitingRequest extends RequestAnswer {
+  /** Seconds: nobody is to look again before. */
+  readonly retryAfter?: number | undefined
+}
+
 /** What is read of it here is there. */
-const readRequest = (answer: Answer): RequestAnswer => {
+const readRequest = (answer: Answer): WaitingRequest => {
   const told = answer.json<Partial<RequestAnswer> | null>() ?? {}
   const texts = [told.id, told.state, told.expiresAt]
-  if (texts.every((text) => typeof text === 'string') && Array.isArray(told.approvals)) return told as RequestAnswer
+  if (texts.every((text) => typeof text === 'string') && Array.isArray(told.approvals))
+    return { ...(told as RequestAnswer), retryAfter: secondsOf(answer.headers['retry-after']) }
   throw new Failure('failed', 'The server answered with what is no request; is it Chancery?')
 }
 
@@ -70,12 +78,16 @@ export interface Waiting {
 }
 
 /** Resolves when people have decided, whatever it is: the same question, asked again, tells. */
-export const untilDecided = async (request: RequestAnswer, { client, tell, again, signal }: Waiting): Promise<void> => {
+export const untilDecided = async (
+  request: WaitingRequest,
+  { client, tell, again, signal }: Waiting,
+): Promise<void> => {
   const { id, required, expiresAt } = request
+  let { retryAfter = 0 } = request
   tell(`${waitsText(request)} Asked until ${visible(expiresAt)}; Ctrl-C, and ${again} goes on later.\n`)
   let [told, heard, kept] = [request.approvals.length, performance.now(), request.obstacle?.code]
   for (let pause = firstPauseMs; ; pause = Math.min(pause * 1.5, longestPauseMs)) {
-    await sleep(pause, undefined, signal && { signal }).catch(() => {
+    await sleep(Math.max(pause, retryAfter * 1_000), undefined, signal && { signal }).catch(() => {
       throw new Failure('later', 'It was ended while it waited.')
     })
     const now = await read(client, id, signal).catch((error: unknown) => {
@@ -87,6 +99,7 @@ export const untilDecided = async (request: RequestAnswer, { client, tell, again
     })
     if (!now) continue
     heard = performance.now()
+    retryAfter = now.retryAfter ?? 0
     if (now.approvals.length > told)
       tell(
         `${countText(now.approvals.length, required)}: ${visible(`${now.approvals.at(-1)?.principal}`)} has approved it.\n`,
@@ -101,7 +114,7 @@ export const untilDecided = async (request: RequestAnswer, { client, tell, again
 
 const isSpent = (error: unknown): boolean => error instanceof Failure && error.problemCode === 'auth.replayed'
 
-const read = async (client: Client, id: string, signal?: AbortSignal): Promise<RequestAnswer> =>
+const read = async (client: Client, id: string, signal?: AbortSignal): Promise<WaitingRequest> =>
   readRequest(await client.call('GET', `/v1/requests/${segment(id)}`, { signal }))
 
 const waitsText = ({ id, approvals, required }: RequestAnswer): string =>

@@ -20,7 +20,7 @@ import { type AskBody, readAsk } from './ask.ts'
 import { FoundCertificate, searchRoute } from './certificate-search.ts'
 import * as examples from './examples.ts'
 import { EventView } from './records.ts'
-import { RequestView, requestView } from './requests.ts'
+import { RequestView, requestView, waitOf } from './requests.ts'
 import { Ask, closed, Decision, Duration, IssuedCertificate, Label, named, Pem, Serial, SerialText } from './schemas.ts'
 import type { SearchDeps } from './search.ts'
 import { type CertificateAndChain, chainPem, issuedJson, parseSerial, pemsOf, recordView } from './views.ts'
@@ -143,7 +143,7 @@ export const certificateRoutes = (app: App, deps: SearchDeps): void => {
           'Idempotency-Key':
             'Makes retries safe: under one key, at most one certificate is ever issued to you. 1 to 128 visible ASCII characters.',
         },
-        tells: { Location: [201, 202] },
+        tells: { Location: [201, 202], 'Retry-After': [202] },
       },
       schema: {
         operationId: 'issueCertificate',
@@ -167,8 +167,9 @@ export const certificateRoutes = (app: App, deps: SearchDeps): void => {
       if (request.query.dryRun === 'true') return decisionView(await withinDeadline(issuance.explain(caller, input)))
       const issued = await withinDeadline(issueCounted(deps, askingCaller(deps.identities, request), input))
       if ('waiting' in issued) {
-        reply.code(202).header('location', `/v1/requests/${issued.waiting.id}`)
-        return requestView(issued.waiting) as never
+        const { waiting } = issued
+        reply.code(202).header('location', `/v1/requests/${waiting.id}`).headers(waitOf(waiting, deps.clock()))
+        return requestView(waiting) as never
       }
       return sendIssued(request, reply as FastifyReply, { type, issued }) as never
     },

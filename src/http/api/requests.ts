@@ -139,7 +139,7 @@ export const requestRoutes = (app: App, deps: HttpDeps): void => {
   withdrawalRoute(app, deps)
 }
 
-const readingRoutes = (app: App, { approvals, records }: HttpDeps): void => {
+const readingRoutes = (app: App, { approvals, records, clock }: HttpDeps): void => {
   app.get(
     path,
     {
@@ -179,7 +179,7 @@ const readingRoutes = (app: App, { approvals, records }: HttpDeps): void => {
   app.get(
     `${path}/:id`,
     {
-      config: { access: everyRole, problems: ['approval.not_found'] },
+      config: { access: everyRole, problems: ['approval.not_found'], tells: { 'Retry-After': [200] } },
       schema: {
         operationId: 'readRequest',
         summary: 'Read a request, and the certificate that it has become',
@@ -190,8 +190,9 @@ const readingRoutes = (app: App, { approvals, records }: HttpDeps): void => {
         response: { 200: RequestWithCertificate },
       },
     },
-    async (request) => {
+    async (request, reply) => {
       const found = await approvals.read(callerOf(request), request.params.id)
+      reply.headers(waitOf(found, clock()))
       if (found.serial === null) return requestView(found)
       return { ...requestView(found), ...pemsOf(await records.certificate(found.serial)) }
     },
@@ -241,6 +242,13 @@ const decidingRoute = (app: App, { approvals }: HttpDeps, kind: keyof typeof dec
       return requestView(await withinDeadline(approvals[act](caller, request.params.id, request.body)))
     },
   )
+}
+
+/** When it is worth asking again (RFC 9110 10.2.3): the longer people have taken already, the more seldom. */
+export const waitOf = ({ state, createdAt }: ApprovalRequest, now: Date): Readonly<Record<string, string>> => {
+  if (state !== 'pending' && state !== 'approved') return {}
+  const age = (now.getTime() - createdAt.getTime()) / 1_000
+  return { 'retry-after': String(Math.min(Math.max(Math.ceil(age / 10), 1), longestWait)) }
 }
 
 /** By whoever asked, whatever it may do by now: so it is open to everybody. */
@@ -297,3 +305,6 @@ export const requestView = ({
     tryAt: obstacle.tryAt?.toISOString() ?? null,
   },
 })
+
+/** Seconds. */
+const longestWait = 10

@@ -179,7 +179,7 @@ const planRoute = (app: App, deps: HttpDeps): void => {
           'revocation.too_many',
           'clock.skewed',
         ],
-        tells: { Location: [202] },
+        tells: { Location: [202], 'Retry-After': [202] },
       },
       schema: {
         operationId: 'revokeMany',
@@ -203,7 +203,7 @@ const planRoute = (app: App, deps: HttpDeps): void => {
       const plan = { digest, ...(asOf && { asOf }) }
       const by = callerOf(request).principal
       const order = await withinDeadline(deps.massRevocations.order(ask, plan, by))
-      reply.code(202).header('location', `/v1/revocations/${digest}`)
+      reply.code(202).header('location', `/v1/revocations/${digest}`).headers(waitOf(order))
       return orderView(order) as never
     },
   )
@@ -238,7 +238,11 @@ const orderRoutes = (app: App, { massRevocations }: HttpDeps): void => {
   app.get(
     '/v1/revocations/:digest',
     {
-      config: { access: ['operator', 'auditor', 'admin'], problems: ['revocation.not_found'] },
+      config: {
+        access: ['operator', 'auditor', 'admin'],
+        problems: ['revocation.not_found'],
+        tells: { 'Retry-After': [200] },
+      },
       schema: {
         operationId: 'readRevocations',
         summary: 'Read how far an order to revoke many has come',
@@ -249,7 +253,11 @@ const orderRoutes = (app: App, { massRevocations }: HttpDeps): void => {
         response: { 200: OrderView },
       },
     },
-    async (request) => orderView(await massRevocations.read(request.params.digest)),
+    async (request, reply) => {
+      const order = await massRevocations.read(request.params.digest)
+      reply.headers(waitOf(order))
+      return orderView(order)
+    },
   )
 }
 
@@ -299,6 +307,10 @@ const planView = ({ asOf, reason, invalidSince, ...plan }: MassPlan) => ({
 })
 
 const sharesView = ({ items, others }: Shares) => ({ items: [...items], others })
+
+/** It comes further each second (RFC 9110 10.2.3); nothing more comes of one that is done. */
+const waitOf = ({ finishedAt }: MassOrder): Readonly<Record<string, string>> =>
+  finishedAt === null ? { 'retry-after': '1' } : {}
 
 const orderView = ({ digest, search, reason, invalidSince, skipped, ...order }: MassOrder) => ({
   digest,
