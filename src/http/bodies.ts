@@ -25,10 +25,18 @@ export const assertBodyType = (
   if ((method === 'GET' || method === 'HEAD') && isChunked(headers)) return assertEmpty(raw)
   // Many libraries say with every call what type they would send. Fastify would look for a body of it.
   if (!isThere && spellings.size === 0) delete headers['content-type']
-  if (!isThere && headers['content-type'] === undefined) return undefined
-  assertMediaType(headers['content-type'], spellings)
-  assertUncoded(headers)
+  if (isThere || headers['content-type'] !== undefined) {
+    assertMediaType(headers['content-type'], spellings)
+    assertUncoded(headers)
+  }
+  if (!isThere && spellings.size > 0) throw noBody(spellings)
   return undefined
+}
+
+/** In the place of what its schema would find in nothing. */
+const noBody = (types: Iterable<string>): Problem => {
+  const plain = [...types].filter((type) => !type.includes(';')).join(' or ')
+  return new Problem('request.malformed', `The request has no body: send one, with Content-Type ${plain}.`)
 }
 
 /** Throws `request.media_type` for a body that is not written as it is. */
@@ -55,19 +63,22 @@ export const addParsers = (app: App, nextTurn: NextTurn): void => {
   app.removeAllContentTypeParsers()
   const asBuffer = { parseAs: 'buffer' } as const
   app.addContentTypeParser('application/json', asBuffer, async (request: FastifyRequest, octets: Buffer) => {
+    assertThere(request, octets)
     const isLarge = octets.length > bodyLimit && request.pattern === batchPath
     if (isLarge) await nextTurn()
     return read(octets, (octets) => parseJson(octets, isLarge ? largeBody : smallBody))
   })
-  app.addContentTypeParser('application/yaml', asBuffer, async (_request: FastifyRequest, octets: Buffer) =>
-    read(octets, parseYaml),
-  )
+  app.addContentTypeParser('application/yaml', asBuffer, async (request: FastifyRequest, octets: Buffer) => {
+    assertThere(request, octets)
+    return read(octets, parseYaml)
+  })
   // Octets as they are, one character each: the reader of requests knows by the media type what they mean. What else
   // a JSON body says comes from the query here.
   app.addContentTypeParser(
     ['application/pkcs10', 'application/x-pem-file'],
     asBuffer,
     async (request: FastifyRequest, octets: Buffer) => {
+      assertThere(request, octets)
       assertQuery(request)
       const { profile, validity } = request.query as Readonly<Record<string, unknown>>
       return {
@@ -77,9 +88,15 @@ export const addParsers = (app: App, nextTurn: NextTurn): void => {
       }
     },
   )
-  app.addContentTypeParser('application/jose', asBuffer, async (_request: FastifyRequest, octets: Buffer) =>
-    octets.toString('latin1'),
-  )
+  app.addContentTypeParser('application/jose', asBuffer, async (request: FastifyRequest, octets: Buffer) => {
+    assertThere(request, octets)
+    return octets.toString('latin1')
+  })
+}
+
+/** Of one whose length is not told before, nothing came. */
+const assertThere = ({ routeOptions }: FastifyRequest, { length }: Buffer): void => {
+  if (length === 0) throw noBody(routeOptions.config.accepts ?? [])
 }
 
 /** Tells of a private key where the body cannot be parsed: in a shell, text with lines is easily put in as it is. */

@@ -118,6 +118,36 @@ t.test('a GET that a proxy has passed on as chunked, and that has no octet, is o
   t.equal(await later('{"status":"revoked"}'), 415, 'and one that has octets after all is refused')
 })
 
+t.test('whoever sends no body where one is taken is told so, and what to send', async (t) => {
+  const methods = ['post', 'put', 'patch'] as const
+  const calls = Object.entries(paths).flatMap(([path, item]) =>
+    methods.flatMap((method) => {
+      const { requestBody } = (item[method] ?? {}) as { readonly requestBody?: { readonly content: object } }
+      // These are for whoever holds a certificate, and for approvers.
+      if (!requestBody || /\/(renewal|approval|rejection)$/.test(path)) return []
+      return [{ method: method.toUpperCase(), path, types: Object.keys(requestBody.content) }]
+    }),
+  )
+  t.ok(calls.length > 15, `${calls.length}`)
+  for (const { method, path: pattern, types } of calls) {
+    const path = pattern.replaceAll(/\{(\w+)\}/g, (_, name: string) => values[name] ?? 'none')
+    const told = async (headers: Readonly<Record<string, string>>): Promise<void> => {
+      const { status, json } = await service.request(method, path, { headers })
+      t.equal(status, 400, `${method} ${path} ${JSON.stringify(headers)}`)
+      t.equal(json.code, 'request.malformed')
+      t.match(json.detail, /^The request has no body: send one, with Content-Type application\/.*[.]$/)
+      for (const type of types) t.match(json.detail, type)
+      t.notOk(json.violations, 'and nothing is found in it')
+    }
+    await told({})
+    await told({ 'content-length': '0' })
+    for (const type of types) {
+      await told({ 'content-type': type })
+      await told({ 'content-type': type, 'transfer-encoding': 'chunked' })
+    }
+  }
+})
+
 t.test('a coding of a body is none of its framing, wherever it is told', async (t) => {
   for (const coding of ['gzip, chunked', 'identity, chunked'])
     t.match(
