@@ -10,20 +10,23 @@ import { requestTimeout } from './bounds.ts'
 
 export type Begin = (raw: Socket) => void
 
-/** `greeted` has each connection once its ClientHello has begun; to hand it to TLS is `begin`. */
+/** `greeted` has each connection once its ClientHello has begun, within `timeout` milliseconds; to hand it to TLS is `begin`. */
 export const boundHellos = (
   server: Server,
   greeted: (raw: Socket, begin: Begin) => void = (raw, begin) => begin(raw),
+  timeout: number = requestTimeout,
 ): void => {
   const [ofTls] = server.listeners('connection')
   const begin: Begin = (raw) => ofTls?.call(server, raw)
   server
     .removeListener('connection', ofTls as () => void)
-    .prependListener('connection', (raw: Socket) => onceGreeting(raw, () => greeted(raw, begin)))
+    .prependListener('connection', (raw: Socket) => onceGreeting(raw, timeout, () => greeted(raw, begin)))
 }
 
 /** A connection that says nothing, as a probe's or one that a browser has in stock, is nobody's affair until it does. */
-const onceGreeting = (raw: Socket, go: () => void): void => {
+const onceGreeting = (raw: Socket, timeout: number, go: () => void): void => {
+  // From the beginning: whoever sends an octet at a time has no more of it by each.
+  const timer = setTimeout(() => raw.destroy(), timeout)
   let octets = Buffer.alloc(0)
   const look = (): void => {
     const more = raw.read()
@@ -31,13 +34,13 @@ const onceGreeting = (raw: Socket, go: () => void): void => {
     octets = Buffer.concat([octets, more])
     if (!isTold(octets)) return void raw.once('readable', look)
     if (isTooLong(octets) || isHiding(octets)) return void raw.destroy()
-    raw.setTimeout(0)
+    clearTimeout(timer)
     raw.unshift(octets)
     go()
   }
   // Of one that breaks off while it waits.
   raw.on('error', () => {})
-  raw.setTimeout(requestTimeout, () => raw.destroy())
+  raw.once('close', () => clearTimeout(timer))
   raw.once('readable', look)
 }
 

@@ -1,9 +1,11 @@
 /** What a ClientHello may be, before OpenSSL reads it: tested on listeners that ask for certificates, and on one that does not. */
 import { once } from 'node:events'
-import { type AddressInfo, connect } from 'node:net'
+import { type AddressInfo, connect, type Socket } from 'node:net'
+import { createServer } from 'node:tls'
 
 import t, { type Test } from 'tap'
 
+import { boundHellos } from '../../src/http/hellos.ts'
 import { serverAuth } from '../helpers/clients.ts'
 import { dns } from '../x509/build.ts'
 import { openClients } from './clients.ts'
@@ -104,6 +106,28 @@ t.test('it may come octet by octet', async (t) => {
     22,
   )
   t.equal(await answerTo(t, port, [record.subarray(0, 8), record.subarray(8)]), 22)
+})
+
+t.test('its beginning has one deadline, however many octets it comes in', async (t) => {
+  let isGreeted = false
+  const server = createServer()
+  const greeted = (raw: Socket): void => {
+    isGreeted = true
+    raw.destroy()
+  }
+  boundHellos(server, greeted, 1_000)
+  t.teardown(() => server.close())
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const socket = connect((server.address() as AddressInfo).port, '127.0.0.1').on('error', () => {})
+  const closed = once(socket.resume(), 'close')
+  await once(socket, 'connect')
+  const [record = Buffer.alloc(0)] = inRecords(hello(0, 0))
+  let sent = 0
+  // Each within the time of the one before it; the ninth tells its length.
+  const drip = setInterval(() => socket.write(record.subarray(sent, ++sent)), 200)
+  await closed
+  clearInterval(drip)
+  t.notOk(isGreeted)
 })
 
 t.test('whoever ends while it is coming is let go of', async (t) => {
