@@ -141,7 +141,6 @@ const soonerPut = async (asked: Asked, range: NameRange, leads: readonly Lead[])
   // There is nothing that could be put in order.
   if (leads.length === 0 && span > spanAtMost) return undefined
   const [names = 0, ...known] = await lengthsOf(asked, [byNames(range), ...leads])
-  const all = names > deps.candidates ? Number.POSITIVE_INFINITY : names
   const put = [
     ...leads.map((lead, i) => ({ lead, length: known[i] ?? 0, cost: lookUpCost, most: deps.candidates })),
     { lead: byNamesAlongRoll(range), length: span, cost: 1, most: spanAtMost },
@@ -151,16 +150,29 @@ const soonerPut = async (asked: Asked, range: NameRange, leads: readonly Lead[])
     .map((one) => ({ ...one, cost: one.length * one.cost }))
     .sort((a, b) => a.cost - b.cost)[0]
   if (sooner === undefined) return undefined
-  const walked = Math.min(all, (pageOfWalk * begun.bounds.size) / Math.max(1, sooner.length))
-  return sooner.cost < walked ? sooner.lead : undefined
+  return sooner.cost < walkUntilPage(asked, names, sooner.length) ? sooner.lead : undefined
 }
 
-/** The shortest, if it is short, and so much shorter than what would be walked that it is worth to be put in order. */
+/**
+ * How many a walk passes by until a page is found of what is on a list of that length, wherever on the roll that is: all that
+ * there are, where they are few.
+ */
+const walkUntilPage = ({ begun, deps }: Asked, walked: number, length: number): number =>
+  Math.min(
+    walked > deps.candidates ? Number.POSITIVE_INFINITY : walked,
+    (pageOfWalk * begun.bounds.size) / Math.max(1, length),
+  )
+
+/**
+ * The shortest, if it is short, and read as a whole sooner than a walk finds a page of it: else whoever has issued little would look
+ * through what others have.
+ */
 const muchShorter = async (asked: Asked, own: Lead, leads: readonly Lead[]): Promise<Lead | undefined> => {
   if (leads.length === 0) return undefined
   const [walked = 0, ...known] = await lengthsOf(asked, [own, ...leads])
   const least = Math.min(...known)
-  return least * 10 > walked ? undefined : leads[known.indexOf(least)]
+  if (least > asked.deps.candidates || least >= walkUntilPage(asked, walked, least)) return undefined
+  return leads[known.indexOf(least)]
 }
 
 /** How long these lists are, up to what is short. One statement, by indexes alone. */

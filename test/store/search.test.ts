@@ -269,6 +269,35 @@ t.test(
   },
 )
 
+t.test('what few have is read as a whole, however much others have beside it', async (t) => {
+  const all = await readAll(recordsOf().walk.certificates, {}, 1_000)
+  const ownOf = (principal: string, profile: string) =>
+    all.filter((one) => one.principal === principal && one.profile.name === profile)
+  const candidates = 20
+  const pairs = principals.flatMap((principal) => profiles.map((profile) => ({ principal, profile })))
+  const few = pairs.filter(({ principal, profile }) => {
+    const { length } = ownOf(principal, profile)
+    return length > 2 && length <= candidates
+  })
+  t.ok(few.length > 0)
+  let statements = 0
+  const query: typeof stores.db.query = (statement, values) => {
+    statements += 1
+    return stores.db.query(statement, values)
+  }
+  const db = { ...stores.db, query }
+  const { walk } = openRecords({ db, codec, namesOf: readNames, sentAlong: () => [], candidates })
+  for (const { principal, profile } of few) {
+    statements = 0
+    const expired = await (await walk.certificates({ principal, profile, status: 'expired' })).page(100)
+    const { length } = ownOf(principal, profile).filter(({ status }) => status === 'expired')
+    t.equal(expired.items.length, length)
+    t.equal(expired.next, undefined)
+    // Of the bounds, of how long the lists are, and of the page: a walk would take two for each twenty.
+    t.ok(statements <= 3, `${principal} ${profile}: ${statements} statements`)
+  }
+})
+
 t.test('a search at an earlier size finds what it would have found then', async (t) => {
   const { walk } = recordsOf(5)
   const all = await readAll(walk.certificates, {}, 1000)
