@@ -52,3 +52,22 @@ t.test('whoever reads its own certificates slowly keeps no auditor from exportin
     await sleep(10)
   }
 })
+
+t.test('whoever reads so slowly that others are kept out gives up the place', async (t) => {
+  const ask = await served()
+  const slow = await Promise.all(['one', 'two'].map(ask))
+  t.same(
+    slow.map(({ statusCode }) => statusCode),
+    [200, 200],
+  )
+  const reading = await ask('auditor_a')
+  t.equal((await ask('three')).statusCode, 503, 'not at once')
+  const broken = slow.map((answer) => new Promise((resolve) => answer.once('error', resolve)))
+  let got = 503
+  for (const end = performance.now() + 30_000; got === 503 && performance.now() < end; await sleep(10))
+    got = (await ask('three')).statusCode ?? 0
+  t.equal(got, 200)
+  for (const answer of slow) answer.resume()
+  t.match(await Promise.race(broken), { code: 'ECONNRESET' }, 'and is not taken for the whole')
+  t.notOk(reading.destroyed, 'an auditor is not asked to')
+})

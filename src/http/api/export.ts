@@ -86,7 +86,8 @@ export const openExports = (app: App, deps: HttpDeps): Exports => {
   app.addHook('onClose', async () => void (await Promise.all(ends)))
   return {
     send: async (request, reply, asked) => {
-      const leave = takePlace(callerOf(request))
+      const place: Place = { waitsSince: undefined, giveUp: () => {} }
+      const leave = takePlace(callerOf(request), place)
       let isUnderWay = false
       try {
         const walk = await withinDeadline(asked.open())
@@ -99,7 +100,7 @@ export const openExports = (app: App, deps: HttpDeps): Exports => {
         const first = await withinDeadline(walk.page(pageRows))
         const root = await deps.rootAt?.(walk.bounds.size)
         const end = openEnd(deps, request, { ends, began: { ...began, export: id } })
-        const told = { began, end, walk, first, root }
+        const told = { began, end, walk, first, root, place }
         // A page without a find may take longer than a connection may be silent.
         request.raw.socket.setTimeout(idleMs)
         const stream = Readable.from(piecesOf(deps, request, asked, told), {
@@ -108,6 +109,10 @@ export const openExports = (app: App, deps: HttpDeps): Exports => {
         })
         underWay.add(stream)
         isUnderWay = true
+        place.giveUp = () =>
+          void stream.destroy(
+            new Problem('overload.queue', 'Its client took nothing, and another asked for its place.'),
+          )
         stream.once('close', () => {
           underWay.delete(stream)
           leave()
@@ -124,26 +129,39 @@ export const openExports = (app: App, deps: HttpDeps): Exports => {
   }
 }
 
+interface Place {
+  /** performance.now() since when its client has taken nothing of what is there for it; undefined while it does. */
+  waitsSince: number | undefined
+  giveUp: () => void
+}
+
 /**
  * An export lasts as long as whoever reads it likes. Those who export their own certificates alone never have all places, nor one
- * of them two: an auditor would be kept out by anybody.
+ * of them two: an auditor would be kept out by anybody. Nor do they keep each other out by reading an octet a minute.
  */
-const openPlaces = (): ((caller: Caller) => () => void) => {
-  const taken = new Set<symbol>()
-  const own = new Set<string>()
-  return (caller) => {
+const openPlaces = (): ((caller: Caller, place: Place) => () => void) => {
+  const taken = new Set<Place>()
+  const own = new Map<string, Place>()
+  return (caller, place) => {
     const { principal } = caller
     const isOwn = !readsAll(caller)
-    if (isOwn && own.has(principal)) throw noPlace('An export of yours is')
-    if (taken.size >= mostExports) throw noPlace(`${taken.size} exports are`)
-    if (isOwn && own.size >= mostOfOwn) throw noPlace(`${own.size} exports of other principals are`)
-    const place = Symbol(principal)
-    taken.add(place)
-    if (isOwn) own.add(principal)
-    return () => {
-      taken.delete(place)
-      if (isOwn) own.delete(principal)
+    const leave = (name: string, left: Place): void => {
+      taken.delete(left)
+      if (own.get(name) === left) own.delete(name)
     }
+    if (isOwn && own.has(principal)) throw noPlace('An export of yours is')
+    if (isOwn && own.size >= mostOfOwn) {
+      const slow = [...own].find(
+        ([, { waitsSince = performance.now() }]) => performance.now() - waitsSince > patienceMs,
+      )
+      if (!slow) throw noPlace(`${own.size} exports of other principals are`)
+      leave(...slow)
+      slow[1].giveUp()
+    }
+    if (taken.size >= mostExports) throw noPlace(`${taken.size} exports are`)
+    taken.add(place)
+    if (isOwn) own.set(principal, place)
+    return () => leave(principal, place)
   }
 }
 
@@ -155,13 +173,14 @@ interface Told<T> {
   readonly walk: Walk<T>
   readonly first: Page<T>
   readonly root: string | undefined
+  readonly place: Place
 }
 
 async function* piecesOf<F extends object, T>(
   deps: HttpDeps,
   request: FastifyRequest,
   { searched, type }: ExportAsked<F, T>,
-  { began, end, walk, first, root }: Told<T>,
+  { began, end, walk, first, root, place }: Told<T>,
 ): AsyncGenerator<Buffer> {
   const admit = openAdmission(deps, request)
   const form = forms[type]
@@ -172,7 +191,9 @@ async function* piecesOf<F extends object, T>(
     if (head !== '') yield Buffer.from(head)
     for (let page = first; ; ) {
       for (const piece of encoded(page.items, lineOf)) {
+        place.waitsSince = performance.now()
         yield piece
+        place.waitsSince = undefined
         await nextRound()
       }
       rows += page.items.length
@@ -313,6 +334,8 @@ const mostOfOwn = 2
 const pieceSize = 65_536
 /** UTF-8, of a unit of UTF-16. */
 const mostOctetsOfUnit = 3
+/** Milliseconds in which nothing is taken of 64 KiB: less than 13 KiB a second, where another is kept out by it. */
+const patienceMs = 5_000
 /** Milliseconds without an octet taken. */
 const idleMs = 60_000
 /** Milliseconds. Together with the two seconds that a token is remembered, this is how long a revoked one may go on. */
