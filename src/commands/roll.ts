@@ -190,7 +190,10 @@ const entryOf = async ({ serial, entry }: GivenProof, options: RestOptions): Pro
   const { client } = await openRest(options)
   const told = (await client.call('GET', `/v1/certificates/${segment(serial)}/proof`)).json<Partial<GivenProof>>()
   if (typeof told.entry !== 'string')
-    throw new Failure('missing', `The service tells no entry of the certificate ${serial}.`)
+    throw new Failure(
+      'missing',
+      `The service tells no entry of the certificate ${visible(serial)}, as one of an older version: give the entry with --entry, as an auditor finds it by GET /v1/events?serial=${visible(serial)}&type=certificate.issued.`,
+    )
   return { octets: Buffer.from(told.entry) }
 }
 

@@ -572,6 +572,19 @@ t.test('a proof is verified with its entry, and not with another', async (t) => 
     { code: exitCodes.later },
     'where it is not, it is asked for',
   )
+  const { server } = service.service.app
+  const listeners = server.listeners('request')
+  const { entry: _, ...older } = again.json
+  server
+    .removeAllListeners('request')
+    .on('request', (_, response) => response.setHeader('content-type', 'application/json').end(JSON.stringify(older)))
+  const untold = await chancery('prove', at('one.json'), '--key', key)
+  server.removeAllListeners('request')
+  for (const listener of listeners) server.on('request', listener as never)
+  t.match(untold, {
+    code: exitCodes.missing,
+    err: new RegExp(`older version: give the entry with --entry.*serial=${one.serial}`),
+  })
   const token = await employ(service, 'shop', 'requester', { profiles: ['server'] })
   const shop = await service.request('POST', '/v1/certificates', {
     body: { csr: csrFor('shop.example.com'), profile: 'server' },
