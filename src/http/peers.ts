@@ -68,8 +68,7 @@ export const forwardedCertificate = ({ 'client-cert': field }: IncomingHttpHeade
 
 /** Each address that a proxy has written down, the nearest one last. */
 const hopsOf = (headers: IncomingHttpHeaders, header: ProxySettings['header']): string[] => {
-  const field = headers[header]
-  const text = Array.isArray(field) ? field.join(',') : (field ?? '')
+  const text = String(headers[header] ?? '')
   return header === 'forwarded' ? forwardedHops(text) : text.split(',')
 }
 

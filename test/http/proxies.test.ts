@@ -113,7 +113,9 @@ t.test('what a proxy says of a certificate is judged as if it had come itself', 
   const token = plain.adminToken
   t.equal(await ask({ token, headers: header(client.der) }), 'auth.ambiguous')
   const base64url = `:${client.der.toString('base64url')}:`
-  for (const field of ['', 'x', '::', ':AAAA:', base64url, ':AAAA:, :AAAA:'])
+  const good = header(client.der)['client-cert']
+  const more = [`${good}, ${good}`, `x${good}`, `${good}x`]
+  for (const field of ['', 'x', '::', ':AAAA:', base64url, ':AAAA:, :AAAA:', ...more])
     t.equal(await ask({ headers: { 'client-cert': field } }), 'auth.invalid', JSON.stringify(field))
 })
 
@@ -147,8 +149,16 @@ t.test('addresses are read as proxies write them, and what is no address ends th
     ['10.0.0.1', ', , ,', '10.0.0.1'],
     ['10.0.0.1', '198.51.100.1, 10.9.9.9,10.8.8.8 ', '198.51.100.1'],
     ['10.0.0.1', '10.0.0.300', '10.0.0.1'],
+    ['fe80::1%eth0', '', 'fe80000000000000'],
   ] as const)
     t.equal(peerOf({}, remote, from(field)).address, address, `${remote} ${field}`)
+  // One address is itself, and none of its neighbours.
+  for (const [network, neighbour] of [
+    ['192.0.2.1', '192.0.2.2'],
+    ['2001:db8::1', '2001:db8::2'],
+  ] as const)
+    for (const remote of [network, neighbour])
+      t.equal(peerOf({ networks: [network] }, remote).isProxy, remote === network, remote)
   t.same(peerOf({}, undefined), { address: 'socket', isProxy: false, octets: undefined })
   const forwarded = (field: string) => peerOf({ header: 'forwarded' }, '10.0.0.1', { forwarded: field }).address
   t.equal(forwarded('for=198.51.100.1;proto=https;by=10.0.0.1'), '198.51.100.1')
@@ -178,5 +188,6 @@ t.test('addresses are read as proxies write them, and what is no address ends th
   ])
     t.equal(forwarded(broken), '10.0.0.1', broken)
   t.equal(peerOf({}, '10.0.0.1', { forwarded: 'for=198.51.100.1' }).address, '10.0.0.1', 'the other field is not read')
-  t.equal(peerOf({}, '10.0.0.1', from(Array(10_000).fill('10.0.0.1').join())).address, '10.0.0.1')
+  const behind = (hops: number) => peerOf({}, '10.0.0.1', from(`192.0.2.1${',10.0.0.1'.repeat(hops)}`)).address
+  t.same([31, 32, 10_000].map(behind), ['192.0.2.1', '10.0.0.1', '10.0.0.1'], 'of so many hops nobody reads more')
 })
