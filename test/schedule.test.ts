@@ -62,3 +62,30 @@ t.test('whoever closes it waits for what runs, and nothing is begun any more', a
   mock.timers.tick(1_000)
   t.same(begun, ['long'])
 })
+
+t.test('a job begins when it says, and later ones as long behind the one before', async (t) => {
+  mock.timers.enable({ apis: ['setTimeout'] })
+  t.teardown(() => mock.timers.reset())
+  const log = { error: () => t.fail('nothing fails here') } as unknown as Log
+  const begun: string[] = []
+  const job = (name: string, firstMs?: number) => ({
+    name,
+    everyMs: 1_000,
+    ...(firstMs !== undefined && { firstMs }),
+    run: async () => begun.push(name),
+  })
+  const { close } = openSchedule([job('at once', 0), job('soon', 100), job('usual')], log)
+  const after = async (milliseconds: number): Promise<readonly string[]> => {
+    begun.length = 0
+    mock.timers.tick(milliseconds)
+    await nextTurn()
+    return [...begun]
+  }
+  t.same(await after(0), ['at once'])
+  t.same(await after(99), [])
+  t.same(await after(1), ['soon'])
+  t.same(await after(899), [])
+  t.same(await after(1), ['usual', 'at once'])
+  t.same(await after(100), ['soon'])
+  await close()
+})

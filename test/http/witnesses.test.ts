@@ -47,6 +47,11 @@ const shown = async () => {
 const rollCheck = async () =>
   (await service.request('GET', '/readyz')).json.checks.find(({ name }: { name: string }) => name === 'roll')
 
+t.test('a service asks its witnesses by itself, as soon as it runs', async (t) => {
+  while ((await shown()).cosignatures.length < 2) await sleep(10)
+  t.equal((await shown()).cosignatures.length, 2)
+})
+
 t.test('the checkpoint comes with cosignatures, and never goes back', async (t) => {
   await service.service.askWitnesses()
   const { size, cosignatures } = await shown()

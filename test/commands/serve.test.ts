@@ -1,0 +1,170 @@
+/** What a service does by itself, so seldom that no other test waits for it: each such job is begun here before its time. */
+import { hash } from 'node:crypto'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { mock } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import t from 'tap'
+
+import { encodeRootCrlTbs, seal } from '../../src/ca/ceremony.ts'
+import type { ImportedCrl } from '../../src/ca/crl-import.ts'
+import { serve } from '../../src/commands/serve.ts'
+import { loadConfig } from '../../src/config.ts'
+import { openImportStore } from '../../src/store/crls.ts'
+import { parseCertificate } from '../../src/x509/certificate.ts'
+import { parseCrl } from '../../src/x509/crl.ts'
+import { keyBits } from '../../src/x509/keys.ts'
+import { encodeCertId } from '../../src/x509/ocsp.ts'
+import { parseOcspResponse } from '../../src/x509/ocsp-reading.ts'
+import { parsePem } from '../../src/x509/pem.ts'
+import { openTestDatabase } from '../helpers/database.ts'
+import { bare } from '../helpers/environment.ts'
+import { openInlineKeys } from '../helpers/keys.ts'
+import { quiet } from '../helpers/log.ts'
+import { openTestService } from '../helpers/service.ts'
+import { openSql } from '../helpers/sql.ts'
+import { openBeside } from '../http/approvals.ts'
+import { csrFor } from '../http/people.ts'
+import { seq } from '../x509/build.ts'
+
+const [quarter, minute, hour, day] = [15_000, 60_000, 3_600_000, 86_400_000]
+
+const { mock: set } = mock.method(globalThis, 'setTimeout')
+const { mock: cleared } = mock.method(globalThis, 'clearTimeout')
+
+/** Timers after so many milliseconds that wait, and hold no process, as those of jobs do not. */
+const waiting = (milliseconds: number) => {
+  const gone = new Set(cleared.calls.map(({ arguments: [timer] }) => timer))
+  return set.calls.filter(
+    ({ arguments: [, after], result }) => after === milliseconds && !gone.has(result) && !result?.hasRef(),
+  )
+}
+
+/** What is to be done then is begun now. */
+const begin = (milliseconds: number): void => {
+  for (const { arguments: timer, result } of waiting(milliseconds)) {
+    clearTimeout(result)
+    timer[0]()
+  }
+}
+
+const until = async (holds: () => Promise<boolean>): Promise<void> => {
+  while (!(await holds())) await sleep(10)
+}
+
+const service = await openTestService(t)
+
+const issue = async (): Promise<string> => {
+  const body = { csr: csrFor('a.example.com'), profile: 'server' }
+  return (await service.request('POST', '/v1/certificates', { body })).json.serial
+}
+const revoke = async (serial: string): Promise<void> => {
+  const body = { reason: 'superseded' }
+  t.equal((await service.request('POST', `/v1/certificates/${serial}/revocation`, { body })).status, 200)
+}
+
+t.test('each hour, development makes the next list of its root where that is due', async (t) => {
+  const store = openImportStore((await openBeside(t, service)).stores)
+  const newest = async () => (await store.newest())[0] as ImportedCrl
+  const first = await newest()
+  const key = await (await openInlineKeys(service.config)).open('file:offline-root/root.key.pem')
+  const root = await readFile(join(service.config.dataDir, 'offline-root', 'root.der'))
+  // No list is older than its root.
+  const nextUpdate = new Date(first.thisUpdate.getTime() + 1_000)
+  const old = { number: first.number + 1n, thisUpdate: first.thisUpdate, nextUpdate }
+  const der = await seal(key, encodeRootCrlTbs(key, root, { ...old, revoked: [] }))
+  const told = { issuer: 'default', revoked: 0, sha256: hash('sha256', der), by: 'admin' }
+  await store.add({ ...first, ...old, ...told, der }, () => true)
+  begin(hour)
+  await until(async () => (await newest()).number > old.number)
+  t.ok((await newest()).nextUpdate > nextUpdate)
+})
+
+t.test('each day, whoever has the rights of the owner drops what is past retention', async (t) => {
+  const owner = await openSql(t, service.database.ownerUrl)
+  await owner.query(`insert into refusals (id, at, principal, code, digest, detail, violations)
+    select gen_random_uuid(), now() - interval '2 years', 'noisy', 'csr.pem', '', '', '[]'`)
+  const isLeft = async () => (await owner.query(`select from refusals where principal = 'noisy'`)).rowCount === 1
+  t.equal(await isLeft(), true)
+  begin(day)
+  await until(async () => !(await isLeft()))
+})
+
+t.test('each quarter of a minute it is measured since when a revocation is on no list', async (t) => {
+  const isMeasured = async (): Promise<boolean> =>
+    /^chancery_crl_unlisted_seconds\{issuer="default"\} \d/m.test((await service.request('GET', '/metrics')).text)
+  t.equal(await isMeasured(), false)
+  // The list may be there first.
+  await until(async () => {
+    await revoke(await issue())
+    begin(quarter)
+    await sleep(50)
+    return isMeasured()
+  })
+})
+
+t.test('lists are made as soon as it serves, and another instance serves what one has made', async (t) => {
+  const other = await openTestService(t, {}, service)
+  const serial = await issue()
+  const { certificate } = (await service.request('GET', `/v1/certificates/${serial}`)).json
+  const [url = ''] = parseCertificate(parsePem(certificate, 'CERTIFICATE')).facts.crlUrls
+  const listOf = async ({ publicUrl }: { readonly publicUrl: string }): Promise<bigint | undefined> => {
+    const answer = await fetch(new URL(new URL(url).pathname, publicUrl))
+    return answer.status === 200 ? parseCrl(Buffer.from(await answer.arrayBuffer())).number : undefined
+  }
+  await until(async () => (await listOf(service)) !== undefined)
+  const before = (await listOf(service)) ?? 0n
+  await revoke(serial)
+  await service.service.publishCrls()
+  t.equal(await listOf(service), before + 1n)
+  await until(async () => (await listOf(other)) === before + 1n)
+  await other.close()
+})
+
+t.test('each minute, a responder whose certificate was revoked gives way to another', async (t) => {
+  const { certificate } = (await service.request('GET', '/v1/issuers/default')).json
+  const { subjectDer, spki } = parseCertificate(parsePem(certificate, 'CERTIFICATE')).facts
+  const id = encodeCertId('sha1', subjectDer, keyBits(spki), Buffer.from(await issue(), 'hex'))
+  const responder = async (): Promise<string> => {
+    const headers = { 'content-type': 'application/ocsp-request' }
+    const body = seq(seq(seq(seq(id))))
+    const answer = await fetch(`${service.publicUrl}/ocsp/default`, { method: 'POST', headers, body })
+    const read = parseOcspResponse(Buffer.from(await answer.arrayBuffer()))
+    if (read.status !== 'successful') throw new Error(read.status)
+    return parseCertificate(read.basic.certificates[0] as Buffer).facts.serial.toString('hex')
+  }
+  const first = await responder()
+  begin(minute)
+  t.equal(await responder(), first)
+  await revoke(first)
+  begin(minute)
+  await until(async () => (await responder()) !== first)
+})
+
+t.test('production makes no list of a root, and leaves to its owner what is past retention', async (t) => {
+  const { servingUrl, ownerUrl } = await openTestDatabase(t)
+  const data = await mkdtemp(join(tmpdir(), 'chancery-serve-'))
+  t.teardown(() => rm(data, { recursive: true, force: true }))
+  const config = await loadConfig({
+    ...bare,
+    CHANCERY_MODE: 'production',
+    CHANCERY_DATA: data,
+    CHANCERY_LISTEN: '127.0.0.1:0',
+    CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
+    CHANCERY_PUBLIC_URL: 'http://pki.example.com',
+    CHANCERY_ALLOW_SOFTWARE_KEYS: 'yes',
+    CHANCERY_KEY_PASSPHRASE: 'a passphrase of this test',
+    CHANCERY_DATABASE_URL: servingUrl,
+    CHANCERY_MIGRATION_URL: ownerUrl,
+  })
+  const counts = () => [quarter, hour, day].map((milliseconds) => waiting(milliseconds).length)
+  const before = counts()
+  const { close } = await serve(config, quiet)
+  t.teardown(close)
+  t.same(
+    counts().map((count, i) => count - (before[i] ?? 0)),
+    [1, 0, 0],
+  )
+})
