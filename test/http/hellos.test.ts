@@ -1,6 +1,7 @@
 /** What a ClientHello may be, before OpenSSL reads it: tested on listeners that ask for certificates, and on one that does not. */
 import { once } from 'node:events'
 import { type AddressInfo, connect, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { createServer } from 'node:tls'
 
 import t, { type Test } from 'tap'
@@ -57,15 +58,23 @@ const inRecords = (message: Buffer, size = 16_384): Buffer[] =>
     Buffer.concat([Buffer.from([22, 3, 1]), vector(message.subarray(i * size, (i + 1) * size))]),
   )
 
-/** The type of the first record of the answer; `closed` without one. */
-const answerTo = async (t: Test, port: number, pieces: readonly Buffer[]): Promise<number | 'closed'> => {
+/** The type of the first record of the answer; `closed` without one. `read`: resolves when the other end has so many octets. */
+const answerTo = async (
+  t: Test,
+  port: number,
+  pieces: readonly Buffer[],
+  read: (octets: number) => Promise<void> = async () => {},
+): Promise<number | 'closed'> => {
   const socket = connect(port, '127.0.0.1').on('error', () => {})
   t.teardown(() => socket.destroy())
   const answer = new Promise<number | 'closed'>((resolve) => {
     socket.once('data', ([type = 0]: Buffer) => resolve(type)).once('close', () => resolve('closed'))
   })
   await once(socket.setNoDelay(), 'connect')
-  for (const piece of pieces) await new Promise((resolve) => socket.write(piece, resolve))
+  for (const piece of pieces) {
+    await new Promise((resolve) => socket.write(piece, resolve))
+    await read(socket.bytesWritten)
+  }
   return answer
 }
 
@@ -94,18 +103,21 @@ t.test('nor does it come behind a record that OpenSSL passes over', async (t) =>
   t.equal(await answerTo(t, port, [Buffer.from([20]), ...inRecords(hello(0, 0))]), 'closed')
 })
 
-t.test('it may come octet by octet', async (t) => {
+t.test('it may come octet by octet, and so may what is none', async (t) => {
   const port = Number(new URL(service.url).port)
+  const inOctets = (octets: Buffer): Buffer[] => Array.from(octets, (octet) => Buffer.from([octet]))
+  /** Each is looked at before the next one comes. */
+  const answerEach = async (pieces: readonly Buffer[]): Promise<number | 'closed'> => {
+    const came = once(service.service.app.server, 'connection')
+    return answerTo(t, port, pieces, async (octets) => {
+      const [raw] = (await came) as [Socket]
+      while (raw.bytesRead < octets && !raw.destroyed) await sleep(1)
+    })
+  }
   const [record = Buffer.alloc(0)] = inRecords(hello(0, 0))
-  t.equal(
-    await answerTo(
-      t,
-      port,
-      Array.from(record, (octet) => Buffer.from([octet])),
-    ),
-    22,
-  )
-  t.equal(await answerTo(t, port, [record.subarray(0, 8), record.subarray(8)]), 22)
+  t.equal(await answerEach(inOctets(record)), 22)
+  t.equal(await answerEach([record.subarray(0, 8), record.subarray(8)]), 22)
+  t.equal(await answerEach(inOctets(Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n'))), 'closed')
 })
 
 t.test('its beginning has one deadline, however many octets it comes in', async (t) => {
