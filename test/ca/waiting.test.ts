@@ -5,7 +5,7 @@ import type { Caller, Grant } from '../../src/ca/access.ts'
 import type { ProposedRequest, RequestState } from '../../src/ca/approvals.ts'
 import type { Draft } from '../../src/ca/draft.ts'
 import type { ApprovedPlan } from '../../src/ca/issuance.ts'
-import { assertApproved, assertFree, proposalOf, waitingFor } from '../../src/ca/waiting.ts'
+import { assertApproved, assertFree, findWaiting, proposalOf, waitingFor } from '../../src/ca/waiting.ts'
 import { Problem } from '../../src/errors.ts'
 import { decide } from '../../src/policy/decide.ts'
 import { context, csrOf, namesOf, profileOf } from '../policy/requests.ts'
@@ -37,6 +37,21 @@ t.test('what waits is told as it stands, and an end as what it is, with its reas
     const obstacle = { code: 'limit.names', detail: 'too many' }
     t.throws(() => told({ obstacle }), { code, message: /a certificate: limit\.names: too many$/ })
   }
+})
+
+t.test('what was asked under a key is found there, and its certificate where it has become one', async (t) => {
+  const found = (known: ProposedRequest | undefined, key: string | null = 'k') => {
+    const find = async (...whose: readonly string[]) => {
+      t.same(whose, ['ci', 'k'])
+      return known
+    }
+    return findWaiting({ approvals: { find } as never, assertClock: rightClock }, { ...asked, key })
+  }
+  t.equal(await found(undefined), undefined)
+  t.equal(await found(proposed('pending'), null), undefined, 'under no key there is none')
+  t.match(await found(proposed('approved')), { waiting: { id: 'r1' } })
+  await t.rejects(found(proposed('rejected')), { code: 'approval.rejected' })
+  t.same(await found(proposed('issued', { serial: 'ab' })), { serial: 'ab' })
 })
 
 t.test('that its time is over is told by a clock that is right, until it is on record', async (t) => {

@@ -29,6 +29,10 @@ const keys: { readonly [what: string]: string } = {
   'SEC 1': inBase64(ofCurve.privateKey, 'sec1'),
   'PKCS#1': inBase64(ofRsa.privateKey, 'pkcs1'),
   'for addresses': Buffer.from(long, 'base64').toString('base64url'),
+  'for addresses, of no other letters than theirs': Buffer.from(
+    `302e020100300506032b657004220420${'fb'.repeat(32)}`,
+    'hex',
+  ).toString('base64url'),
   'in short lines': long.replaceAll(/.{32}/g, '$&\r\n\t'),
   'behind the end of a line, as JSON has it': JSON.stringify(`It is\n${short}`),
   'of a line of Windows': JSON.stringify(`It is\r${short}`),
@@ -55,6 +59,7 @@ const nothing: { readonly [what: string]: string } = {
   ),
   'what is shorter than a key': short.slice(0, 55),
   'what is within something longer': `AAAA${short}`,
+  'what is within something longer for addresses': `AAA-${short}`,
   'a JWK that is public': JSON.stringify(ofEdwards.publicKey.export({ format: 'jwk' })),
   'a JWK with another d': `{"kty":"EC","d":"${none}"}`,
   'what has a d and is no JWK': `{"d":"${secret}"}`,

@@ -10,8 +10,22 @@ import type { Caller } from '../../src/ca/access.ts'
 import { Problem } from '../../src/errors.ts'
 import { batchAnswerRoom, batchBodyLimit, batchPath } from '../../src/http/bounds.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
+import { openRoom } from '../../src/http/room.ts'
 import { csrFor } from './people.ts'
 import { callerFor, openStandIn, reached, recordsOf } from './stand-in.ts'
+
+t.test('to leave twice is to leave once, and room is there to the last octet', (t) => {
+  const { take } = openRoom({ what: 'bodies', ofOne: 3, ofAll: 4 })
+  const leave = take('one', 2)
+  take('one', 1)
+  leave()
+  leave()
+  take('one', 2)
+  t.throws(() => take('one', 1), { code: 'limit.room', detail: '3 octets of your bodies are under way here.' })
+  take('another', 1)
+  t.throws(() => take('another', 1), { code: 'overload.queue', detail: '4 octets of bodies are under way here.' })
+  t.end()
+})
 
 t.test('no principal fills the memory with batches that it sends a piece at a time', async (t) => {
   const { app } = await openStandIn({
