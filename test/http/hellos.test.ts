@@ -6,6 +6,7 @@ import { createServer } from 'node:tls'
 
 import t, { type Test } from 'tap'
 
+import { requestTimeout } from '../../src/http/bounds.ts'
 import { boundHellos } from '../../src/http/hellos.ts'
 import { serverAuth } from '../helpers/clients.ts'
 import { dns } from '../x509/build.ts'
@@ -103,17 +104,22 @@ t.test('nor does it come behind a record that OpenSSL passes over', async (t) =>
   t.equal(await answerTo(t, port, [Buffer.from([20]), ...inRecords(hello(0, 0))]), 'closed')
 })
 
+/** The next connection, as the service has it, and what resolves when so many octets of it were read. */
+const openNext = () => {
+  const came = once(service.service.app.server, 'connection') as Promise<[Socket]>
+  const read = async (octets: number): Promise<void> => {
+    const [raw] = await came
+    while (raw.bytesRead < octets && !raw.destroyed) await sleep(1)
+  }
+  return { came: came.then(([raw]) => raw), read }
+}
+
 t.test('it may come octet by octet, and so may what is none', async (t) => {
   const port = Number(new URL(service.url).port)
   const inOctets = (octets: Buffer): Buffer[] => Array.from(octets, (octet) => Buffer.from([octet]))
   /** Each is looked at before the next one comes. */
-  const answerEach = async (pieces: readonly Buffer[]): Promise<number | 'closed'> => {
-    const came = once(service.service.app.server, 'connection')
-    return answerTo(t, port, pieces, async (octets) => {
-      const [raw] = (await came) as [Socket]
-      while (raw.bytesRead < octets && !raw.destroyed) await sleep(1)
-    })
-  }
+  const answerEach = (pieces: readonly Buffer[]): Promise<number | 'closed'> =>
+    answerTo(t, port, pieces, openNext().read)
   const [record = Buffer.alloc(0)] = inRecords(hello(0, 0))
   t.equal(await answerEach(inOctets(record)), 22)
   t.equal(await answerEach([record.subarray(0, 8), record.subarray(8)]), 22)
@@ -150,7 +156,35 @@ t.test('whoever ends while it is coming is let go of', async (t) => {
   t.pass()
 })
 
+t.test('so is whoever breaks off, or says nothing for as long as a request may take', async (t) => {
+  const { port } = new URL(service.url)
+  const { came, read } = openNext()
+  const socket = connect(Number(port), '127.0.0.1').on('error', () => {})
+  socket.write(Buffer.from('160301', 'hex'))
+  await read(3)
+  const raw = await came
+  t.equal(raw.timeout, requestTimeout)
+  const gone = new Promise((resolve) => raw.once('close', resolve))
+  socket.resetAndDestroy()
+  await gone
+  const next = openNext()
+  connect(Number(port), '127.0.0.1').on('error', () => {})
+  const silent = await next.came
+  const ended = once(silent, 'close')
+  silent.emit('timeout')
+  await ended
+})
+
+t.test('once it is there, its time is that of TLS', async (t) => {
+  const { came, read } = openNext()
+  t.equal(await answerTo(t, Number(new URL(service.url).port), inRecords(hello(0, 0)), read), 22)
+  t.equal((await came).timeout, 0)
+})
+
 t.test('what is no handshake is left to TLS, at once', async (t) => {
   const port = Number(new URL(service.url).port)
+  const { came, read } = openNext()
+  t.equal(await answerTo(t, port, [Buffer.from('GET /')], read), 'closed')
+  t.equal((await came).timeout, 0, 'which ends it without waiting for more')
   t.equal(await answerTo(t, port, [Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n')]), 'closed')
 })
