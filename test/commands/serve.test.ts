@@ -29,7 +29,7 @@ import { openBeside } from '../http/approvals.ts'
 import { csrFor } from '../http/people.ts'
 import { seq } from '../x509/build.ts'
 
-const [quarter, minute, hour, day] = [15_000, 60_000, 3_600_000, 86_400_000]
+const [moment, quarter, minute, hour, day] = [2_000, 15_000, 60_000, 3_600_000, 86_400_000]
 
 const { mock: set } = mock.method(globalThis, 'setTimeout')
 const { mock: cleared } = mock.method(globalThis, 'clearTimeout')
@@ -92,6 +92,14 @@ t.test('each day, whoever has the rights of the owner drops what is past retenti
   await until(async () => !(await isLeft()))
 })
 
+t.test('every two seconds an instance says that it is alive', async (t) => {
+  const owner = await openSql(t, service.database.ownerUrl)
+  const seenAt = async () => (await owner.query<{ at: Date }>('select seen_at as at from replicas')).rows[0]?.at
+  const before = await seenAt()
+  begin(moment)
+  await until(async () => (await seenAt())?.getTime() !== before?.getTime())
+})
+
 t.test('each quarter of a minute it is measured since when a revocation is on no list', async (t) => {
   const isMeasured = async (): Promise<boolean> =>
     /^chancery_crl_unlisted_seconds\{issuer="default"\} \d/m.test((await service.request('GET', '/metrics')).text)
@@ -121,6 +129,24 @@ t.test('lists are made as soon as it serves, and another instance serves what on
   t.equal(await listOf(service), before + 1n)
   await until(async () => (await listOf(other)) === before + 1n)
   await other.close()
+})
+
+t.test('lists that were published are timed, and those that could not be are counted', async (t) => {
+  const counted = async (name: string): Promise<number> => {
+    const { text } = await service.request('GET', '/metrics')
+    return Number(new RegExp(`^${name}\\{issuer="default"\\} (\\d+)$`, 'm').exec(text)?.[1] ?? 0)
+  }
+  const published = await counted('chancery_crl_publish_seconds_count')
+  await revoke(await issue())
+  await service.service.publishCrls()
+  t.ok((await counted('chancery_crl_publish_seconds_count')) > published)
+  const owner = await openSql(t, service.database.ownerUrl)
+  const failures = await counted('chancery_crl_failures_total')
+  await owner.query('revoke insert on crls from chancery')
+  await revoke(await issue())
+  await service.service.publishCrls()
+  t.ok((await counted('chancery_crl_failures_total')) > failures)
+  await owner.query('grant insert on crls to chancery')
 })
 
 t.test('each minute, a responder whose certificate was revoked gives way to another', async (t) => {
