@@ -84,7 +84,11 @@ t.test('a profile that has come to want approvals lets nothing on that nobody ha
   const [free, bound] = [draftWith(null), draftWith({ required: 1 })]
   t.equal(assertFree(free, undefined), free)
   t.equal(assertFree(bound, approvedAs(3, 7)), bound)
-  t.throws(() => assertFree(bound, undefined), { code: 'request.in_progress', kind: { retryable: true } })
+  t.throws(() => assertFree(bound, undefined), {
+    code: 'request.in_progress',
+    kind: { retryable: true },
+    options: { retryAfter: 1 },
+  })
 })
 
 t.test('with a proposal is kept what a token brought along, and no more', async (t) => {

@@ -47,6 +47,18 @@ const propose = async (key: string, expires = 3_600, required = 2, store = besid
   return request
 }
 
+t.test('what is asked again under its key is told once as new, also by those that ask at once', async (t) => {
+  let told = 0
+  const proposed = () => {
+    told += 1
+  }
+  const store = openApprovalStore({ ...beside.stores, proposed })
+  const asked = await Promise.all(Array.from({ length: 5 }, () => propose('again', 3_600, 2, store)))
+  asked.push(await propose('again', 3_600, 2, store))
+  t.equal(new Set(asked.map(({ id }) => id)).size, 1)
+  t.equal(told, 1)
+})
+
 t.test(
   'while the clocks disagree nobody is asked, and nobody’s word counts: who judges by which would be chance',
   async (t) => {
