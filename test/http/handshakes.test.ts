@@ -3,11 +3,13 @@ import { X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
 import { type AddressInfo, connect as connectPlain, type Socket } from 'node:net'
 import { Duplex } from 'node:stream'
-import { connect as connectTls, type Server as TlsServer } from 'node:tls'
+import { connect as connectTls, createServer as createTlsServer, type Server as TlsServer } from 'node:tls'
 
 import t, { type Test } from 'tap'
 
 import { tlsBounds } from '../../src/http/bounds.ts'
+import { boundHandshakes } from '../../src/http/handshakes.ts'
+import { noProxies } from '../../src/http/peers.ts'
 import { serverAuth } from '../helpers/clients.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { dns } from '../x509/build.ts'
@@ -200,6 +202,31 @@ t.test('a handshake counts while it goes on, and once, however long it takes', a
   while (await many.isAsked());
   t.ok(many.slowOnes.every(({ isOpen }) => isOpen))
   for (let asked = 0; asked < 40; asked += 1) t.ok(await few.isAsked())
+})
+
+t.test('short ones give nothing back of what long ones have used', async (t) => {
+  const { cert, key } = ca.certify({ usage: serverAuth, names: [dns('localhost')] })
+  const tls = { cert, key, requestCert: true, rejectUnauthorized: false, ca: [] }
+  const server = createTlsServer(tls)
+  t.teardown(() => new Promise((resolve) => server.close(resolve)))
+  // No time passes, in which more would be given.
+  const { unaskedFor } = boundHandshakes(server, { tls, proxies: noProxies, now: () => 0 })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  const isAsked = async (shown: Pick<typeof client, 'cert' | 'key'>): Promise<boolean> => {
+    const came = once(server, 'secureConnection')
+    const own = { cert: shown.cert, key: shown.key }
+    const socket = connectTls({ port, host: '127.0.0.1', servername: 'localhost', ca: ca.pem, ...own })
+    socket.on('error', () => {})
+    const [secure] = (await came) as [Socket]
+    const asked = unaskedFor(secure) === 0
+    await new Promise((resolve) => secure.once('close', resolve).resume().end())
+    return asked
+  }
+  t.ok(await isAsked(long))
+  for (let shown = 0; shown < 40; shown += 1) t.ok(await isAsked(client))
+  t.ok(await isAsked(long))
+  t.notOk(await isAsked(client))
 })
 
 t.test('what is sent behind a handshake is not counted with it', async (t) => {
