@@ -140,9 +140,13 @@ const formOf = ({ kind, value }: RequestFacts['names'][number]): string =>
 function* formsOf({ metadata, status }: Node): Iterable<string> {
   yield `dns ${metadata.name.toLowerCase()}`
   for (const { type, address } of status?.addresses ?? [])
-    if (addressTypes.has(type)) yield `ip ${canonical(address)}`
+    if (addressTypes.has(type) || isHostOfAddress(type, address)) yield `ip ${canonical(address)}`
     else if (hostTypes.has(type)) yield `dns ${address.toLowerCase()}`
 }
+
+/** A kubelet that is called by an address (`--hostname-override`) asks for that as an address; of the other types it never does. */
+const isHostOfAddress = (type: string, address: string): boolean =>
+  type === 'Hostname' && address.length <= longestAddress && (address.includes(':') || fourOctets.test(address))
 
 /**
  * As RFC 5952 has it, which a URL's host has too, and IPv4 within IPv6 as IPv4. What is no address is left as it is: a URL
@@ -165,6 +169,7 @@ const blind = 'what other nodes have is not known at present; it is looked at ag
  * address, is not known; so not much longer.
  */
 const freshMs = 60_000
+const fourOctets = /^(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?!$)|$)){4}$/
 /** IPv4 within IPv6, in full. */
 const longestAddress = 45
 const hostTypes: ReadonlySet<string> = new Set(['Hostname', 'InternalDNS', 'ExternalDNS'])

@@ -271,6 +271,17 @@ t.test('a node that asks for its own name and addresses is approved', async (t) 
   t.equal(against(asking, six), 'approve')
 })
 
+t.test('a host name that is an address is asked for as one, as kubelets do', async (t) => {
+  const named = workerWith([
+    ['InternalIP', '10.0.0.11'],
+    ['Hostname', '203.0.113.7'],
+    ['InternalDNS', '203.0.113.8'],
+  ])
+  const asks = (value: string): RequestFacts => ({ ...facts, names: [{ kind: 'ip', value }] })
+  t.equal(against(asking, asks('203.0.113.7'), named), 'approve')
+  t.match(against(asking, asks('203.0.113.8'), named), /203\.0\.113\.8 is not among/)
+})
+
 t.test('whatever differs is left to people, and says why; nothing is denied', async (t) => {
   const name = (kind: 'dns' | 'ip' | 'uri', value: string): RequestFacts => ({
     ...facts,
@@ -315,6 +326,7 @@ t.test('what another node has, too, is left to people, whoever wrote it first', 
     [other('worker-2', 'InternalIP', '10.0.0.11'), /10\.0\.0\.11 is of node worker-2, too/],
     [other('worker-2', 'ExternalIP', '::ffff:10.0.0.11'), /10\.0\.0\.11 is of node worker-2, too/],
     [other('worker-2', 'Hostname', 'WORKER-1'), /worker-1 is of node worker-2, too/],
+    [other('worker-2', 'Hostname', '10.0.0.11'), /10\.0\.0\.11 is of node worker-2, too/],
   ] as const)
     t.match(against(asking, facts, worker, [others]), says)
   // It calls itself by the name of another node.
