@@ -46,10 +46,11 @@ const clientOf = (cluster: Cluster, account = controller) => {
       const response = await open(...asked)
       const parts: Buffer[] = []
       for await (const part of response) parts.push(part as Buffer)
+      const text = Buffer.concat(parts).toString()
       return {
         status: response.statusCode ?? 0,
         headers: response.headers,
-        body: JSON.parse(Buffer.concat(parts).toString()),
+        body: response.headers['content-type'] === 'application/json' ? JSON.parse(text) : text,
       }
     },
     /** The next event of a watch, or undefined at its end; throws if the connection went. */
@@ -158,6 +159,11 @@ t.test('each fault is what it says, for whom and how often it says', async (t) =
     const refused = await apply(kind)
     t.equal(refused.status, status)
     t.equal(refused.headers['retry-after'], kind === 'throttle' ? '1' : undefined)
+    t.equal(
+      typeof refused.body,
+      kind === 'throttle' ? 'string' : 'object',
+      'priority and fairness answers in plain text',
+    )
     t.equal(message(), 'lost')
     t.equal(fault.used(), 1)
   }

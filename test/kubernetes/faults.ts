@@ -72,7 +72,11 @@ const status = (code: number, reason: string, message: string, more: Parameters<
   return { answer: { status: code, body: refusal.body, headers: refusal.headers } }
 }
 
-const soon = { details: { retryAfterSeconds: 1 }, headers: { 'retry-after': '1' } }
+/** Of API Priority and Fairness, and of the bounds on requests before it: no Status, and how long to wait in the head alone. */
+const throttled = {
+  body: 'Too many requests, please try again later.\n',
+  headers: { 'content-type': 'text/plain; charset=utf-8', 'retry-after': '1' },
+}
 
 const fates: Readonly<Record<FaultKind, (options: FaultOptions) => Fate>> = {
   drop: () => ({ broken: 'before' }),
@@ -80,8 +84,7 @@ const fates: Readonly<Record<FaultKind, (options: FaultOptions) => Fate>> = {
   hang: () => ({ broken: 'never' }),
   delay: ({ seconds = 1 }) => ({ delay: seconds }),
   unavailable: () => status(503, 'ServiceUnavailable', 'the server is currently unable to handle the request'),
-  throttle: () =>
-    status(429, 'TooManyRequests', 'the server has received too many requests, please try again later', soon),
+  throttle: () => ({ answer: { status: 429, ...throttled } }),
   error: () => status(500, 'InternalError', 'Internal error occurred: etcdserver: request timed out'),
   large: () => status(500, '', 'etcdserver: request is too large'),
   conflict: () =>
