@@ -130,8 +130,9 @@ const write = async (
   const { status, event } = step
   const resource = resources.certificateRequests
   const denied = isTrue(request, 'Denied')
-  // What was approved stays so, but the object may have ended by somebody else's hand.
-  const holds = (fresh: CertificateRequest): boolean => !hasEnded(fresh) && isTrue(fresh, 'Denied') === denied
+  // What was approved stays so, but the object may have ended by somebody else's hand, or be held by a finalizer alone.
+  const holds = (fresh: CertificateRequest): boolean =>
+    fresh.metadata.deletionTimestamp === undefined && !hasEnded(fresh) && isTrue(fresh, 'Denied') === denied
   const applied = await applyOrTell(deps, 'Issue', { resource, object: request, status, holds, signal })
   if (applied.kind === 'written') deps.recorder.record(request, event)
   return applied

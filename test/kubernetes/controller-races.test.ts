@@ -2,7 +2,9 @@
 import t from 'tap'
 
 import { issuerIs, openRunning, serialOf, statusWrites } from './running.ts'
-import { uidOf } from './values.ts'
+import { type Tree, uidOf } from './values.ts'
+
+const issuer = { kind: 'ChanceryIssuer', name: 'default' }
 
 t.test('a request that is deleted while Chancery signs is let go', async (t) => {
   const running = await openRunning(t)
@@ -16,6 +18,35 @@ t.test('a request that is deleted while Chancery signs is let go', async (t) => 
   await running.ask('next-1')
   await running.ended('next-1', 'Issued')
   t.ok(statusWrites(running).every(({ name, changed }) => name !== 'gone-1' || !changed))
+})
+
+t.test('so is one that somebody holds by a finalizer, however late it is deleted', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  const change = (method: string, name: string, body?: Tree) =>
+    running.cluster
+      .as()
+      .request(method, `/apis/cert-manager.io/v1/namespaces/team-a/certificaterequests/${name}`, body, {
+        contentType: 'application/merge-patch+json',
+      })
+  const hold = (name: string) => change('PATCH', name, { metadata: { finalizers: ['example.com/backup'] } })
+  const made = await running.cluster.certManager.create({ name: 'early-1', issuer })
+  await hold('early-1')
+  await change('DELETE', 'early-1')
+  await running.cluster.certManager.approve(running.cluster.get('certificaterequests', 'team-a', 'early-1') ?? made)
+  const { held, release } = running.front.hold()
+  const late = await running.ask('late-1')
+  await held
+  await hold('late-1')
+  await change('DELETE', 'late-1')
+  release()
+  await running.ask('next-1')
+  const next = await running.ended('next-1', 'Issued')
+  t.same(running.front.issued, [uidOf(late), uidOf(next)], 'the early one is asked for by nobody')
+  t.ok(statusWrites(running).every(({ name, changed }) => name === 'next-1' || !changed))
+  await change('PATCH', 'early-1', { metadata: { finalizers: [] } })
+  t.equal(running.cluster.get('certificaterequests', 'team-a', 'early-1'), undefined)
 })
 
 t.test('another request that has taken the name meanwhile does not get the certificate of the first', async (t) => {

@@ -71,6 +71,10 @@ export const stale = (what: Named): Refusal =>
     { details: details(what) },
   )
 
+/** A precondition of a deletion. */
+export const unmet = (what: Named, why: string): Refusal =>
+  failure(409, 'Conflict', `Operation cannot be fulfilled on ${title(what)}: ${why}`, { details: details(what) })
+
 export const gone = (what: Named, { key, uid }: { readonly key: string; readonly uid: string }): Refusal =>
   failure(
     409,

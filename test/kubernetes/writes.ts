@@ -1,6 +1,7 @@
 /** Create, update, patch, apply and delete: the moments of a write in the order in which the API server has them. */
 import { parse as parseYaml } from 'yaml'
 
+import { finalizersOf, holdersOf, isDeleting, lateFinalizers, marked } from './deletions.ts'
 import { isUnchanged, manageApply, manageUpdate, type Writing } from './managers.ts'
 import { applyType, patched, patchTypeOf } from './patches.ts'
 import {
@@ -16,6 +17,7 @@ import {
   required,
   stale,
   unexpected,
+  unmet,
 } from './refusal.ts'
 import { apiVersionOf, type Context, type Decoded, Malformed, named, type Resource } from './resource.ts'
 import { isTree, nameOf, namespaceOf, same, type Tree, textAt, textsAt, treeAt, treesAt, uidOf } from './values.ts'
@@ -127,13 +129,19 @@ const apply = (target: Target): Written => {
 }
 
 export const remove = (target: Target): Written => {
-  const { resource, context } = target
+  const { resource, context, query } = target
   const live = liveOf(target)
-  const wanted = treeAt(target.body.length === 0 ? {} : parseBody(target), 'preconditions')
-  if (wanted['uid'] !== undefined && wanted['uid'] !== uidOf(live)) throw stale(named(resource, target.name))
-  const version = textAt(wanted, 'resourceVersion')
-  if (version !== '') checkVersion(version, live, target)
-  context.store.remove(resource.storage, live)
+  const options = target.body.length === 0 ? {} : parseBody(target)
+  checkPreconditions(treeAt(options, 'preconditions'), live, target)
+  const isDry = query.get('dryRun') === 'All'
+  const policy = query.get('propagationPolicy') ?? textAt(options, 'propagationPolicy')
+  const holders = holdersOf(live, policy)
+  if (holders.length > 0) {
+    const next = marked(live, holders, timeOf(context.now))
+    const changed = next !== live && !isDry
+    return { object: changed ? context.store.write(resource.storage, next) : next, status: 200, changed, warnings: [] }
+  }
+  if (!isDry) context.store.remove(resource.storage, live)
   return {
     object: {
       kind: 'Status',
@@ -148,8 +156,21 @@ export const remove = (target: Target): Written => {
       },
     },
     status: 200,
-    changed: true,
+    changed: !isDry,
     warnings: [],
+  }
+}
+
+const checkPreconditions = (wanted: Tree, live: Tree, { resource, name }: Target): void => {
+  const parts = [
+    ['uid', 'UID', 'deleted and then recreated'],
+    ['resourceVersion', 'ResourceVersion', 'modified'],
+  ] as const
+  for (const [part, title, fate] of parts) {
+    const [said, is] = [textAt(wanted, part), textAt(live, 'metadata', part)]
+    if (said === '' || said === is) continue
+    const why = `the ${title} in the precondition (${said}) does not match the ${title} in record (${is}). The object might have been ${fate}`
+    throw unmet({ ...resource.invalidAs, name }, why)
   }
 }
 
@@ -170,6 +191,8 @@ const settled = (next: Tree, live: Tree): Tree => {
     'generateName',
     'namespace',
     'name',
+    'deletionTimestamp',
+    'deletionGracePeriodSeconds',
   ]) {
     delete metadata[name]
     const value = treeAt(live, 'metadata')[name]
@@ -185,7 +208,7 @@ const finish = (owned: Tree, live: Tree | undefined, target: Target): Omit<Writt
   const admitted = admit?.(owned, live, context) ?? owned
   const prepared = prepare?.(admitted, live, context) ?? admitted
   const next = live === undefined ? born(prepared, target, chance) : grown(prepared, live, resource)
-  const causes = validate?.(next, live, context) ?? []
+  const causes = [...lateFinalizers(next, live), ...(validate?.(next, live, context) ?? [])]
   if (causes.length > 0) throw invalid({ ...resource.invalidAs, name: nameOf(next) }, causes)
   if (live === undefined && context.store.find(resource.storage, target.namespace, nameOf(next)) !== undefined)
     throw alreadyExists(named(resource, nameOf(next)))
@@ -194,6 +217,11 @@ const finish = (owned: Tree, live: Tree | undefined, target: Target): Omit<Writt
   if (live !== undefined && isUnchanged(next, live)) return { object: live, status: 200, changed: false }
   if (target.query.get('dryRun') === 'All')
     return { object: next, status: live === undefined ? 201 : 200, changed: false }
+  if (live !== undefined && isDeleting(live) && finalizersOf(next).length === 0) {
+    // Nobody holds it any more. Watches are told of what it was, and the answer has no version of its own.
+    context.store.remove(resource.storage, live)
+    return { object: next, status: 200, changed: true }
+  }
   const stored = context.store.write(resource.storage, next)
   return { object: stored, status: live === undefined ? 201 : 200, changed: true }
 }
@@ -201,9 +229,20 @@ const finish = (owned: Tree, live: Tree | undefined, target: Target): Omit<Writt
 const place = (sent: Tree, { namespace, resource }: Target): Tree => {
   const { kind: _, apiVersion: __, ...bare } = sent
   const metadata = { ...treeAt(bare, 'metadata') }
-  for (const name of ['uid', 'resourceVersion', 'creationTimestamp', 'generation', 'selfLink']) delete metadata[name]
+  for (const name of newborn) delete metadata[name]
   return { ...bare, metadata: { ...metadata, ...(resource.namespaced ? { namespace } : {}) } }
 }
+
+/** Of what is made, the server alone says these. */
+const newborn = [
+  'uid',
+  'resourceVersion',
+  'creationTimestamp',
+  'generation',
+  'selfLink',
+  'deletionTimestamp',
+  'deletionGracePeriodSeconds',
+]
 
 const born = (next: Tree, { resource, context }: Target, chance: Chance): Tree => {
   const metadata = treeAt(next, 'metadata')
