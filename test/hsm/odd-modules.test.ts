@@ -1,6 +1,7 @@
 /** Modules that answer oddly, and sign all the same. */
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
@@ -180,6 +181,68 @@ t.test('what has less time left than a signature takes is not begun', async (t) 
   const key = await signers.keys.open(uri)
   const [, [left]] = await Promise.all([key.sign([Buffer.from('x')]), key.sign([Buffer.from('y')], 700)])
   t.equal((left as SigningFault).when, 'before')
+})
+
+t.test(
+  'a module that signs one after another, and slower than it is asked, is asked for fewer at a time',
+  async (t) => {
+    await hsm.misbehave('sign-delay=5', 'sign-serial')
+    const signers = await openTestSigners(t, hsm)
+    const key = await signers.keys.open(uri)
+    await hsm.misbehave('sign-delay=300', 'sign-serial')
+    const times = async (count: number): Promise<readonly string[]> =>
+      (await key.sign(Array.from({ length: count }, (_, i) => Buffer.from(`message ${i}`)))).map((one) =>
+        Buffer.isBuffer(one) ? 'signed' : one.when,
+      )
+    t.ok((await times(8)).includes('late'), 'all at once, they take longer than any may')
+    // What is late is ended first, and for one more nobody waits any longer than he may.
+    while (!(await times(1)).includes('signed') && !signers.events.includes('signer.ended')) await setImmediate()
+    const next = await times(8)
+    t.ok(next.includes('signed'))
+    t.notOk(next.includes('late'), 'and then none is begun that would be late')
+    t.notOk(signers.events.includes('signer.ended'), 'nor is it taken for one that hangs')
+  },
+)
+
+t.test('one session that hangs while all others sign is a module that hangs', async (t) => {
+  await hsm.misbehave('sign-delay=5')
+  const signers = await openTestSigners(t, hsm)
+  const key = await signers.keys.open(uri)
+  await hsm.misbehave('sign-stuck-once')
+  const stuck = key.sign([Buffer.from('x')])
+  // While there is no signer, it is answered in the same turn.
+  while (!signers.events.includes('signer.ended')) await Promise.all([key.sign([Buffer.from('y')]), setImmediate()])
+  t.equal(((await stuck)[0] as SigningFault).when, 'late')
+})
+
+for (const [word, kind] of [
+  ['no-copyable', 'ec-p256'],
+  ['no-verify', 'rsa'],
+  ['oid-params', 'ed25519'],
+] as const)
+  t.test(`a module that takes no key as the template says is asked for one by another (${word})`, async (t) => {
+    const signers = await openTestSigners(t, hsm)
+    await hsm.misbehave(word)
+    const { attributes } = await signers.keys.create(`pkcs11:token=ca;object=${word}`, kind)
+    t.same(attributes, {
+      sensitive: true,
+      extractable: false,
+      alwaysSensitive: true,
+      neverExtractable: true,
+      local: true,
+    })
+    await hsm.misbehave()
+    await isGood(t, `pkcs11:token=ca;object=${word}`)
+  })
+
+t.test('a token that says of a key it has just made that it came from elsewhere is told of as that', async (t) => {
+  const signers = await openTestSigners(t, hsm)
+  await hsm.misbehave('not-local')
+  await t.rejects(signers.keys.create('pkcs11:token=ca;object=stranger', 'ec-p256'), {
+    message:
+      'The key stranger is not held by its token alone (local is false): so says the token of a key that it has just made. Take it away, and use another token.',
+    remedy: 'request',
+  })
 })
 
 t.test('a key that somebody else makes under the same label at the same time is the only one left', async (t) => {

@@ -1,7 +1,7 @@
 /*
  * A PKCS#11 module that hands everything on to the one that SHIM_MODULE names, and misbehaves as the file SHIM_CONTROL
  * says, a word a line, read at each call:
- *   sign-delay=<ms>  sign-hang  sign-crash  sign-error=<CKR, decimal>  init-error=<CKR>  sessions=<most>
+ *   sign-delay=<ms>  sign-serial: one after another, as in a TPM  sign-stuck-once  sign-hang  sign-crash  sign-error=<CKR, decimal>  init-error=<CKR>  sessions=<most>
  *   sign-wrong: signs, and flips a bit  login-error=<CKR>  generate-error=<CKR>
  *   destroy-error=<CKR>: C_DestroyObject
  *   close-error=<CKR>: C_CloseAllSessions
@@ -15,6 +15,9 @@
  *   nul-padded: its label, who made the token, its model and its serial number end in NULs where blanks belong
  *   others-error=<CKR>: C_GetTokenInfo, for tokens of another label than ca
  *   each-time=<0 or 1>: what keys answer for CKA_ALWAYS_AUTHENTICATE  each-time-error=<CKR>: all that they answer
+ *   no-copyable: it knows no CKA_COPYABLE, as NSS  no-verify: it takes no CKA_VERIFY beside CKA_DECRYPT, as tpm2-pkcs11
+ *   oid-params: it takes CKA_EC_PARAMS only as an OID, as NSS
+ *   not-local: CKA_LOCAL of every key is false, as in NSS
  *   max-sessions=<most>: the token says so, and fails for good when more are opened all the same
  * Each C_Login is a line of the file SHIM_LOGINS, when it begins.
  * A word that ends in "-once" (sign-error-once=…, init-error-once=…) is removed when it has acted.
@@ -142,9 +145,19 @@ static CK_RV logIn(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR_PTR
   return real.C_Login(session, user, pin, length);
 }
 
+static CK_ATTRIBUTE_PTR isIn(CK_ATTRIBUTE_PTR half, CK_ULONG count, CK_ATTRIBUTE_TYPE type) {
+  for (CK_ULONG i = 0; i < count; i++)
+    if (half[i].type == type) return &half[i];
+  return NULL;
+}
+
 static CK_RV generate(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_ATTRIBUTE_PTR publicHalf, CK_ULONG publics, CK_ATTRIBUTE_PTR privateHalf, CK_ULONG privates, CK_OBJECT_HANDLE_PTR publicKey, CK_OBJECT_HANDLE_PTR privateKey) {
   long code = told("generate-error");
   if (code >= 0) return (CK_RV)code;
+  if (told("no-copyable") >= 0 && isIn(privateHalf, privates, CKA_COPYABLE)) return CKR_GENERAL_ERROR;
+  if (told("no-verify") >= 0 && isIn(publicHalf, publics, CKA_VERIFY) && isIn(privateHalf, privates, CKA_DECRYPT)) return CKR_GENERAL_ERROR;
+  CK_ATTRIBUTE_PTR params = isIn(publicHalf, publics, CKA_EC_PARAMS);
+  if (told("oid-params") >= 0 && params && *(CK_BYTE *)params->pValue != 6) return CKR_DOMAIN_PARAMS_INVALID;
   CK_OBJECT_HANDLE other;
   if (told("generate-twin") >= 0) real.C_GenerateKeyPair(session, mechanism, publicHalf, publics, privateHalf, privates, &other, &other);
   return real.C_GenerateKeyPair(session, mechanism, publicHalf, publics, privateHalf, privates, publicKey, privateKey);
@@ -161,6 +174,8 @@ static CK_RV attributeValue(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, 
   long code = asked ? told("each-time-error") : -1;
   if (code >= 0) return (CK_RV)code;
   CK_RV answer = real.C_GetAttributeValue(session, object, template, count);
+  if (answer == CKR_OK && count == 1 && template[0].type == CKA_LOCAL && template[0].pValue && told("not-local") >= 0)
+    *(CK_BBOOL *)template[0].pValue = CK_FALSE;
   long value = asked ? told("each-time") : -1;
   if (answer == CKR_OK && value >= 0 && template[0].pValue) *(CK_BBOOL *)template[0].pValue = (CK_BBOOL)value;
   return answer;
@@ -184,7 +199,12 @@ static CK_RV signInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_
 
 static CK_RV sign(CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG length, CK_BYTE_PTR signature, CK_ULONG_PTR room) {
   long delay = told("sign-delay");
+  static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+  int isSerial = told("sign-serial") >= 0;
+  if (isSerial) pthread_mutex_lock(&turn);
   if (delay > 0) usleep((useconds_t)delay * 1000);
+  if (isSerial) pthread_mutex_unlock(&turn);
+  if (toldOnce("sign-stuck-once") >= 0) for (;;) pause();
   if (told("sign-crash") >= 0) raise(SIGSEGV);
   while (told("sign-hang") >= 0) usleep(20000);
   long code = told("sign-error");

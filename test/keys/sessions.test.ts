@@ -76,3 +76,24 @@ t.test('where the token allows only one, it is closed before the next is opened'
   t.not(await pool.take(10), 'late')
   t.equal(open.size, 1)
 })
+
+t.test('a token that is too slow for as many is given fewer at a time, and one more after each while', async (t) => {
+  const { pool, state } = openPool({ size: 4, allows: 4 })
+  const taken = [await pool.take(10), await pool.take(10), await pool.take(10)] as Handle[]
+  pool.narrow(2)
+  pool.give(taken[0] as Handle)
+  t.equal(await pool.take(1), 'late')
+  pool.giveBack(taken[1] as Handle)
+  const one = (await pool.take(1)) as Handle
+  t.not(one, 'late')
+  t.equal(pool.ended, 1, 'what was not used has ended nothing')
+  pool.narrow(0)
+  pool.give(one)
+  t.equal(await pool.take(1), 'late')
+  for (const more of [0, 1, 1, 1]) {
+    for (let i = 0; i < more; i += 1) t.not(await pool.take(1), 'late')
+    t.equal(await pool.take(1), 'late')
+    state.now += 30_000
+  }
+  t.equal(await pool.take(1), 'late', 'and no more than there may be')
+})

@@ -19,9 +19,9 @@ import { parsePublicKey } from '../../x509/keys.ts'
 import { type KeyAttributes, SigningFault, type SigningKey, trialText } from '../signing-key.ts'
 import { cka, cko, generationOf, type Signing, signingsFor } from './mechanisms.ts'
 import { faultOf, type Token } from './module.ts'
-import { assertFree, findObjects, keepAlone, nameOf, privateTemplate, theOne } from './objects.ts'
+import { assertFree, findObjects, keepAlone, nameOf, privateTemplate, type Template, theOne } from './objects.ts'
 import { type ReadAttribute, spkiOf } from './public-key.ts'
-import { judgeFailure, notLoggedIn, type Remedy } from './return-values.ts'
+import { judgeFailure, mindsTemplate, notLoggedIn, type Remedy } from './return-values.ts'
 import type { Sessions } from './sessions.ts'
 import { TokenFault } from './token-fault.ts'
 import { formatPkcs11Uri, type Pkcs11Uri } from './uri.ts'
@@ -35,7 +35,10 @@ export interface TokenKeyDeps {
   readonly failed: (remedy: Remedy, name: string, reason: string) => void
 }
 
-export const openTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri): Promise<SigningKey> => {
+export const openTokenKey = (deps: TokenKeyDeps, uri: Pkcs11Uri): Promise<SigningKey> =>
+  openAs(deps, uri, 'make one there with "chancery issuer create"')
+
+const openAs = async (deps: TokenKeyDeps, uri: Pkcs11Uri, otherwise: string): Promise<SigningKey> => {
   const { token } = deps
   const session = await sessionFor(deps)
   let found: ReturnType<typeof findPair>
@@ -48,7 +51,7 @@ export const openTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri): Promise<
   }
   deps.sessions.give(session)
   const { handle, spki, attributes } = found
-  assertSafe(uri, attributes)
+  assertSafe(uri, attributes, otherwise)
   const { algorithm, signing } = wayToSign(token, uri, parsePublicKey(spki).algorithm.id)
   const sign = openSigning(deps, { handle, signing, octets: maxSignatureOctets(spki) })
   const key: SigningKey = {
@@ -73,7 +76,7 @@ export const createTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri, kind: K
   let isGood = true
   try {
     assertFree(token, session, label, uri.id)
-    const { mechanism, keyType, attributes } = generationOf(kind)
+    const { mechanism, keyType, forms } = generationOf(kind)
     if (!token.mechanisms.has(mechanism))
       throw new TokenFault('request', `The token ${token.label} cannot make a key of type ${kind}.`)
     // One that could not sign as its URI says would lie there, and its label be taken.
@@ -85,9 +88,13 @@ export const createTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri, kind: K
       { type: cka.label, value: Buffer.from(label) },
       { type: cka.id, value: id },
     ]
-    const publicHalf = [...shared, { type: cka.verify, value: true }, ...attributes]
-    const privateHalf = [...shared, ...privateUsage]
-    const made = await token.lib.C_GenerateKeyPairAsync(session, { mechanism }, publicHalf, privateHalf)
+    const templates = forms.flatMap((form) =>
+      usages.map(({ ofPublic, ofPrivate }) => [
+        [...shared, ...form, ...ofPublic],
+        [...shared, ...ofPrivate],
+      ]),
+    )
+    const made = await makePair(token, session, mechanism, templates)
     keepAlone(token, session, { label, id, made })
   } catch (cause) {
     const fault = faultOf(cause, `The token ${token.label} does not make the key`)
@@ -97,7 +104,20 @@ export const createTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri, kind: K
     if (isGood) deps.sessions.give(session)
     else deps.sessions.discard(session)
   }
-  return openTokenKey(deps, uri)
+  return openAs(deps, uri, 'so says the token of a key that it has just made. Take it away, and use another token')
+}
+
+/** By the first templates that the module takes: it says of none which attribute it minds. */
+const makePair = async ({ lib }: Token, session: Handle, mechanism: number, templates: readonly Template[][]) => {
+  let refusal: unknown
+  for (const [publicHalf = [], privateHalf = []] of templates)
+    try {
+      return await lib.C_GenerateKeyPairAsync(session, { mechanism }, [...publicHalf], [...privateHalf])
+    } catch (error) {
+      if (!mindsTemplate(error)) throw error
+      refusal = error
+    }
+  throw refusal
 }
 
 // Finding -----------------------------------------------------------------------------------------------------------
@@ -157,16 +177,13 @@ const asksEachTime = (read: ReadAttribute): boolean => {
 }
 
 /** What a module does not tell is on the record as null; what it tells must be good. */
-const assertSafe = (uri: Pkcs11Uri, attributes: KeyAttributes): void => {
+const assertSafe = (uri: Pkcs11Uri, attributes: KeyAttributes, otherwise: string): void => {
   const bad = Object.entries(safe).filter(
     ([name, value]) => (attributes[name as keyof KeyAttributes] ?? value) !== value,
   )
   if (bad.length === 0) return
   const told = bad.map(([name, value]) => `${name} is ${!value}`).join(', ')
-  throw new TokenFault(
-    'request',
-    `The key ${nameOf(uri)} is not held by its token alone (${told}): make one there with "chancery issuer create".`,
-  )
+  throw new TokenFault('request', `The key ${nameOf(uri)} is not held by its token alone (${told}): ${otherwise}.`)
 }
 
 // Signing -----------------------------------------------------------------------------------------------------------
@@ -176,6 +193,12 @@ interface Ready {
   readonly signing: Signing
   /** Of the longest signature. */
   readonly octets: number
+}
+
+interface Begun {
+  readonly start: number
+  /** Operations in all sessions until then. */
+  readonly endedBefore: number
 }
 
 /**
@@ -205,11 +228,21 @@ const openSigning = (
     return new SigningFault(when, `the token ${token.label} did not sign (${name})`, error)
   }
 
-  /** Of what waited before, less than the time is gone: its module hangs only where it takes as long as any signature may. */
-  const waitOn = async (session: Handle, signature: Promise<Buffer>, start: number): Promise<void> => {
-    const leftMs = Math.max(start + deadlineMs - performance.now(), 0)
+  /**
+   * Of what waited before, less than the time is gone: its module hangs only where it takes as long as any signature may. One
+   * that does one after another does not hang either, as long as others end, and no more of them than could be before it: it
+   * is asked for as many at a time from now on as it ends in half of the time.
+   */
+  const waitOn = async (session: Handle, signature: Promise<Buffer>, { start, endedBefore }: Begun): Promise<void> => {
+    let others = 0
     try {
-      if ((await inTime(signature, leftMs)) !== 'late') return done(session, start)
+      for (let untilMs = start + deadlineMs; ; untilMs = performance.now() + deadlineMs) {
+        if ((await inTime(signature, Math.max(untilMs - performance.now(), 0))) !== 'late') return done(session, start)
+        const ended = sessions.ended - endedBefore
+        if (ended === others || ended > 2 * sessions.most) break
+        sessions.narrow(Math.floor((ended - others) / 2))
+        others = ended
+      }
       sessions.abandon(session)
       failed('token', 'late', 'C_Sign does not return')
     } catch (error) {
@@ -222,6 +255,7 @@ const openSigning = (
     try {
       const data = input(message)
       const start = performance.now()
+      const endedBefore = sessions.ended
       token.lib.C_SignInit(session, wanted, handle)
       call = 'C_Sign'
       const room = Buffer.alloc(octets)
@@ -230,7 +264,7 @@ const openSigning = (
         : token.lib.C_SignAsync(session, data, room)
       const signature = Buffer.isBuffer(answer) ? answer : await inTime(answer, untilMs - start)
       if (signature === 'late') {
-        void waitOn(session, answer as Promise<Buffer>, start)
+        void waitOn(session, answer as Promise<Buffer>, { start, endedBefore })
         return new SigningFault('late', `the token ${token.label} did not sign in time`)
       }
       done(session, start)
@@ -265,7 +299,7 @@ const openSigning = (
       // One may come when less of the time is left than a signature takes here, or none: nobody would wait for it to its end. What
       // had to wait for little of its time is tried all the same, or a token that was slow once would never be seen to be quick.
       if (performance.now() + Math.min(speed.usualMs(), withinMs / 2) >= untilMs) {
-        sessions.give(session)
+        sessions.giveBack(session)
         return notInTime()
       }
       const outcome = await signIn(session, message, untilMs)
@@ -360,7 +394,7 @@ const inTime = async <T>(work: Promise<T>, withinMs: number): Promise<T | 'late'
 /** An ML-DSA-87 signature has 4,627 octets; an RSA one as many as its modulus, of which the SPKI has more. */
 const maxSignatureOctets = (spki: Buffer): number => Math.max(spki.length + 64, 4_627)
 
-const privateUsage = [
+const signsOnly = [
   { type: cka.private, value: true },
   { type: cka.sensitive, value: true },
   { type: cka.extractable, value: false },
@@ -368,8 +402,17 @@ const privateUsage = [
   { type: cka.decrypt, value: false },
   { type: cka.unwrap, value: false },
   { type: cka.derive, value: false },
-  { type: cka.modifiable, value: false },
-  { type: cka.copyable, value: false },
+]
+/**
+ * What the halves of a new pair may do: all that there is to say; and less, for modules that take no key so. NSS knows no
+ * CKA_COPYABLE, and tpm2-pkcs11 takes no CKA_VERIFY beside a private half that does not decrypt (measured).
+ */
+const usages = [
+  {
+    ofPublic: [{ type: cka.verify, value: true }],
+    ofPrivate: [...signsOnly, { type: cka.modifiable, value: false }, { type: cka.copyable, value: false }],
+  },
+  { ofPublic: [], ofPrivate: signsOnly },
 ]
 const safe: Readonly<Record<keyof KeyAttributes, boolean>> = {
   sensitive: true,

@@ -48,7 +48,8 @@ export const signingsFor = ({ id, hash }: SignatureAlgorithm): readonly Signing[
 export interface Generation {
   readonly mechanism: number
   readonly keyType: number
-  readonly attributes: readonly { readonly type: number; readonly value: Buffer | number }[]
+  /** In each way that the standard knows: a module may take only one. */
+  readonly forms: readonly (readonly { readonly type: number; readonly value: Buffer | number }[])[]
 }
 
 export const generationOf = (kind: KeyKind): Generation => {
@@ -130,20 +131,22 @@ const digestInfo = (oid: string, digest: Buffer): Buffer =>
 const ec = (oid: string) => (): Generation => ({
   mechanism: 0x1040,
   keyType: ckk.ec,
-  attributes: [{ type: cka.ecParams, value: encodeOid(oid) }],
+  forms: [[{ type: cka.ecParams, value: encodeOid(oid) }]],
 })
 const mlDsa = (parameterSet: number) => (): Generation => ({
   mechanism: 0x1c,
   keyType: ckk.mlDsa,
-  attributes: [{ type: cka.parameterSet, value: parameterSet }],
+  forms: [[{ type: cka.parameterSet, value: parameterSet }]],
 })
 const generations: Readonly<Record<KeyAlgorithmId, (bits: number) => Generation>> = {
   rsa: (bits) => ({
     mechanism: 0x00,
     keyType: ckk.rsa,
-    attributes: [
-      { type: cka.modulusBits, value: bits },
-      { type: cka.publicExponent, value: Buffer.from([1, 0, 1]) },
+    forms: [
+      [
+        { type: cka.modulusBits, value: bits },
+        { type: cka.publicExponent, value: Buffer.from([1, 0, 1]) },
+      ],
     ],
   }),
   'ec-p256': ec('1.2.840.10045.3.1.7'),
@@ -152,8 +155,10 @@ const generations: Readonly<Record<KeyAlgorithmId, (bits: number) => Generation>
   ed25519: () => ({
     mechanism: 0x1055,
     keyType: ckk.edwards,
-    // PrintableString "edwards25519" (PKCS #11 3.0, 2.3.5).
-    attributes: [{ type: cka.ecParams, value: Buffer.from('130c656477617264733235353139', 'hex') }],
+    // PrintableString "edwards25519", or the OID (PKCS #11 3.0, 2.3.5). NSS takes only the OID.
+    forms: [Buffer.from('130c656477617264733235353139', 'hex'), encodeOid('1.3.101.112')].map((value) => [
+      { type: cka.ecParams, value },
+    ]),
   }),
   'ml-dsa-44': mlDsa(1),
   'ml-dsa-65': mlDsa(2),

@@ -18,11 +18,16 @@ interface ReturnValue {
 const returnValues: Readonly<Record<number, ReturnValue>> = {
   5: { name: 'CKR_GENERAL_ERROR', remedy: 'token' },
   6: { name: 'CKR_FUNCTION_FAILED', remedy: 'token' },
+  7: { name: 'CKR_ARGUMENTS_BAD', remedy: 'token' },
+  16: { name: 'CKR_ATTRIBUTE_READ_ONLY', remedy: 'request' },
+  18: { name: 'CKR_ATTRIBUTE_TYPE_INVALID', remedy: 'request' },
+  19: { name: 'CKR_ATTRIBUTE_VALUE_INVALID', remedy: 'request' },
   48: { name: 'CKR_DEVICE_ERROR', remedy: 'token' },
   49: { name: 'CKR_DEVICE_MEMORY', remedy: 'session' },
   50: { name: 'CKR_DEVICE_REMOVED', remedy: 'token' },
   80: { name: 'CKR_FUNCTION_CANCELED', remedy: 'session' },
   96: { name: 'CKR_KEY_HANDLE_INVALID', remedy: 'token' },
+  98: { name: 'CKR_KEY_SIZE_RANGE', remedy: 'request' },
   99: { name: 'CKR_KEY_TYPE_INCONSISTENT', remedy: 'request' },
   104: { name: 'CKR_KEY_FUNCTION_NOT_PERMITTED', remedy: 'request' },
   112: { name: 'CKR_MECHANISM_INVALID', remedy: 'request' },
@@ -40,11 +45,15 @@ const returnValues: Readonly<Record<number, ReturnValue>> = {
   177: { name: 'CKR_SESSION_COUNT', remedy: 'session' },
   179: { name: 'CKR_SESSION_HANDLE_INVALID', remedy: 'session' },
   181: { name: 'CKR_SESSION_READ_ONLY', remedy: 'request' },
+  208: { name: 'CKR_TEMPLATE_INCOMPLETE', remedy: 'request' },
+  209: { name: 'CKR_TEMPLATE_INCONSISTENT', remedy: 'request' },
   224: { name: 'CKR_TOKEN_NOT_PRESENT', remedy: 'token' },
   225: { name: 'CKR_TOKEN_NOT_RECOGNIZED', remedy: 'token' },
   226: { name: 'CKR_TOKEN_WRITE_PROTECTED', remedy: 'request' },
   257: { name: 'CKR_USER_NOT_LOGGED_IN', remedy: 'token' },
   258: { name: 'CKR_USER_PIN_NOT_INITIALIZED', remedy: 'pin' },
+  304: { name: 'CKR_DOMAIN_PARAMS_INVALID', remedy: 'request' },
+  320: { name: 'CKR_CURVE_NOT_SUPPORTED', remedy: 'request' },
   336: { name: 'CKR_BUFFER_TOO_SMALL', remedy: 'request' },
   400: { name: 'CKR_CRYPTOKI_NOT_INITIALIZED', remedy: 'token' },
 }
@@ -54,6 +63,9 @@ export const sessionCount = 0xb1
 export const writeProtected = 0xe2
 export const notLoggedIn = 0x101
 
+/** Of a call that makes a key: another template may do. Modules that know no better say that something failed. */
+export const mindsTemplate = (error: unknown): boolean => templateValues.has(codeOf(error))
+
 export const isKnown = (error: unknown): boolean => codeOf(error) in returnValues
 
 /** What a failed call asks for. What is not in the table is taken for a token that has to start afresh. */
@@ -62,6 +74,8 @@ export const judgeFailure = (error: unknown): ReturnValue & { readonly code: num
   if (!Number.isInteger(code)) return { code: -1, name: (error as Error).message, remedy: 'token' }
   return { code, ...(returnValues[code] ?? { name: `CKR 0x${code.toString(16)}`, remedy: 'token' }) }
 }
+
+const templateValues: ReadonlySet<number> = new Set([5, 6, 16, 18, 19, 208, 209, 304])
 
 /** NaN where it is no return value. pkcs11js gives it as a number, but for C_FindObjects, whose errors only say it. */
 const codeOf = (error: unknown): number => {

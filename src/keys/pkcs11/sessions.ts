@@ -1,7 +1,8 @@
 /**
  * Sessions of one token: each does one operation at a time, whoever comes first is served first, and no more wait than
  * the bound says. A session that failed is closed, and another opened when it is needed. The token forgets the login with
- * its last session: that one is closed after another was opened, where the token allows it.
+ * its last session: that one is closed after another was opened, where the token allows it. Fewer are used at a time where
+ * the token was seen to do one operation after another, and slower than it is asked.
  */
 import type { Handle } from 'pkcs11js'
 
@@ -26,14 +27,20 @@ export interface Sessions {
   take(withinMs: number): Promise<Handle | 'late' | 'full'>
   /** After an operation that ended well. */
   give(session: Handle): void
+  /** One that was not used. */
+  giveBack(session: Handle): void
   /** After one that did not: the session is not used again. */
   discard(session: Handle): void
   /** An operation hangs in it: neither used again nor closed, and what it held of the size stays held. */
   abandon(session: Handle): void
+  /** No more at a time than this from now on; one more after each while. */
+  narrow(to: number): void
   /** Nobody waits for longer than this from now on, and nobody is given a session after it. */
   hurry(withinMs: number): void
   /** As many as there ever are at the same time. */
   readonly most: number
+  /** How many operations have ended well. */
+  readonly ended: number
   readonly load: Omit<KeyLoad, 'failures'>
 }
 
@@ -57,6 +64,9 @@ export const openSessions = ({
   const waits = openWaits()
   let size = most
   let fullUntil = 0
+  let wide = most
+  let widerAt = 0
+  let ended = 0
   let inUse = 0
   let isOver = false
 
@@ -73,7 +83,12 @@ export const openSessions = ({
   }
   const next = (): Handle | undefined => {
     if (now() >= fullUntil) size = most
-    return inUse < size ? (idle.pop() ?? another()) : undefined
+    if (wide < most && now() >= widerAt) narrow(wide + 1)
+    return inUse < Math.min(size, wide) ? (idle.pop() ?? another()) : undefined
+  }
+  const narrow = (to: number): void => {
+    wide = Math.max(1, Math.min(to, most))
+    widerAt = now() + askAgainMs
   }
   const closeQuietly = (session: Handle): void => {
     try {
@@ -107,6 +122,12 @@ export const openSessions = ({
     }
   }
 
+  const giveBack = (session: Handle): void => {
+    inUse -= 1
+    idle.push(session)
+    serve()
+  }
+
   return {
     take: async (withinMs) => {
       if (isOver) return 'late'
@@ -130,10 +151,10 @@ export const openSessions = ({
       return outcome
     },
     give: (session) => {
-      inUse -= 1
-      idle.push(session)
-      serve()
+      ended += 1
+      giveBack(session)
     },
+    giveBack,
     discard: (session) => {
       inUse -= 1
       keepLogin()
@@ -141,6 +162,7 @@ export const openSessions = ({
       serve()
     },
     abandon: () => {},
+    narrow,
     hurry: (withinMs) => {
       setTimeout(() => {
         isOver = true
@@ -151,6 +173,9 @@ export const openSessions = ({
       }, withinMs)
     },
     most,
+    get ended() {
+      return ended
+    },
     get load() {
       return { inUse, waiting: waiting.length, waits: waits.so }
     },
