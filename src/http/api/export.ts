@@ -87,13 +87,15 @@ export const openExports = (app: App, deps: HttpDeps): Exports => {
   return {
     send: async (request, reply, asked) => {
       const place: Place = { waitsSince: undefined, giveUp: () => {} }
-      const leave = takePlace(callerOf(request), place)
+      // Who asks for its fields alone takes nobody's place.
+      const isHead = request.method === 'HEAD'
+      const leave = isHead ? () => {} : takePlace(callerOf(request), place)
       let isUnderWay = false
       try {
         const walk = await withinDeadline(asked.open())
         reply.type(contentTypes[asked.type])
         // Of any length, as the answer to GET is: its fields say none (RFC 9110 8.6).
-        if (request.method === 'HEAD') return reply.send(Readable.from([]))
+        if (isHead) return reply.send(Readable.from([]))
         const began = { ...asked.access, size: walk.bounds.size }
         // Whoever takes everything away is on record first, or gets nothing.
         const id = await withinDeadline(record(deps, request, { ...began, act: 'began', rows: null, export: null }))
@@ -206,7 +208,10 @@ async function* piecesOf<F extends object, T>(
     const beside = await searched.beside?.(walk.range)
     await end('completed', rows)
     const range = rangeView(walk.range)
-    yield Buffer.from(form.end({ complete: true, records, filter, range, boundTo, rows, ...beside }, searched.columns))
+    const last = form.end({ complete: true, records, filter, range, boundTo, rows, ...beside }, searched.columns)
+    // Until all of it is taken.
+    place.waitsSince = performance.now()
+    yield Buffer.from(last)
   } catch (error) {
     const code = isProblem(error) ? error.code : undefined
     deps.log.warn({ event: 'export.broke', id: request.id, code, rows, err: error }, 'an export broke off')
@@ -334,8 +339,11 @@ const mostOfOwn = 2
 const pieceSize = 65_536
 /** UTF-8, of a unit of UTF-16. */
 const mostOctetsOfUnit = 3
-/** Milliseconds in which nothing is taken of 64 KiB: less than 13 KiB a second, where another is kept out by it. */
-const patienceMs = 5_000
+/**
+ * Milliseconds in which nothing is taken, where another is kept out by it. The system tells of room in its buffer only once a third of
+ * it is free, which is a megabyte: whoever reads 200 KiB a second seems to take nothing for five seconds (measured).
+ */
+const patienceMs = 30_000
 /** Milliseconds without an octet taken. */
 const idleMs = 60_000
 /** Milliseconds. Together with the two seconds that a token is remembered, this is how long a revoked one may go on. */
