@@ -37,6 +37,11 @@ export class Failure extends Error {
     return (this.problem as { readonly code?: string } | undefined)?.code
   }
 
+  /** Seconds, where the server has said how long to wait. */
+  get retryAfter(): number | undefined {
+    return (this.problem as { readonly retryAfter?: number } | undefined)?.retryAfter
+  }
+
   /** For machines: what the server told, which has a status, or in its place what is known here. */
   toJSON(): object {
     if (this.problem !== undefined && 'status' in this.problem) return this.problem

@@ -80,6 +80,12 @@ export const secondsOf = (text: string | readonly string[] = ''): number | undef
   return seconds > 0 ? seconds : undefined
 }
 
+/**
+ * Milliseconds, of those seconds: an hour at most. A timer takes no more than 24 days, and what it cannot take it takes for one
+ * millisecond.
+ */
+export const askedMs = (seconds = 0): number => Math.min(seconds * 1_000, longestAskedMs)
+
 /** Undefined where it is no JSON. */
 export const parsed = (text: string): unknown => {
   try {
@@ -89,5 +95,6 @@ export const parsed = (text: string): unknown => {
   }
 }
 
+const longestAskedMs = 3_600_000
 /** Statuses of what passes by itself. */
 const passing: ReadonlySet<number> = new Set([408, 429, 502, 503, 504])

@@ -9,7 +9,7 @@ import { searchText } from './event-text.ts'
 import { Failure } from './failure.ts'
 import { formatTable, visible } from './output.ts'
 import { countText, durationText, openStderrProgress, type Progress } from './progress.ts'
-import { secondsOf } from './refused.ts'
+import { askedMs, secondsOf } from './refused.ts'
 import { openRest, parseCount, type Rest, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 
 interface RevokeManyOptions extends RestOptions {
@@ -165,22 +165,24 @@ const approve = async (plan: PlanAnswer, { yes }: RevokeManyOptions, { answers, 
 /** The order goes on without us: an instance that is away for a while is no reason to stop looking. */
 const follow = async (client: Client, digest: string, { progress: open, tell }: Terminal): Promise<OrderAnswer> => {
   const progress = open()
-  let heard = performance.now()
+  let [heard, asked] = [performance.now(), 0]
   try {
     for (;;) {
       const answer = await readOrder(client, digest).catch((error: unknown) => {
         if (!(error instanceof Failure && error.kind === 'later') || performance.now() - heard > patienceMs) throw error
+        asked = askedMs(error.retryAfter)
         return undefined
       })
       if (answer) {
         const order = answer.json<OrderAnswer>()
-        heard = performance.now()
+        asked = askedMs(secondsOf(answer.headers['retry-after']))
+        // What it asked us to wait is no silence.
+        heard = performance.now() + asked
         const { expired, revoked } = order.skipped
         progress.update(order.revoked + expired + revoked, order.total)
         if (order.state === 'done') return order
       } else progress.tell('The service does not answer; trying again. The order is kept.')
-      const wait = secondsOf(answer?.headers['retry-after']) ?? 0
-      await sleep(Math.max(answer ? pollMs : pollMs * 4, wait * 1_000))
+      await sleep(Math.max(answer ? pollMs : pollMs * 4, asked))
     }
   } catch (error) {
     tell(`\nThe order is kept, and is carried out: chancery revocations show ${digest} --follow\n`)

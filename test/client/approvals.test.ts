@@ -11,9 +11,10 @@ import t from 'tap'
 import { canonicalJson } from '../../src/canonical.ts'
 import type { Answer, Client } from '../../src/commands/client.ts'
 import { openClient } from '../../src/commands/client.ts'
-import { exitCodes, type Failure } from '../../src/commands/failure.ts'
+import { exitCodes, Failure } from '../../src/commands/failure.ts'
 import { Awaited, assertAnswered, untilDecided } from '../../src/commands/issue/approval.ts'
 import { openOutput } from '../../src/commands/output.ts'
+import { askedMs, secondsOf } from '../../src/commands/refused.ts'
 import { decide, type RequestAnswer } from '../../src/commands/request.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { type Chancery, chanceryFor, envFor, putCommand, startChancery } from '../helpers/run.ts'
@@ -412,10 +413,11 @@ t.test('who waits looks again when the service says, and not before', async (t) 
     ...{ id: 'a', state: 'pending', required: 1, approvals: [], obstacle: null },
     ...{ expiresAt: '2026-11-26T08:00:00Z' },
   }
-  const states = ['pending', 'issued']
+  const states = ['pending', 'away', 'issued']
   const at: number[] = []
   const call = async (): Promise<Answer> => {
     at.push(performance.now())
+    if (states[0] === 'away') throw new Failure('later', `${states.shift()}`, { retryAfter: 3 })
     const request = { ...told, state: states.shift() }
     return { status: 200, headers: { 'retry-after': '2' }, json: () => request } as unknown as Answer
   }
@@ -427,10 +429,34 @@ t.test('who waits looks again when the service says, and not before', async (t) 
   t.match(awaited.problem, { code: 'approval.waiting', retryAfter: 1 }, 'a daemon, too')
   const begun = performance.now()
   await untilDecided(awaited.request, { client: { call } as unknown as Client, tell: () => {}, again: 'the same' })
-  const [first = 0, second = 0] = at
+  const [first = 0, second = 0, third = 0] = at
   // Timers may fire a millisecond early.
   t.ok(first - begun > 990, 'as the 202 said')
   t.ok(second - first > 1_990, 'as the last answer said')
+  t.ok(third - second > 2_990, 'and as whoever has not answered it')
+})
+
+t.test('what no timer can take is waited for all the same', async (t) => {
+  const told = { id: 'a', state: 'pending', required: 1, approvals: [], expiresAt: '2026-11-26T08:00:00Z' }
+  t.equal(askedMs(), 0)
+  t.equal(askedMs(3_599), 3_599_000)
+  for (const field of ['999999999', 'Fri, 31 Dec 9999 23:59:59 GMT']) {
+    const retryAfter = secondsOf(field)
+    t.equal(askedMs(retryAfter), 3_600_000, 'an hour at most')
+    let calls = 0
+    const call = async () => {
+      calls += 1
+      throw new Failure('failed', 'it was not waited for')
+    }
+    const waiting = { client: { call } as unknown as Client, tell: () => {}, again: 'the same' }
+    const request = { ...told, retryAfter } as unknown as Awaited['request']
+    await t.rejects(untilDecided(request, { ...waiting, signal: AbortSignal.timeout(100) }), {
+      message: 'It was ended while it waited.',
+    })
+    t.equal(calls, 0)
+  }
+  for (const field of ['0', '-5', '1.5', 'soon', '', '9'.repeat(12), 'Thu, 01 Jan 1970 00:00:00 GMT'])
+    t.equal(secondsOf(field), undefined, field)
 })
 
 t.test('nobody approves what was not shown', async (t) => {

@@ -172,16 +172,22 @@ const done: OrderAnswer = {
 
 /** A terminal at which these lines are typed, in front of a service that answers this when it is asked how far it is. */
 const atTerminal = (typed: readonly string[], steps: (OrderAnswer | Failure)[] = [done]) => {
-  const asked: { method: string; body: unknown }[] = []
+  const asked: { method: string; body: unknown; at: number }[] = []
   const shown = { out: '', err: '' }
   const input = new PassThrough()
   input.end(typed.map((line) => `${line}\n`).join(''))
   const call: Client['call'] = async (method, _path, { body } = {}) => {
-    asked.push({ method, body })
+    asked.push({ method, body, at: performance.now() })
     const step = method === 'GET' ? (steps.length > 1 ? steps.shift() : steps[0]) : undefined
     if (step instanceof Failure) throw step
     const value = step ?? (body && 'digest' in (body as object) ? order : plan)
-    return { status: 200, headers: {}, octets: Buffer.alloc(0), text: '', json: <T>() => value as T } satisfies Answer
+    return {
+      status: 200,
+      headers: { 'retry-after': '1' },
+      octets: Buffer.alloc(0),
+      text: '',
+      json: <T>() => value as T,
+    } satisfies Answer
   }
   const tell = (text: string): void => {
     shown.err += text
@@ -225,12 +231,16 @@ t.test('at a terminal, the first digits of the digest are typed before anything 
 })
 
 t.test('an instance that is away for a while is waited for; what is final is told', async (t) => {
-  const away = new Failure('later', 'cannot be reached')
-  const { run, shown } = atTerminal(['abcdef01'], [{ ...order, revoked: 40_000 }, away, done])
+  const away = new Failure('later', 'cannot be reached', { retryAfter: 3 })
+  const { run, asked, shown } = atTerminal(['abcdef01'], [{ ...order, revoked: 40_000 }, away, done])
   await run()
   t.match(shown.err, /\[#{16}\.{24}\] 40,000 of 100,000 \(40 %\)/)
   t.match(shown.err, 'The service does not answer; trying again. The order is kept.')
   t.match(shown.out, 'Done at')
+  const [first = 0, second = 0, third = 0] = asked.filter(({ method }) => method === 'GET').map(({ at }) => at)
+  // Timers may fire a millisecond early.
+  t.ok(second - first > 990, 'as the answer said')
+  t.ok(third - second > 2_990, 'and as whoever has not answered it')
   const lost = atTerminal(['abcdef01'], [new Failure('denied', 'revoked')])
   await t.rejects(lost.run(), { message: 'revoked' })
   t.match(lost.shown.err, `The order is kept, and is carried out: chancery revocations show ${plan.digest} --follow`)

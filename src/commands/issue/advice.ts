@@ -80,8 +80,7 @@ const askFor = async (held: Held, { client, now, signal }: AdviceDeps): Promise<
 const withoutAnswer = (error: unknown, { serial }: Held, known: Advice | undefined, now: number): Required<Advised> => {
   if (!(error instanceof Failure)) throw error
   const isLater = error.kind === 'later'
-  const { retryAfter = 0 } = (error.problem ?? {}) as { retryAfter?: number }
-  const pause = isLater ? (patienceOf(retryAfter) ?? shortestMs) : usualMs
+  const pause = isLater ? (patienceOf(error.retryAfter ?? 0) ?? shortestMs) : usualMs
   const askAt = new Date(now + pause).toISOString()
   const asked = isLater ? error : 'answered'
   return { serial, window: known?.window ?? null, reason: known?.reason ?? null, askAt, asked }

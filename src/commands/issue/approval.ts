@@ -5,7 +5,7 @@ import type { ProblemCode } from '../../errors.ts'
 import { type Answer, type Client, segment } from '../client.ts'
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
-import { secondsOf } from '../refused.ts'
+import { askedMs, secondsOf } from '../refused.ts'
 import { obstacleText, type RequestAnswer } from '../request.ts'
 
 /** Nothing is there yet: the same question gets the certificate when people have approved it. */
@@ -83,11 +83,11 @@ export const untilDecided = async (
   { client, tell, again, signal }: Waiting,
 ): Promise<void> => {
   const { id, required, expiresAt } = request
-  let { retryAfter = 0 } = request
+  let asked = askedMs(request.retryAfter)
   tell(`${waitsText(request)} Asked until ${visible(expiresAt)}; Ctrl-C, and ${again} goes on later.\n`)
   let [told, heard, kept] = [request.approvals.length, performance.now(), request.obstacle?.code]
   for (let pause = firstPauseMs; ; pause = Math.min(pause * 1.5, longestPauseMs)) {
-    await sleep(Math.max(pause, retryAfter * 1_000), undefined, signal && { signal }).catch(() => {
+    await sleep(Math.max(pause, asked), undefined, signal && { signal }).catch(() => {
       throw new Failure('later', 'It was ended while it waited.')
     })
     const now = await read(client, id, signal).catch((error: unknown) => {
@@ -95,11 +95,13 @@ export const untilDecided = async (
       if (isSpent(error)) throw new Awaited(request)
       // The request is kept, whoever is away for a while.
       if (!(error instanceof Failure && error.kind === 'later') || performance.now() - heard > patienceMs) throw error
+      asked = askedMs(error.retryAfter)
       return undefined
     })
     if (!now) continue
-    heard = performance.now()
-    retryAfter = now.retryAfter ?? 0
+    asked = askedMs(now.retryAfter)
+    // What it asked us to wait is no silence.
+    heard = performance.now() + asked
     if (now.approvals.length > told)
       tell(
         `${countText(now.approvals.length, required)}: ${visible(`${now.approvals.at(-1)?.principal}`)} has approved it.\n`,

@@ -232,7 +232,7 @@ interface Reason {
 
 const reasonOf = (error: unknown): Reason => {
   if (!(error instanceof Failure)) return { retryAfter: undefined, isOfServer: false }
-  const { code = '', retryAfter } = (error.problem ?? {}) as { code?: string; retryAfter?: number }
+  const { problemCode: code = '', retryAfter } = error
   // People have said no, or nothing, and each try would ask them again.
   if (hasEnded(code)) return { retryAfter: longSeconds, isOfServer: false }
   return { retryAfter, isOfServer: error.kind === 'later' && (code === '' || ofAll.has(code)) }

@@ -2,6 +2,7 @@
 import { parseDuration } from '../../policy/duration.ts'
 import { hasEnded } from '../../policy/validity.ts'
 import { Failure } from '../failure.ts'
+import { askedMs } from '../refused.ts'
 
 /** How much is left when it is time: a share of the whole life, or milliseconds. */
 export type RenewBefore = { readonly share: number } | { readonly ms: number }
@@ -65,13 +66,11 @@ export interface Pause {
  * spread by half, so that those who lost their server together do not come back together. What the server asks for is
  * waited for, but no longer than an hour.
  */
-export const pauseOf = ({ failures, life, retryAfter = 0, chance }: Pause): number => {
+export const pauseOf = ({ failures, life, retryAfter, chance }: Pause): number => {
   const cap = Math.max(firstPauseMs, Math.min(longestPauseMs, (life ?? Number.POSITIVE_INFINITY) / 40))
   const own = Math.min(cap, firstPauseMs * 2 ** Math.min(failures - 1, 20))
-  const asked = Math.min(retryAfter * 1_000, longestAskedMs)
-  return Math.max(own, asked) * (1 + chance / 2)
+  return Math.max(own, askedMs(retryAfter)) * (1 + chance / 2)
 }
 
 const firstPauseMs = 2_000
 const longestPauseMs = 300_000
-const longestAskedMs = 3_600_000
