@@ -127,7 +127,10 @@ export const problems = {
   'limit.address_requests': tooMany('Too many requests a second from one address', 'Wait as Retry-After says, then send the same request.'),
   'limit.address_concurrent': tooMany('Too many requests at a time from one address', 'Send fewer at a time: wait for an answer, then send the same request.'),
   'limit.room': tooMany('Too much under way at a time', 'Read the answers that you have asked for, or send fewer large bodies at a time; then send the same request.'),
-  'limit.failed_authentication': tooMany('Too many failed authentications from one address', 'Mend the credentials of whoever fails there, wait as Retry-After says, then send the same request.'),
+  'limit.failed_authentication': tooMany(
+    'Too many failed authentications from one address',
+    'Wait as Retry-After says, then send the same request on a new connection; mend the credentials of whoever fails there, and show no more certificates than the chain needs.',
+  ),
   'limit.unavailable': later('The limits cannot be looked up', 'Send the same request again after Retry-After.'),
 
   // State.

@@ -3,6 +3,7 @@ import { X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
 import { type AddressInfo, connect as connectPlain, type Socket } from 'node:net'
 import { Duplex } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { connect as connectTls, createServer as createTlsServer, type Server as TlsServer } from 'node:tls'
 
 import t, { type Test } from 'tap'
@@ -91,6 +92,10 @@ t.test(
     t.match(refused, /^HTTP\/1.1 429 .*\r\nconnection: close\r\n/is, 'only another connection can be asked')
     t.match(refused, /retry-after: [1-9]/i)
     t.match(refused, /"code":"limit.failed_authentication".*"retryable":true/)
+    t.match(
+      refused,
+      /"next":"Wait as Retry-After says, then send the same request on a new connection; .* certificates /,
+    )
     t.equal((await service.request('GET', '/v1/authorities')).status, 200)
     await untilIn(t)
   },
@@ -177,6 +182,51 @@ t.test('whoever is not asked has the certificate of the server that is in use', 
   server.setSecureContext({ cert: next.cert, key: next.key })
   t.equal(await shown(), new X509Certificate(next.cert).toString())
 })
+
+t.test(
+  'whoever waits has his turn after one of each other address, however many of one have come before',
+  async (t) => {
+    const { cert, key } = ca.certify({ usage: serverAuth, names: [dns('localhost')] })
+    const tls = { cert, key, requestCert: true, rejectUnauthorized: false, ca: [] }
+    const server = createTlsServer(tls)
+    const turns: (string | undefined)[] = []
+    const [ofTls] = server.listeners('connection')
+    server.removeAllListeners('connection').on('connection', (raw: Socket) => {
+      turns.push(raw.remoteAddress)
+      ofTls?.call(server, raw)
+    })
+    boundHandshakes(server, { tls, proxies: noProxies })
+    t.teardown(() => server.close())
+    await once(server.listen(0, '127.0.0.1'), 'listening')
+    const { port } = server.address() as AddressInfo
+    const comeFrom = async (localAddress: string): Promise<Socket> => {
+      const came = once(server, 'connection')
+      const socket = connectPlain({ port, host: '127.0.0.1', localAddress }).on('error', () => {})
+      t.teardown(() => socket.destroy())
+      socket.write(begun)
+      const [raw] = (await came) as [Socket]
+      while (raw.bytesRead < begun.length) await sleep(1)
+      // Its octets are looked at before the next timer.
+      await sleep(1)
+      return socket
+    }
+    const first: Socket[] = []
+    for (let i = 0; i < 16; i += 1) first.push(await comeFrom('127.0.0.9'))
+    t.same(turns.splice(0), Array(16).fill('127.0.0.9'))
+    for (const [count, address] of [
+      [3, '127.0.0.1'],
+      [2, '127.0.0.2'],
+      [1, '127.0.0.3'],
+    ] as const)
+      for (let i = 0; i < count; i += 1) await comeFrom(address)
+    for (const socket of first) socket.destroy()
+    while (turns.length < 6) await sleep(1)
+    t.same(
+      turns.map((address) => address?.slice(-1)),
+      ['1', '2', '3', '1', '2', '1'],
+    )
+  },
+)
 
 /** A server that nobody has come to yet: so many slow ones begin, and whoever comes then is asked or not. */
 const openSlow = async (t: Test, count: number) => {
