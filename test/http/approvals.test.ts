@@ -36,6 +36,8 @@ t.test('a request waits for its approvals, and becomes the very certificate that
   t.equal(waiting.headers['location'], `/v1/requests/${request.id}`)
   t.equal(waiting.headers['retry-after'], '1')
   t.equal((await desk.read(requester, request.id)).headers['retry-after'], '1')
+  const head = await service.request('HEAD', `/v1/requests/${request.id}`, { token: requester })
+  t.equal(head.headers['retry-after'], '1')
   t.match(request, {
     state: 'pending',
     principal: 'ci',

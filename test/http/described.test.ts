@@ -129,6 +129,8 @@ t.test('whoever sends no body where one is taken is told so, and what to send', 
     }),
   )
   t.ok(calls.length > 15, `${calls.length}`)
+  const kept = async () => (await service.request('GET', '/v1/refusals')).json.items
+  const before = await kept()
   for (const { method, path: pattern, types } of calls) {
     const path = pattern.replaceAll(/\{(\w+)\}/g, (_, name: string) => values[name] ?? 'none')
     const told = async (headers: Readonly<Record<string, string>>): Promise<void> => {
@@ -146,6 +148,9 @@ t.test('whoever sends no body where one is taken is told so, and what to send', 
       await told({ 'content-type': type, 'transfer-encoding': 'chunked' })
     }
   }
+  const raw = { headers: { 'content-type': 'application/pkcs10' } }
+  t.equal((await service.request('POST', '/v1/certificates?profile=server', raw)).json.code, 'request.malformed')
+  t.same(await kept(), before, 'it is no request of somebody for something, which would be kept')
 })
 
 t.test('a coding of a body is none of its framing, wherever it is told', async (t) => {
