@@ -54,7 +54,7 @@ const follow = async (deps: PodsDeps, request: PodCertificateRequest, following:
     return { kind: 'retry', after: isTold ? leftSeconds : untoldSeconds, isLeft: true }
   }
   const { status, event } = step
-  const applying = { resource, object: request, status, holds: isOpen, signal }
+  const applying = { resource, object: request, status, holds, signal }
   const applied = await applyOrTell(deps, 'Sign', applying).catch((error: unknown) => {
     // Its times, for one, where the clocks differ by five minutes.
     if (!isApiFault(error, 422)) throw error
@@ -70,6 +70,9 @@ const follow = async (deps: PodsDeps, request: PodCertificateRequest, following:
   recorder.record(request, event)
   return { kind: 'end' }
 }
+
+/** One that is deleted may be held by a finalizer alone. */
+const holds = (fresh: PodCertificateRequest): boolean => fresh.metadata.deletionTimestamp === undefined && isOpen(fresh)
 
 const isOpen = (request: PodCertificateRequest): boolean =>
   !['Issued', 'Denied', 'Failed'].some((type) => isTrue(request, type))

@@ -130,9 +130,14 @@ const write = async (
   const { status, event } = step
   const resource = resources.certificateRequests
   const denied = isTrue(request, 'Denied')
-  // What was approved stays so, but the object may have ended by somebody else's hand, or be held by a finalizer alone.
+  const { generation } = request.metadata
+  // What was approved stays so, but the object may have ended by somebody else's hand, be held by a finalizer alone, or ask for
+  // something else than what was signed: cert-manager's webhook forbids that, where it is asked.
   const holds = (fresh: CertificateRequest): boolean =>
-    fresh.metadata.deletionTimestamp === undefined && !hasEnded(fresh) && isTrue(fresh, 'Denied') === denied
+    fresh.metadata.deletionTimestamp === undefined &&
+    fresh.metadata.generation === generation &&
+    !hasEnded(fresh) &&
+    isTrue(fresh, 'Denied') === denied
   const applied = await applyOrTell(deps, 'Issue', { resource, object: request, status, holds, signal })
   if (applied.kind === 'written') deps.recorder.record(request, event)
   return applied
@@ -145,7 +150,10 @@ const endOf = ({ status }: Write): string => {
 
 /** What makes a request worth another look; our own Pending does not. */
 export const stateOfRequest = (request: CertificateRequest): string =>
-  [request.metadata.uid, isTrue(request, 'Approved'), isTrue(request, 'Denied'), hasEnded(request)].join(' ')
+  [
+    ...[request.metadata.uid, request.metadata.generation],
+    ...[isTrue(request, 'Approved'), isTrue(request, 'Denied'), hasEnded(request)],
+  ].join(' ')
 
 type Spec = CertificateRequest['spec']
 

@@ -1,5 +1,6 @@
 /** PodCertificateRequests: of the recorded kubelets, to certificates that a real Chancery has issued for their pods. */
 import { X509Certificate } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
@@ -248,4 +249,20 @@ t.test('pods get certificates for their service accounts, and are told which key
   const unserved = `give signer ${requestsOnly.name} no podNames`
   await until(() => cluster.list('events.events.k8s.io').some(isTold(closed, unserved)))
   t.same(cluster.get('podcertificaterequests', 'team-a', old)?.['status'], {})
+  // Deleted while Chancery signs, and held by a finalizer alone.
+  const { held, release } = running.front.hold()
+  const late = await create('01-create')
+  await held
+  const change = (method: string, body?: Tree) =>
+    cluster
+      .as()
+      .request(method, `/apis/certificates.k8s.io/v1beta1/namespaces/team-a/podcertificaterequests/${late}`, body, {
+        contentType: 'application/merge-patch+json',
+      })
+  t.equal((await change('PATCH', { metadata: { finalizers: ['example.com/backup'] } })).status, 200)
+  t.equal((await change('DELETE')).status, 200)
+  release()
+  const isLetGo = /^chancery_controller_writes_total\{resource="podcertificaterequests",outcome="superseded"\} 1$/m
+  while (!isLetGo.test((await running.controllers[0]?.metrics()) ?? '')) await sleep(10)
+  t.same(cluster.get('podcertificaterequests', 'team-a', late)?.['status'], {})
 })

@@ -1,8 +1,8 @@
 /** Objects that are deleted, made again or touched while Chancery signs. */
 import t from 'tap'
 
-import { issuerIs, openRunning, serialOf, statusWrites } from './running.ts'
-import { type Tree, uidOf } from './values.ts'
+import { issuerIs, messageOf, openRunning, serialOf, statusWrites } from './running.ts'
+import { type Tree, textAt, uidOf } from './values.ts'
 
 const issuer = { kind: 'ChanceryIssuer', name: 'default' }
 
@@ -85,3 +85,33 @@ t.test('somebody who touches the object meanwhile costs no second certificate', 
   await running.ended('touched-1', 'Issued')
   t.same(running.front.issued, [uidOf(request)])
 })
+
+t.test(
+  'one that asks for something else meanwhile does not get what was signed, where no webhook forbids that',
+  async (t) => {
+    const running = await openRunning(t)
+    const { cluster } = running
+    const labels = { 'cert-manager.io/disable-validation': 'true' }
+    await cluster.apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'team-a', labels } })
+    await running.issuer()
+    await issuerIs(running, 'True')
+    const { held, release } = running.front.hold()
+    const request = await running.ask('changed-1')
+    await held
+    const other = await cluster.certManager.create({ name: 'other-1', issuer })
+    const { status } = await cluster
+      .as()
+      .request(
+        'PATCH',
+        '/apis/cert-manager.io/v1/namespaces/team-a/certificaterequests/changed-1',
+        { spec: { request: textAt(other, 'spec', 'request') } },
+        { contentType: 'application/merge-patch+json' },
+      )
+    t.equal(status, 200)
+    release()
+    const ended = await running.ended('changed-1', 'Failed')
+    t.match(messageOf(ended), /changed after it was made/)
+    t.equal(textAt(ended, 'status', 'certificate'), '')
+    t.same(running.front.issued, [uidOf(request)])
+  },
+)
