@@ -3,7 +3,8 @@
  * the roll. Along the roll it is led by the list that is known to be shortest; along names and expiry it walks these, unless
  * some list is so short that it is better read as a whole, and put in order. `certificate-orders.ts` has the ways themselves.
  *
- * A search is bound to a size of the roll, and what is on the roll never changes: so each page finds the same lists.
+ * A search is bound to a size of the roll, and what is on the roll never changes: so each page finds the same lists. What would be
+ * walked along names or expiry grows meanwhile, and a list may come to be shorter: the page goes on by the same keyset on another way.
  */
 import type { CertificateFilter, Count } from '../ca/records.ts'
 import { allOf, byRevocation, byRoll, type Lead, leadsOf } from './certificate-leads.ts'

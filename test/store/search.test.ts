@@ -269,6 +269,35 @@ t.test(
   },
 )
 
+t.test(
+  'a page goes on where the one before it ended, also if it takes another way: lists grow meanwhile',
+  async (t) => {
+    const all = await readAll(recordsOf().walk.certificates, {}, 1000)
+    const dice = openDice(17)
+    const ways = [2, 20, 1_000].map((candidates) => recordsOf(candidates).walk.certificates)
+    for (let i = 0; i < 60; i += 1) {
+      const filter = {
+        ...(dice.chance(70) && { principal: dice.pick(principals) }),
+        ...(dice.chance(50) && { profile: dice.pick(profiles) }),
+        ...(dice.chance(30) && { issuer: dice.pick(['default', 'kubernetes']) }),
+        ...(dice.chance(30)
+          ? { name: `*.${dice.pick([...suffixes, 'test'])}` }
+          : { status: dice.pick(['valid', 'expired'] as const) }),
+      }
+      const found = await readAll((asked, start) => dice.pick(ways)(asked, start), filter, dice.pick([1, 3, 10]))
+      const wanted = inOrder(
+        all.filter((one) => matches(one, filter)),
+        filter,
+      )
+      t.same(
+        found.map(({ serial }) => serial),
+        wanted.map(({ serial }) => serial),
+        JSON.stringify(filter),
+      )
+    }
+  },
+)
+
 t.test('what few have is read as a whole, however much others have beside it', async (t) => {
   const all = await readAll(recordsOf().walk.certificates, {}, 1_000)
   const ownOf = (principal: string, profile: string) =>
