@@ -423,6 +423,19 @@ t.test('what comes of chance is a minute at most, however long somebody has aske
   )
 })
 
+t.test('whoever asks for less than a row of setbacks has earned gets no sooner turn', async (t) => {
+  const { queue } = open(async () => ({ kind: 'retry', after: 1 }), 1, { firstMs: 2_000, mostMs: 4_000 })
+  const timers = t.capture(globalThis, 'setTimeout', (() => undefined) as never)
+  for (let look = 0; look < 3; look += 1) {
+    queue.add('a')
+    await turns()
+  }
+  t.strictSame(
+    timers().map(({ args }) => args[1]),
+    [1_000, 2_000, 2_000],
+  )
+})
+
 t.test('what is put off for longer than timers last is not looked at at once', async (t) => {
   let looks = 0
   const { queue } = open(async () => {

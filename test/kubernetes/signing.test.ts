@@ -6,7 +6,7 @@ import { readRequest } from '../../src/commands/controller.ts'
 import { openMeter } from '../../src/kubernetes/metrics.ts'
 import type { Node, SigningRequest } from '../../src/kubernetes/objects.ts'
 import { openSayings } from '../../src/kubernetes/sayings.ts'
-import { lookAtSigningRequest, type SigningDeps } from '../../src/kubernetes/signing.ts'
+import { keepSigningRequest, lookAtSigningRequest, type SigningDeps } from '../../src/kubernetes/signing.ts'
 import type { Watch } from '../../src/kubernetes/watch.ts'
 import { signingRequest, worker as workerWith } from './objects.ts'
 
@@ -21,13 +21,16 @@ const { signal } = new AbortController()
 const open = (first: SigningRequest = asking) => {
   const calls: string[] = []
   const notes: string[] = []
-  const world = { request: first as SigningRequest | undefined, node: worker, behindMs: 0, takes: true }
+  const world = {
+    ...{ request: first as SigningRequest | undefined, read: undefined as SigningRequest | undefined },
+    ...{ node: worker, behindMs: 0, takes: true },
+  }
   const nodes = { synced: true, all: () => [world.node] }
   const deps = {
     api: {
       call: async (method: string, path: string) => {
         calls.push(`${method} ${path.split('/').slice(-2).join('/')}`)
-        return (method === 'GET' ? world.node : world.request) as never
+        return (method === 'GET' ? (world.read ?? world.node) : world.request) as never
       },
     },
     watch: { get: () => world.request, learn: () => {} } as unknown as Watch<SigningRequest>,
@@ -111,4 +114,16 @@ t.test('another request of the same name is told of as well, and nothing is reme
   world.request = { ...first, metadata: { ...first.metadata, uid: 'another' } }
   await look()
   t.equal(notes.length, 3)
+})
+
+t.test('a long one is read where it is looked at, and not another one that has its name by now', async (t) => {
+  const long = { ...asking, spec: { ...asking.spec, request: 'A'.repeat(8_000) } }
+  const { calls, notes, world, look } = open(keepSigningRequest(() => true)(long))
+  t.equal(world.request?.spec.request, '?')
+  world.read = { ...long, metadata: { ...long.metadata, uid: 'another' } }
+  t.same(await look(), { kind: 'end' })
+  t.same(calls, [`GET certificatesigningrequests/${key}`])
+  world.read = long
+  t.match(await look(), { isLeft: true })
+  t.match(notes, [/cannot be read/])
 })
