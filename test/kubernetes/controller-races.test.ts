@@ -1,10 +1,17 @@
 /** Objects that are deleted, made again or touched while Chancery signs. */
 import t from 'tap'
 
-import { issuerIs, messageOf, openRunning, serialOf, statusWrites } from './running.ts'
+import type { Cluster } from './cluster.ts'
+import { issuerIs, messageOf, openRunning, readyOf, serialOf, statusWrites } from './running.ts'
 import { type Tree, textAt, uidOf } from './values.ts'
 
 const issuer = { kind: 'ChanceryIssuer', name: 'default' }
+
+/** In team-a cert-manager's webhook forbids nothing any more. */
+const forgetWebhook = (cluster: Cluster): Promise<Tree> => {
+  const labels = { 'cert-manager.io/disable-validation': 'true' }
+  return cluster.apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'team-a', labels } })
+}
 
 t.test('a request that is deleted while Chancery signs is let go', async (t) => {
   const running = await openRunning(t)
@@ -91,8 +98,7 @@ t.test(
   async (t) => {
     const running = await openRunning(t)
     const { cluster } = running
-    const labels = { 'cert-manager.io/disable-validation': 'true' }
-    await cluster.apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'team-a', labels } })
+    await forgetWebhook(cluster)
     await running.issuer()
     await issuerIs(running, 'True')
     const { held, release } = running.front.hold()
@@ -115,3 +121,21 @@ t.test(
     t.same(running.front.issued, [uidOf(request)])
   },
 )
+
+t.test('one that is denied meanwhile, after all, gets no certificate', async (t) => {
+  const running = await openRunning(t)
+  const { cluster } = running
+  await forgetWebhook(cluster)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  const { held, release } = running.front.hold()
+  const request = await running.ask('denied-1')
+  await held
+  await cluster.certManager.deny(cluster.get('certificaterequests', 'team-a', 'denied-1') ?? request)
+  release()
+  const ended = await cluster.until('certificaterequests', { namespace: 'team-a', name: 'denied-1' }, (object) =>
+    ['Denied', 'Issued'].includes(readyOf(object) ?? ''),
+  )
+  t.equal(readyOf(ended), 'Denied')
+  t.equal(textAt(ended, 'status', 'certificate'), '')
+})

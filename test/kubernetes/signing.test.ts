@@ -23,9 +23,10 @@ const open = (first: SigningRequest = asking) => {
   const notes: string[] = []
   const world = {
     ...{ request: first as SigningRequest | undefined, read: undefined as SigningRequest | undefined },
-    ...{ node: worker, behindMs: 0, takes: true },
+    ...{ node: worker, others: [] as readonly Node[], behindMs: 0, takes: true },
   }
-  const nodes = { synced: true, all: () => [world.node] }
+  const nodes = { synced: true, all: () => [world.node, ...world.others] }
+  const rivals = new Map<string, string>()
   const deps = {
     api: {
       call: async (method: string, path: string) => {
@@ -37,9 +38,16 @@ const open = (first: SigningRequest = asking) => {
     nodes: Object.defineProperty(nodes, 'behindMs', { get: () => world.behindMs }) as unknown as Watch<Node>,
     recorder: { record: (_: unknown, { note }: { readonly note: string }) => world.takes && notes.push(note) > 0 },
     ...{ meter: openMeter(new Registry()), readRequest, clock: () => new Date(0), signers: new Map() },
-    ...{ sayings: openSayings(() => 0), rivals: new Map() },
+    ...{ sayings: openSayings(() => 0), rivals },
   } as unknown as SigningDeps
-  return { calls, notes, world, look: (waited = 0) => lookAtSigningRequest(deps, { key, waited, signal }) }
+  return {
+    calls,
+    notes,
+    world,
+    nodes,
+    rivals,
+    look: (waited = 0) => lookAtSigningRequest(deps, { key, waited, signal }),
+  }
 }
 
 t.test(
@@ -127,3 +135,21 @@ t.test('a long one is read where it is looked at, and not another one that has i
   t.match(await look(), { isLeft: true })
   t.match(notes, [/cannot be read/])
 })
+
+t.test(
+  'nothing is approved before it is known what other nodes have, nor kept of a rival that is none any more',
+  async (t) => {
+    const { calls, world, nodes, rivals, look } = open()
+    nodes.synced = false
+    t.same(await look(), { kind: 'retry' })
+    t.same(calls, [])
+    nodes.synced = true
+    world.others = [{ ...worker, metadata: { ...worker.metadata, name: 'worker-2', uid: 'worker-2' } }]
+    t.match(await look(), { isLeft: true })
+    t.same([...rivals], [[key, 'worker-2']])
+    world.others = []
+    await look()
+    t.same(calls.at(-1), `PATCH ${key}/approval`)
+    t.same([...rivals], [])
+  },
+)
