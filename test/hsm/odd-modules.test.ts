@@ -3,8 +3,10 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 
+import pkcs11 from 'pkcs11js'
 import t, { type Test } from 'tap'
 
+import { cka } from '../../src/keys/pkcs11/mechanisms.ts'
 import type { SigningFault } from '../../src/keys/signing-key.ts'
 import { openTestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
@@ -231,9 +233,72 @@ for (const [word, kind] of [
       neverExtractable: true,
       local: true,
     })
+    // SoftHSM has it be copied where it is not told otherwise.
+    t.same(changesOf(word), word === 'no-copyable' ? [['00', '01']] : strict)
     await hsm.misbehave()
     await isGood(t, `pkcs11:token=ca;object=${word}`)
   })
+
+const inToken = (object: string): Promise<string> => hsm.tool('--list-objects', '--type', 'privkey', '--label', object)
+
+/** What each private key of this label says, past the shim, of whether it can be changed or copied. */
+const changesOf = (label: string): readonly (readonly (string | undefined)[])[] => {
+  process.env['SOFTHSM2_CONF'] = hsm.env['SOFTHSM2_CONF']
+  const module = new pkcs11.PKCS11()
+  module.load(hsm.env['SHIM_MODULE'] ?? '')
+  module.C_Initialize()
+  try {
+    const slot = module.C_GetSlotList(true).find((each) => module.C_GetTokenInfo(each).label.startsWith('ca '))
+    if (slot === undefined) throw new Error('the token is gone')
+    const session = module.C_OpenSession(slot, pkcs11.CKF_SERIAL_SESSION)
+    module.C_Login(session, pkcs11.CKU_USER, '1234')
+    module.C_FindObjectsInit(session, [
+      { type: pkcs11.CKA_CLASS, value: pkcs11.CKO_PRIVATE_KEY },
+      { type: pkcs11.CKA_LABEL, value: label },
+    ])
+    return module
+      .C_FindObjects(session, 9)
+      .map((key) =>
+        [cka.modifiable, cka.copyable].map((type) =>
+          module.C_GetAttributeValue(session, key, [{ type }])[0]?.value?.toString('hex'),
+        ),
+      )
+  } finally {
+    module.C_Finalize()
+  }
+}
+const strict = [['00', '00']]
+
+for (const [word, code] of Object.entries({ general: 5, failed: 6 }))
+  t.test(`what fails once, as by an ill wind, makes no weaker key (${word})`, async (t) => {
+    const signers = await openTestSigners(t, hsm)
+    await hsm.misbehave(`generate-error-once=${code}`)
+    t.ok(await signers.keys.create(`pkcs11:token=ca;object=once-${word}`, 'ec-p256'))
+    t.same(changesOf(`once-${word}`), strict)
+  })
+
+t.test('nor does what fails until less is asked for, where the token would have taken all', async (t) => {
+  const signers = await openTestSigners(t, hsm)
+  await hsm.misbehave('trouble')
+  await t.rejects(signers.keys.create('pkcs11:token=ca;object=troubled', 'ec-p256'), {
+    message: 'The token ca does not make the key (CKR_GENERAL_ERROR).',
+    remedy: 'token',
+  })
+  t.equal(await inToken('troubled'), '', 'it was taken away again')
+  await hsm.misbehave()
+  t.ok(await signers.keys.create('pkcs11:token=ca;object=troubled', 'ec-p256'))
+})
+
+t.test(
+  'a key that was made though the module says otherwise is the only one, and there for the next try',
+  async (t) => {
+    const signers = await openTestSigners(t, hsm)
+    await hsm.misbehave('generate-lost-once=6')
+    await t.rejects(signers.keys.create('pkcs11:token=ca;object=lost', 'ec-p256'), { name: 'KeyExists' })
+    t.same(changesOf('lost'), strict)
+    await isGood(t, 'pkcs11:token=ca;object=lost')
+  },
+)
 
 t.test('a token that says of a key it has just made that it came from elsewhere is told of as that', async (t) => {
   const signers = await openTestSigners(t, hsm)

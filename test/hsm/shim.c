@@ -16,7 +16,10 @@
  *   others-error=<CKR>: C_GetTokenInfo, for tokens of another label than ca
  *   each-time=<0 or 1>: what keys answer for CKA_ALWAYS_AUTHENTICATE  each-time-error=<CKR>: all that they answer
  *   no-copyable: it knows no CKA_COPYABLE, as NSS  no-verify: it takes no CKA_VERIFY beside CKA_DECRYPT, as tpm2-pkcs11
+ *   trouble: keys fail that are not to be copied, for another reason: it knows CKA_COPYABLE
+ *   generate-error-once=<CKR>  generate-lost-once=<CKR>: the pair is made all the same
  *   oid-params: it takes CKA_EC_PARAMS only as an OID, as NSS
+ *   no-edwards: it makes no Ed25519 keys
  *   not-local: CKA_LOCAL of every key is false, as in NSS
  *   max-sessions=<most>: the token says so, and fails for good when more are opened all the same
  * Each C_Login is a line of the file SHIM_LOGINS, when it begins.
@@ -111,6 +114,15 @@ static CK_RV openSession(CK_SLOT_ID slot, CK_FLAGS flags, CK_VOID_PTR applicatio
   return answer;
 }
 
+/* That it makes EC keys is said twice then. */
+static CK_RV mechanismList(CK_SLOT_ID slot, CK_MECHANISM_TYPE_PTR list, CK_ULONG_PTR count) {
+  CK_RV answer = real.C_GetMechanismList(slot, list, count);
+  if (answer == CKR_OK && list && told("no-edwards") >= 0)
+    for (CK_ULONG i = 0; i < *count; i++)
+      if (list[i] == 0x1055) list[i] = CKM_EC_KEY_PAIR_GEN;
+  return answer;
+}
+
 static CK_RV closeSession(CK_SESSION_HANDLE session) {
   CK_RV answer = real.C_CloseSession(session);
   if (answer == CKR_OK) {
@@ -153,12 +165,15 @@ static CK_ATTRIBUTE_PTR isIn(CK_ATTRIBUTE_PTR half, CK_ULONG count, CK_ATTRIBUTE
 
 static CK_RV generate(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_ATTRIBUTE_PTR publicHalf, CK_ULONG publics, CK_ATTRIBUTE_PTR privateHalf, CK_ULONG privates, CK_OBJECT_HANDLE_PTR publicKey, CK_OBJECT_HANDLE_PTR privateKey) {
   long code = told("generate-error");
+  if (code < 0) code = toldOnce("generate-error-once");
   if (code >= 0) return (CK_RV)code;
-  if (told("no-copyable") >= 0 && isIn(privateHalf, privates, CKA_COPYABLE)) return CKR_GENERAL_ERROR;
+  if ((told("no-copyable") >= 0 || told("trouble") >= 0) && isIn(privateHalf, privates, CKA_COPYABLE)) return CKR_GENERAL_ERROR;
   if (told("no-verify") >= 0 && isIn(publicHalf, publics, CKA_VERIFY) && isIn(privateHalf, privates, CKA_DECRYPT)) return CKR_GENERAL_ERROR;
   CK_ATTRIBUTE_PTR params = isIn(publicHalf, publics, CKA_EC_PARAMS);
   if (told("oid-params") >= 0 && params && *(CK_BYTE *)params->pValue != 6) return CKR_DOMAIN_PARAMS_INVALID;
   CK_OBJECT_HANDLE other;
+  code = toldOnce("generate-lost-once");
+  if (code >= 0) return real.C_GenerateKeyPair(session, mechanism, publicHalf, publics, privateHalf, privates, &other, &other) ? CKR_DEVICE_REMOVED : (CK_RV)code;
   if (told("generate-twin") >= 0) real.C_GenerateKeyPair(session, mechanism, publicHalf, publics, privateHalf, privates, &other, &other);
   return real.C_GenerateKeyPair(session, mechanism, publicHalf, publics, privateHalf, privates, publicKey, privateKey);
 }
@@ -173,6 +188,7 @@ static CK_RV attributeValue(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, 
   int asked = count == 1 && template[0].type == CKA_ALWAYS_AUTHENTICATE;
   long code = asked ? told("each-time-error") : -1;
   if (code >= 0) return (CK_RV)code;
+  if (told("no-copyable") >= 0 && isIn(template, count, CKA_COPYABLE)) return CKR_ATTRIBUTE_TYPE_INVALID;
   CK_RV answer = real.C_GetAttributeValue(session, object, template, count);
   if (answer == CKR_OK && count == 1 && template[0].type == CKA_LOCAL && template[0].pValue && told("not-local") >= 0)
     *(CK_BBOOL *)template[0].pValue = CK_FALSE;
@@ -225,6 +241,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list) {
     real = *found;
     ours = *found;
     ours.C_GetTokenInfo = tokenInfo;
+    ours.C_GetMechanismList = mechanismList;
     ours.C_OpenSession = openSession;
     ours.C_CloseSession = closeSession;
     ours.C_CloseAllSessions = closeAllSessions;

@@ -19,7 +19,17 @@ import { parsePublicKey } from '../../x509/keys.ts'
 import { type KeyAttributes, SigningFault, type SigningKey, trialText } from '../signing-key.ts'
 import { cka, cko, generationOf, type Signing, signingsFor } from './mechanisms.ts'
 import { faultOf, type Token } from './module.ts'
-import { assertFree, findObjects, keepAlone, nameOf, privateTemplate, type Template, theOne } from './objects.ts'
+import {
+  assertFree,
+  findObjects,
+  keepAlone,
+  nameOf,
+  type Pair,
+  privateTemplate,
+  type Template,
+  takeAway,
+  theOne,
+} from './objects.ts'
 import { type ReadAttribute, spkiOf } from './public-key.ts'
 import { judgeFailure, mindsTemplate, notLoggedIn, type Remedy } from './return-values.ts'
 import type { Sessions } from './sessions.ts'
@@ -94,7 +104,7 @@ export const createTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri, kind: K
         [...shared, ...ofPrivate],
       ]),
     )
-    const made = await makePair(token, session, mechanism, templates)
+    const made = await makePair({ token, session, mechanism, templates }, () => assertFree(token, session, label, id))
     keepAlone(token, session, { label, id, made })
   } catch (cause) {
     const fault = faultOf(cause, `The token ${token.label} does not make the key`)
@@ -107,16 +117,36 @@ export const createTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri, kind: K
   return openAs(deps, uri, 'so says the token of a key that it has just made. Take it away, and use another token')
 }
 
-/** By the first templates that the module takes: it says of none which attribute it minds. */
-const makePair = async ({ lib }: Token, session: Handle, mechanism: number, templates: readonly Template[][]) => {
+interface Making {
+  readonly token: Token
+  readonly session: Handle
+  readonly mechanism: number
+  readonly templates: readonly Template[][]
+}
+
+/**
+ * By the first templates that the module takes: it says of none which attribute it minds. What came of a try that failed all the
+ * same is found by whoever opens it, and no second one made beside it.
+ */
+const makePair = async ({ token, session, mechanism, templates }: Making, assertNone: () => void) => {
   let refusal: unknown
   for (const [publicHalf = [], privateHalf = []] of templates)
     try {
-      return await lib.C_GenerateKeyPairAsync(session, { mechanism }, [...publicHalf], [...privateHalf])
+      const made = await token.lib.C_GenerateKeyPairAsync(session, { mechanism }, [...publicHalf], [...privateHalf])
+      if (refusal !== undefined) refuseCopyable(token, session, made, refusal)
+      return made
     } catch (error) {
-      if (!mindsTemplate(error)) throw error
-      refusal = error
+      if (!mindsTemplate(error) || error === refusal) throw error
+      refusal ??= error
+      assertNone()
     }
+  throw refusal
+}
+
+/** A token that knows CKA_COPYABLE would have taken it: what failed before was no matter of templates, and makes no weaker key. */
+const refuseCopyable = (token: Token, session: Handle, made: Pair, refusal: unknown): void => {
+  if (reader(token, session, made.privateKey)(cka.copyable)?.[0] !== 1) return
+  takeAway(token, session, made)
   throw refusal
 }
 
@@ -402,17 +432,18 @@ const signsOnly = [
   { type: cka.decrypt, value: false },
   { type: cka.unwrap, value: false },
   { type: cka.derive, value: false },
+  { type: cka.modifiable, value: false },
 ]
+const verifies = [{ type: cka.verify, value: true }]
+const notCopied = { type: cka.copyable, value: false }
 /**
- * What the halves of a new pair may do: all that there is to say; and less, for modules that take no key so. NSS knows no
- * CKA_COPYABLE, and tpm2-pkcs11 takes no CKA_VERIFY beside a private half that does not decrypt (measured).
+ * What the halves of a new pair may do: all that there is to say; and less, for modules that take no key so, but nothing that
+ * they do take. tpm2-pkcs11 takes no CKA_VERIFY beside a private half that does not decrypt, and NSS knows no CKA_COPYABLE (measured).
  */
 const usages = [
-  {
-    ofPublic: [{ type: cka.verify, value: true }],
-    ofPrivate: [...signsOnly, { type: cka.modifiable, value: false }, { type: cka.copyable, value: false }],
-  },
-  { ofPublic: [], ofPrivate: signsOnly },
+  { ofPublic: verifies, ofPrivate: [...signsOnly, notCopied] },
+  { ofPublic: [], ofPrivate: [...signsOnly, notCopied] },
+  { ofPublic: verifies, ofPrivate: signsOnly },
 ]
 const safe: Readonly<Record<keyof KeyAttributes, boolean>> = {
   sensitive: true,

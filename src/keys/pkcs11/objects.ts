@@ -63,7 +63,7 @@ export const keepAlone = (token: Token, session: Handle, { label, id, made }: Ne
   if (isAlone) return
   const told = `Somebody else made a key ${label} in the token ${token.label} at the same time, and ours`
   try {
-    for (const half of [made.privateKey, made.publicKey]) token.lib.C_DestroyObject(session, half)
+    takeAway(token, session, made)
   } catch (cause) {
     const { name } = judgeFailure(cause)
     throw new TokenFault(
@@ -75,10 +75,19 @@ export const keepAlone = (token: Token, session: Handle, { label, id, made }: Ne
   throw new TokenFault('session', `${told} was taken away again.`)
 }
 
+export const takeAway = ({ lib }: Token, session: Handle, { privateKey, publicKey }: Pair): void => {
+  for (const half of [privateKey, publicKey]) lib.C_DestroyObject(session, half)
+}
+
+export interface Pair {
+  readonly privateKey: Handle
+  readonly publicKey: Handle
+}
+
 interface NewPair {
   readonly label: string
   readonly id: Buffer
-  readonly made: { readonly privateKey: Handle; readonly publicKey: Handle }
+  readonly made: Pair
 }
 
 export const nameOf = ({ object, id }: Pkcs11Uri): string =>
