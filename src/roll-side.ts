@@ -13,8 +13,8 @@ import { codec } from './codec.ts'
 import type { Config } from './config.ts'
 import { withDeadline } from './deadline.ts'
 import { isProblem } from './errors.ts'
-import type { Keyring } from './keys/keyring.ts'
-import { KeyExists } from './keys/pkcs11/token-fault.ts'
+import { isInToken, type Keyring } from './keys/keyring.ts'
+import { KeyExists, TokenFault } from './keys/pkcs11/token-fault.ts'
 import type { SigningKey } from './keys/signing-key.ts'
 import { checkOne } from './keys/verifier-batch.ts'
 import { openLazily } from './lazy-key.ts'
@@ -26,7 +26,7 @@ import { encodeVerifierKey, makeVerifierKey, parseVerifierKey } from './roll/not
 import { ed25519SpkiStart, verifyEd25519 } from './roll-crypto.ts'
 import { post } from './roll-witnesses.ts'
 import type { Stores } from './service.ts'
-import { blameSetting } from './setting-fault.ts'
+import { blameSetting, SettingFault } from './setting-fault.ts'
 import { sha256 } from './sha256.ts'
 import type { Database } from './store/database.ts'
 import type { RollWriter } from './store/roll.ts'
@@ -171,7 +171,7 @@ export const rollKeyOf = async (
   { roll: { key: uri } }: Pick<Config, 'roll'>,
   origin: string,
 ): Promise<string> => {
-  const key = await openOrCreate(keys, uri, 'ed25519')
+  const key = await openOrCreate(keys, uri, 'ed25519').catch(tellOtherPlaces(uri))
   await key.close()
   if (key.algorithm.id !== ed25519.id)
     return blameSetting('CHANCERY_ROLL_KEY')(
@@ -182,6 +182,16 @@ export const rollKeyOf = async (
   const publicKey = key.spki.subarray(ed25519SpkiStart.length)
   return encodeVerifierKey(makeVerifierKey({ name: origin, type: 'ed25519', publicKey }, sha256))
 }
+
+/** Most tokens make keys for issuers, and some of them none for the roll. What may pass is told as it is. */
+const tellOtherPlaces =
+  (uri: string) =>
+  (error: unknown): never => {
+    if (!(error instanceof TokenFault) || error.remedy !== 'request' || !isInToken(uri)) throw error
+    const advice =
+      'That is the key of the roll, an Ed25519 one: CHANCERY_ROLL_KEY may name one in a file, as it does by default, or in another token.'
+    throw new SettingFault(error.message, { cause: error, advice })
+  }
 
 /**
  * By one at a time, so that nobody makes it in between. Of one that is there and does not open, the reason is told, and not that

@@ -174,42 +174,53 @@ for (const [what, { begin, end, reason }] of Object.entries(faults))
     t.equal(await readFile(join(data, 'root.pem'), 'utf8'), root)
   })
 
-t.test('a first start whose token is not there ends as with any setting that is no good', async (t) => {
-  const fresh = await openTestDatabase(t)
-  const folder = await mkdtemp(join(tmpdir(), 'chancery-first-'))
-  t.teardown(() => rm(folder, { recursive: true, force: true }))
-  const first = (more: Readonly<Record<string, string>>): Promise<Run> =>
-    runChancery(['serve'], {
-      env: {
-        ...bare,
-        CHANCERY_DATA: folder,
-        CHANCERY_LISTEN: '127.0.0.1:0',
-        CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
-        CHANCERY_PUBLIC_URL: 'http://pki.test',
-        CHANCERY_DATABASE_URL: fresh.servingUrl,
-        CHANCERY_MIGRATION_URL: fresh.ownerUrl,
-        CHANCERY_PKCS11_MODULE: hsm.module,
-        CHANCERY_PKCS11_PIN_FILE: hsm.pinFile,
-        ...hsm.env,
-        ...more,
-      },
-      timeout: 60_000,
-    })
-  for (const more of [
-    { CHANCERY_ROLL_KEY: 'pkcs11:token=mistyped;object=roll' },
-    { CHANCERY_DEVELOPMENT_TOKEN: 'pkcs11:token=mistyped' },
-  ]) {
-    const { code, out, err } = await first(more)
-    t.equal(code, exitCodes.usage, err)
-    t.match(err, /^There is no token with label mistyped\. The module \S+ shows ca\.\n$/)
-    const places = out
-      .split('\n')
-      .filter((line) => line.includes('"signer.ended"'))
-      .map((line) => JSON.parse(line).place)
-    t.ok(
-      places.every((place) => place === 'token mistyped'),
-      `${places}`,
+t.test(
+  'a first start whose token is not there, or makes no key for the roll, ends as with any setting that is no good',
+  async (t) => {
+    const fresh = await openTestDatabase(t)
+    const folder = await mkdtemp(join(tmpdir(), 'chancery-first-'))
+    t.teardown(() => rm(folder, { recursive: true, force: true }))
+    const first = (more: Readonly<Record<string, string>>): Promise<Run> =>
+      runChancery(['serve'], {
+        env: {
+          ...bare,
+          CHANCERY_DATA: folder,
+          CHANCERY_LISTEN: '127.0.0.1:0',
+          CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
+          CHANCERY_PUBLIC_URL: 'http://pki.test',
+          CHANCERY_DATABASE_URL: fresh.servingUrl,
+          CHANCERY_MIGRATION_URL: fresh.ownerUrl,
+          CHANCERY_PKCS11_MODULE: hsm.module,
+          CHANCERY_PKCS11_PIN_FILE: hsm.pinFile,
+          ...hsm.env,
+          ...more,
+        },
+        timeout: 60_000,
+      })
+    await hsm.misbehave('no-edwards')
+    const edwards = await first({ CHANCERY_ROLL_KEY: 'pkcs11:token=ca;object=roll' })
+    await hsm.misbehave()
+    t.equal(edwards.code, exitCodes.usage)
+    t.equal(
+      edwards.err,
+      'The token ca cannot make a key of type ed25519. That is the key of the roll, an Ed25519 one: CHANCERY_ROLL_KEY may name one in a file, as it does by default, or in another token.\n',
     )
-    t.ok(places.length > 0)
-  }
-})
+    for (const more of [
+      { CHANCERY_ROLL_KEY: 'pkcs11:token=mistyped;object=roll' },
+      { CHANCERY_DEVELOPMENT_TOKEN: 'pkcs11:token=mistyped' },
+    ]) {
+      const { code, out, err } = await first(more)
+      t.equal(code, exitCodes.usage, err)
+      t.match(err, /^There is no token with label mistyped\. The module \S+ shows ca\.\n$/)
+      const places = out
+        .split('\n')
+        .filter((line) => line.includes('"signer.ended"'))
+        .map((line) => JSON.parse(line).place)
+      t.ok(
+        places.every((place) => place === 'token mistyped'),
+        `${places}`,
+      )
+      t.ok(places.length > 0)
+    }
+  },
+)
