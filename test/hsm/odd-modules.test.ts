@@ -203,6 +203,9 @@ t.test(
     t.ok(next.includes('signed'))
     t.notOk(next.includes('late'), 'and then none is begun that would be late')
     t.notOk(signers.events.includes('signer.ended'), 'nor is it taken for one that hangs')
+    // Told once a second.
+    while (!signers.keys.load().failures['slow']) await setImmediate()
+    t.notOk(signers.keys.load().failures['late'], 'the metrics tell the two apart')
   },
 )
 

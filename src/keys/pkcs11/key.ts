@@ -271,6 +271,7 @@ const openSigning = (
         const ended = sessions.ended - endedBefore
         if (ended === others || ended > 2 * sessions.most) break
         sessions.narrow(Math.floor((ended - others) / 2))
+        failed('session', 'slow', 'C_Sign returns late, one after another')
         others = ended
       }
       sessions.abandon(session)
