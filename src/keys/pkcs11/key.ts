@@ -19,19 +19,10 @@ import { parsePublicKey } from '../../x509/keys.ts'
 import { type KeyAttributes, SigningFault, type SigningKey, trialText } from '../signing-key.ts'
 import { cka, cko, generationOf, type Signing, signingsFor } from './mechanisms.ts'
 import { faultOf, type Token } from './module.ts'
-import {
-  assertFree,
-  findObjects,
-  keepAlone,
-  nameOf,
-  type Pair,
-  privateTemplate,
-  type Template,
-  takeAway,
-  theOne,
-} from './objects.ts'
+import { assertFree, findObjects, keepAlone, nameOf, privateTemplate, reader, theOne } from './objects.ts'
+import { makePair } from './pair.ts'
 import { type ReadAttribute, spkiOf } from './public-key.ts'
-import { judgeFailure, mindsTemplate, notLoggedIn, type Remedy } from './return-values.ts'
+import { judgeFailure, notLoggedIn, type Remedy } from './return-values.ts'
 import type { Sessions } from './sessions.ts'
 import { TokenFault } from './token-fault.ts'
 import { formatPkcs11Uri, type Pkcs11Uri } from './uri.ts'
@@ -86,25 +77,13 @@ export const createTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri, kind: K
   let isGood = true
   try {
     assertFree(token, session, label, uri.id)
-    const { mechanism, keyType, forms } = generationOf(kind)
-    if (!token.mechanisms.has(mechanism))
+    const generation = generationOf(kind)
+    if (!token.mechanisms.has(generation.mechanism))
       throw new TokenFault('request', `The token ${token.label} cannot make a key of type ${kind}.`)
     // One that could not sign as its URI says would lie there, and its label be taken.
     wayToSign(token, uri, readKeyKind(kind).algorithm)
     const id = uri.id ?? randomBytes(16)
-    const shared = [
-      { type: cka.token, value: true },
-      { type: cka.keyType, value: keyType },
-      { type: cka.label, value: Buffer.from(label) },
-      { type: cka.id, value: id },
-    ]
-    const templates = forms.flatMap((form) =>
-      usages.map(({ ofPublic, ofPrivate }) => [
-        [...shared, ...form, ...ofPublic],
-        [...shared, ...ofPrivate],
-      ]),
-    )
-    const made = await makePair({ token, session, mechanism, templates }, () => assertFree(token, session, label, id))
+    const made = await makePair(token, session, { generation, label, id })
     keepAlone(token, session, { label, id, made })
   } catch (cause) {
     const fault = faultOf(cause, `The token ${token.label} does not make the key`)
@@ -115,39 +94,6 @@ export const createTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri, kind: K
     else deps.sessions.discard(session)
   }
   return openAs(deps, uri, 'so says the token of a key that it has just made. Take it away, and use another token')
-}
-
-interface Making {
-  readonly token: Token
-  readonly session: Handle
-  readonly mechanism: number
-  readonly templates: readonly Template[][]
-}
-
-/**
- * By the first templates that the module takes: it says of none which attribute it minds. What came of a try that failed all the
- * same is found by whoever opens it, and no second one made beside it.
- */
-const makePair = async ({ token, session, mechanism, templates }: Making, assertNone: () => void) => {
-  let refusal: unknown
-  for (const [publicHalf = [], privateHalf = []] of templates)
-    try {
-      const made = await token.lib.C_GenerateKeyPairAsync(session, { mechanism }, [...publicHalf], [...privateHalf])
-      if (refusal !== undefined) refuseCopyable(token, session, made, refusal)
-      return made
-    } catch (error) {
-      if (!mindsTemplate(error) || error === refusal) throw error
-      refusal ??= error
-      assertNone()
-    }
-  throw refusal
-}
-
-/** A token that knows CKA_COPYABLE would have taken it: what failed before was no matter of templates, and makes no weaker key. */
-const refuseCopyable = (token: Token, session: Handle, made: Pair, refusal: unknown): void => {
-  if (reader(token, session, made.privateKey)(cka.copyable)?.[0] !== 1) return
-  takeAway(token, session, made)
-  throw refusal
 }
 
 // Finding -----------------------------------------------------------------------------------------------------------
@@ -169,19 +115,6 @@ const findPair = (token: Token, session: Handle, uri: Pkcs11Uri) => {
     asksEachTime: asksEachTime(readPrivate),
   }
 }
-
-const reader =
-  ({ lib }: Token, session: Handle, object: Handle): ReadAttribute =>
-  (type) => {
-    try {
-      const value = lib.C_GetAttributeValue(session, object, [{ type }])[0]?.value
-      return Buffer.isBuffer(value) && value.length > 0 ? value : undefined
-    } catch (error) {
-      const { code } = judgeFailure(error)
-      if (code === attributeTypeInvalid || code === attributeSensitive) return undefined
-      throw error
-    }
-  }
 
 const attributesOf = (read: ReadAttribute): KeyAttributes => {
   const flag = (type: number): boolean | null => {
@@ -425,27 +358,6 @@ const inTime = async <T>(work: Promise<T>, withinMs: number): Promise<T | 'late'
 /** An ML-DSA-87 signature has 4,627 octets; an RSA one as many as its modulus, of which the SPKI has more. */
 const maxSignatureOctets = (spki: Buffer): number => Math.max(spki.length + 64, 4_627)
 
-const signsOnly = [
-  { type: cka.private, value: true },
-  { type: cka.sensitive, value: true },
-  { type: cka.extractable, value: false },
-  { type: cka.sign, value: true },
-  { type: cka.decrypt, value: false },
-  { type: cka.unwrap, value: false },
-  { type: cka.derive, value: false },
-  { type: cka.modifiable, value: false },
-]
-const verifies = [{ type: cka.verify, value: true }]
-const notCopied = { type: cka.copyable, value: false }
-/**
- * What the halves of a new pair may do: all that there is to say; and less, for modules that take no key so, but nothing that
- * they do take. tpm2-pkcs11 takes no CKA_VERIFY beside a private half that does not decrypt, and NSS knows no CKA_COPYABLE (measured).
- */
-const usages = [
-  { ofPublic: verifies, ofPrivate: [...signsOnly, notCopied] },
-  { ofPublic: [], ofPrivate: [...signsOnly, notCopied] },
-  { ofPublic: verifies, ofPrivate: signsOnly },
-]
 const safe: Readonly<Record<keyof KeyAttributes, boolean>> = {
   sensitive: true,
   extractable: false,
@@ -455,8 +367,6 @@ const safe: Readonly<Record<keyof KeyAttributes, boolean>> = {
 }
 /** Told where it does not sign: some modules say so of keys that do. */
 const eachTime = 'It asks for a login at each signature (CKA_ALWAYS_AUTHENTICATE): make one that does not.'
-const attributeSensitive = 0x11
-const attributeTypeInvalid = 0x12
 const noAnswer = { code: -1, remedy: 'session' } as const
 const trials = 3
 const askAgainMs = 20

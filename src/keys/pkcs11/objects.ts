@@ -3,6 +3,7 @@ import type { Handle } from 'pkcs11js'
 
 import { cka, cko } from './mechanisms.ts'
 import type { Token } from './module.ts'
+import type { ReadAttribute } from './public-key.ts'
 import { judgeFailure } from './return-values.ts'
 import { KeyExists, TokenFault } from './token-fault.ts'
 import type { Pkcs11Uri } from './uri.ts'
@@ -92,3 +93,20 @@ interface NewPair {
 
 export const nameOf = ({ object, id }: Pkcs11Uri): string =>
   [object ?? '', id?.length ? `with the id ${id.toString('hex')}` : ''].filter((part) => part !== '').join(' ')
+
+/** Reads attributes of one; undefined where its module has none of that kind, or does not show it. */
+export const reader =
+  ({ lib }: Token, session: Handle, object: Handle): ReadAttribute =>
+  (type) => {
+    try {
+      const value = lib.C_GetAttributeValue(session, object, [{ type }])[0]?.value
+      return Buffer.isBuffer(value) && value.length > 0 ? value : undefined
+    } catch (error) {
+      const { code } = judgeFailure(error)
+      if (code === attributeTypeInvalid || code === attributeSensitive) return undefined
+      throw error
+    }
+  }
+
+const attributeSensitive = 0x11
+const attributeTypeInvalid = 0x12
