@@ -1,5 +1,5 @@
 /** Objects that are deleted, made again or touched while Chancery signs. */
-import t from 'tap'
+import t, { type Test } from 'tap'
 
 import type { Cluster } from './cluster.ts'
 import { issuerIs, messageOf, openRunning, readyOf, serialOf, statusWrites } from './running.ts'
@@ -13,10 +13,17 @@ const forgetWebhook = (cluster: Cluster): Promise<Tree> => {
   return cluster.apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'team-a', labels } })
 }
 
-t.test('a request that is deleted while Chancery signs is let go', async (t) => {
+/** With an issuer that is ready, and after what the cluster needs before it. */
+const openReady = async (t: Test, before: (cluster: Cluster) => Promise<unknown> = async () => {}) => {
   const running = await openRunning(t)
+  await before(running.cluster)
   await running.issuer()
   await issuerIs(running, 'True')
+  return running
+}
+
+t.test('a request that is deleted while Chancery signs is let go', async (t) => {
+  const running = await openReady(t)
   const { held, release } = running.front.hold()
   await running.ask('gone-1')
   await held
@@ -28,9 +35,7 @@ t.test('a request that is deleted while Chancery signs is let go', async (t) => 
 })
 
 t.test('so is one that somebody holds by a finalizer, however late it is deleted', async (t) => {
-  const running = await openRunning(t)
-  await running.issuer()
-  await issuerIs(running, 'True')
+  const running = await openReady(t)
   const change = (method: string, name: string, body?: Tree) =>
     running.cluster
       .as()
@@ -57,9 +62,7 @@ t.test('so is one that somebody holds by a finalizer, however late it is deleted
 })
 
 t.test('another request that has taken the name meanwhile does not get the certificate of the first', async (t) => {
-  const running = await openRunning(t)
-  await running.issuer()
-  await issuerIs(running, 'True')
+  const running = await openReady(t)
   const { held, release } = running.front.hold()
   const first = await running.ask('same-1')
   await held
@@ -74,9 +77,7 @@ t.test('another request that has taken the name meanwhile does not get the certi
 })
 
 t.test('somebody who touches the object meanwhile costs no second certificate', async (t) => {
-  const running = await openRunning(t)
-  await running.issuer()
-  await issuerIs(running, 'True')
+  const running = await openReady(t)
   const { held, release } = running.front.hold()
   const request = await running.ask('touched-1')
   await held
@@ -96,11 +97,8 @@ t.test('somebody who touches the object meanwhile costs no second certificate', 
 t.test(
   'one that asks for something else meanwhile does not get what was signed, where no webhook forbids that',
   async (t) => {
-    const running = await openRunning(t)
+    const running = await openReady(t, forgetWebhook)
     const { cluster } = running
-    await forgetWebhook(cluster)
-    await running.issuer()
-    await issuerIs(running, 'True')
     const { held, release } = running.front.hold()
     const request = await running.ask('changed-1')
     await held
@@ -123,11 +121,8 @@ t.test(
 )
 
 t.test('one that is denied meanwhile, after all, gets no certificate', async (t) => {
-  const running = await openRunning(t)
+  const running = await openReady(t, forgetWebhook)
   const { cluster } = running
-  await forgetWebhook(cluster)
-  await running.issuer()
-  await issuerIs(running, 'True')
   const { held, release } = running.front.hold()
   const request = await running.ask('denied-1')
   await held
