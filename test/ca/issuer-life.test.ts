@@ -371,6 +371,28 @@ t.test('two active issuers with different types of key: the requester gets what 
   t.equal((await issue(service)).json.issuer, 'default')
 })
 
+t.test(
+  'an ML-DSA-87 issuer of an ML-DSA-87 root, the largest there is, is taken, and its certificate is of no other',
+  async (t) => {
+    const { service } = await openRequested(t)
+    const body = { name: 'large', authority: 'pq', subject, algorithm: 'ml-dsa-87' }
+    const asked = await service.request('POST', '/v1/issuer-requests', { body })
+    const largest = openTestRoot('Test Root 87', 3_650, memoryKey('ml-dsa-87'))
+    const chain = largest.certify(asked.json.csr) + largest.pem
+    const imported = await importChain(service, chain, 'large')
+    t.equal(imported.status, 201, imported.text)
+    t.match(await states(service), { large: 'staged' })
+    const certificate = parsePem(chain.slice(0, chain.indexOf(largest.pem)), 'CERTIFICATE')
+    t.ok((await fetchedByAnyone(service, 'large.cer')).equals(certificate))
+    const owner = new pg.Client(service.database.ownerUrl)
+    await owner.connect()
+    t.teardown(() => owner.end())
+    const again = `insert into issuers (name, authority, certificate, chain, key_uri, public_url, shards)
+    select 'other', authority, certificate, chain, key_uri, public_url, shards from issuers where name = 'large'`
+    await t.rejects(owner.query(again), { code: '23505', constraint: 'issuers_by_certificate' })
+  },
+)
+
 t.test('an ML-DSA-65 leaf under an ML-DSA-65 issuer is verified by openssl', async (t) => {
   const { service } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })
   const asked = await service.request('POST', '/v1/issuer-requests', {

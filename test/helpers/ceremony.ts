@@ -2,7 +2,7 @@
 import { generateKeyPairSync, randomBytes, sign } from 'node:crypto'
 
 import type { SigningKey } from '../../src/keys/signing-key.ts'
-import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
+import { defaultSignatureAlgorithm, signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { type CaTbsInput, encodeCaTbs } from '../../src/x509/certificate.ts'
 import { parseRequest } from '../../src/x509/csr.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
@@ -19,10 +19,13 @@ export interface TestRoot {
   certify(csr: string, more?: Partial<CaTbsInput>): string
 }
 
-/** ECDSA P-256. */
-export const memoryKey = (): SigningKey & { signNow(message: Buffer): Buffer } => {
-  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
-  const algorithm = signatureAlgorithm('ecdsa-sha256')
+/** ECDSA P-256 or ML-DSA-87, whose signatures are the longest. */
+export const memoryKey = (
+  kind: 'ec-p256' | 'ml-dsa-87' = 'ec-p256',
+): SigningKey & { signNow(message: Buffer): Buffer } => {
+  const { privateKey, publicKey } =
+    kind === 'ec-p256' ? generateKeyPairSync('ec', { namedCurve: 'P-256' }) : generateKeyPairSync(kind)
+  const algorithm = defaultSignatureAlgorithm(kind)
   const signNow = (message: Buffer): Buffer => sign(algorithm.hash, message, privateKey)
   return {
     id: 'memory',
@@ -34,8 +37,7 @@ export const memoryKey = (): SigningKey & { signNow(message: Buffer): Buffer } =
   }
 }
 
-export const openTestRoot = (name = 'Test Root', days = 3_650): TestRoot => {
-  const key = memoryKey()
+export const openTestRoot = (name = 'Test Root', days = 3_650, key = memoryKey()): TestRoot => {
   const own = parsePublicKey(key.spki)
   const seal = (input: Partial<CaTbsInput> & Pick<CaTbsInput, 'subject' | 'key'>): string => {
     const tbs = encodeCaTbs({
