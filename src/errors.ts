@@ -49,7 +49,7 @@ export const problems = {
   'csr.der': bad('Not strict DER', 'Encode the request in DER (X.690); the offset says where it stops being DER.'),
   'csr.version': bad('Unknown PKCS#10 version', 'Send version 0 (RFC 2986 4.1).'),
   'csr.attribute': bad('Malformed request attribute', 'Send at most one extensionRequest attribute with one value.'),
-  'csr.sig_alg': bad('Signature algorithm not accepted', 'Sign the request with SHA-256 or better and the algorithm of its key.'),
+  'csr.sig_alg': bad('Signature algorithm not accepted', 'Sign the request by the algorithm of its key, with SHA-256, SHA-384 or SHA-512.'),
   'csr.pop': bad('Proof of possession failed', 'Sign the request with the private key of the public key in it.'),
   'csr.too_large': { status: 413, title: 'Request too large', retryable: false, next: 'Keep the body under 64 KiB and the request under 16 KiB of DER.' },
   'request.malformed': bad('Malformed request', 'Mend what the detail and any violations say; unknown fields are errors.'),

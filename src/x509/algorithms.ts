@@ -271,15 +271,26 @@ const defaults: Readonly<Record<KeyAlgorithmId, string>> = {
   'ml-dsa-87': 'ml-dsa-87',
 }
 
-/** What people meet in old certificates, for a better sentence. */
-const refusedSignatures = new Map(
-  Object.entries({
+/** What people meet in old certificates, and what tools make of a request by default, for a better sentence. */
+const refusedSignatures = new Map([
+  ...signatureAlgorithms.map(
+    ({ id, identifier }) =>
+      [
+        new DerReader(identifier, 'csr.sig_alg').read(tags.sequence, id).oid(id),
+        `${id} with parameters that are not its own`,
+      ] as const,
+  ),
+  ...Object.entries({
     '1.2.840.113549.1.1.4': 'RSA with MD5, which is broken',
     '1.2.840.113549.1.1.5': 'RSA with SHA-1, which is broken',
+    '1.2.840.113549.1.1.14': 'RSA with SHA-224, which is too short',
     '1.2.840.10045.4.1': 'ECDSA with SHA-1, which is broken',
+    '1.2.840.10045.4.3.1': 'ECDSA with SHA-224, which is too short',
+    ...Object.fromEntries([9, 10, 11, 12].map((arc) => [`2.16.840.1.101.3.4.3.${arc}`, 'ECDSA with SHA-3, not SHA-2'])),
+    ...Object.fromEntries([13, 14, 15, 16].map((arc) => [`2.16.840.1.101.3.4.3.${arc}`, 'RSA with SHA-3, not SHA-2'])),
     '1.2.840.113549.1.1.10': 'RSASSA-PSS otherwise than with one hash of SHA-2 throughout and a salt as long as it',
-  }).map(([oid, title]) => [oidKey(oid), title]),
-)
+  }).map(([oid, title]) => [oidKey(oid), title] as const),
+])
 
 const nothing = Buffer.alloc(0)
 /** RFC 4055 5: the parameters of sha256WithRSAEncryption and its sisters are NULL, and absent ones are to be accepted. */

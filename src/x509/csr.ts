@@ -1,7 +1,7 @@
 import { createPublicKey, verify } from 'node:crypto'
 
 import { Problem } from '../errors.ts'
-import { findSignatureAlgorithm, type SignatureAlgorithm } from './algorithms.ts'
+import { readSignatureAlgorithm, type SignatureAlgorithm } from './algorithms.ts'
 import { DerReader, derProblem, formatOid, newBudget, oidKey, tags, type WalkBudget, walk } from './der.ts'
 import { readEcdsaSignature } from './ecdsa.ts'
 import {
@@ -96,7 +96,7 @@ interface Shape {
   readonly subject: DerReader
   readonly spki: DerReader
   readonly attributes: readonly RequestAttribute[]
-  readonly algorithm: Buffer
+  readonly algorithm: DerReader
   readonly signature: Buffer
   readonly signatureSlice: DerReader
   readonly budget: WalkBudget
@@ -118,7 +118,7 @@ const readShape = (der: Buffer): Shape => {
   assertNoPrivateKey(der)
   const request = outer.read(tags.sequence, 'CertificationRequest')
   const tbs = request.window(tags.sequence, 'CertificationRequestInfo')
-  const algorithm = request.element(tags.sequence, 'signatureAlgorithm')
+  const algorithm = request.window(tags.sequence, 'signatureAlgorithm')
   if (request.tag !== tags.bitString) throw request.problem('the signature is missing or no BIT STRING')
   const signatureSlice = request.as('csr.pop').bits('signature')
   if (signatureSlice.end !== request.end)
@@ -191,7 +191,10 @@ const readAsked = (attributes: readonly RequestAttribute[], budget: WalkBudget):
     else
       draft.dropped.push({
         field: `/attributes/${name ?? formatOid(key)}`,
-        reason: 'attributes of a request do not go into certificates',
+        reason:
+          name === 'microsoftExtensions'
+            ? 'names and usages are read from extensionRequest (1.2.840.113549.1.9.14), not from this attribute: ask for them there'
+            : 'attributes of a request do not go into certificates',
       })
   }
   return draft
@@ -245,10 +248,8 @@ const readers: Partial<Record<ExtensionName, (draft: Draft, value: DerReader) =>
   precertificatePoison: forbid('precertificatePoison'),
 }
 
-const matchingAlgorithm = (identifier: Buffer, key: PublicKey): SignatureAlgorithm => {
-  const algorithm = findSignatureAlgorithm(identifier)
-  if (algorithm === undefined)
-    throw new Problem('csr.sig_alg', 'the signature algorithm, with its parameters, is not one that is accepted')
+const matchingAlgorithm = (reader: DerReader, key: PublicKey): SignatureAlgorithm => {
+  const algorithm = readSignatureAlgorithm(reader.as('csr.sig_alg'))
   if (!algorithm.keys.includes(key.algorithm.id))
     throw new Problem('csr.sig_alg', `${algorithm.id} does not go with a key of ${key.algorithm.title}`)
   return algorithm

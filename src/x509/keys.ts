@@ -94,6 +94,9 @@ const ourTitles = new Map(
     ]),
 )
 
+const hashMlDsa = 'an ML-DSA key restricted to what is hashed before (HashML-DSA); use a plain ML-DSA key'
+/** FIPS 205: twelve parameter sets, and as many that hash before. */
+const slhDsaArcs = [...Array(12).keys()].flatMap((set) => [20 + set, 35 + set])
 /** What people try, for a better sentence. The rest is unknown. */
 const otherTitles = new Map(
   Object.entries({
@@ -104,6 +107,8 @@ const otherTitles = new Map(
     '1.3.101.110': 'an X25519 key, which cannot sign',
     '1.3.101.111': 'an X448 key, which cannot sign',
     '1.3.101.113': 'an Ed448 key',
+    ...Object.fromEntries([32, 33, 34].map((arc) => [`2.16.840.1.101.3.4.3.${arc}`, hashMlDsa])),
+    ...Object.fromEntries(slhDsaArcs.map((arc) => [`2.16.840.1.101.3.4.3.${arc}`, 'an SLH-DSA key'])),
     '2.16.840.1.101.3.4.4.1': 'an ML-KEM key, which cannot sign',
     '2.16.840.1.101.3.4.4.2': 'an ML-KEM key, which cannot sign',
     '2.16.840.1.101.3.4.4.3': 'an ML-KEM key, which cannot sign',

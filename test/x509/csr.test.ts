@@ -7,6 +7,7 @@ import { showRequest } from '../../src/x509/library.ts'
 import { parsePem } from '../../src/x509/pem.ts'
 import {
   attribute,
+  bits,
   dns,
   extension,
   extensionRequest,
@@ -93,6 +94,47 @@ t.test('what is dropped is named with its reason, and never with its value', asy
   )
   t.notMatch(JSON.stringify(csr.dropped), secret)
 })
+
+t.test('names in an attribute of Microsoft are not read, and the note says where they are', (t) => {
+  const microsoft = attribute('1.3.6.1.4.1.311.2.1.14', seq(host))
+  const { names, dropped } = parseRequest(request({ attributes: tlv(0xa0, microsoft) }))
+  t.same(names, [])
+  t.match(dropped, [{ field: '/attributes/microsoftExtensions', reason: /are read from extensionRequest/ }])
+  t.end()
+})
+
+/** What tools sign by when nobody says otherwise, or could: PHP and wolfSSL, Java, Python. */
+const refusedSignatures: Readonly<Record<string, readonly [identifier: Buffer, said: RegExp]>> = {
+  'RSA with SHA-1': [seq(oid('1.2.840.113549.1.1.5'), nil), /is RSA with SHA-1, which is broken/],
+  'ECDSA with SHA-1': [seq(oid('1.2.840.10045.4.1')), /is ECDSA with SHA-1, which is broken/],
+  'ECDSA with SHA-224': [seq(oid('1.2.840.10045.4.3.1')), /is ECDSA with SHA-224, which is too short/],
+  'ECDSA with SHA3-256': [seq(oid('2.16.840.1.101.3.4.3.10')), /is ECDSA with SHA-3, not SHA-2/],
+  'RSA with SHA3-512': [seq(oid('2.16.840.1.101.3.4.3.16'), nil), /is RSA with SHA-3, not SHA-2/],
+  'PSS without parameters': [seq(oid('1.2.840.113549.1.1.10')), /is RSASSA-PSS otherwise than .* a salt as long as it/],
+  'ECDSA with NULL': [seq(oid('1.2.840.10045.4.3.2'), nil), /is ecdsa-sha256 with parameters that are not its own/],
+  another: [seq(oid('1.2.3.4')), /is unknown/],
+}
+for (const [title, [algorithm, said]] of Object.entries(refusedSignatures))
+  t.test(`${title}: the problem names the signature that is not accepted, and where it stands`, (t) => {
+    const der = request({ algorithm })
+    t.throws(() => parseRequest(der), {
+      code: 'csr.sig_alg',
+      message: said,
+      options: { offset: der.indexOf(algorithm) },
+    })
+    t.end()
+  })
+
+for (const [arc, said] of [
+  [33, /restricted to what is hashed before \(HashML-DSA\); use a plain ML-DSA key/],
+  [20, /an SLH-DSA key/],
+  [46, /an SLH-DSA key/],
+] as const)
+  t.test(`a key of FIPS 204 or 205 that is not taken is named (${arc})`, (t) => {
+    const key = seq(seq(oid(`2.16.840.1.101.3.4.3.${arc}`)), bits(Buffer.alloc(32, 7)))
+    t.throws(() => parseRequest(request({ spki: key })), { code: 'key.unsupported', message: said })
+    t.end()
+  })
 
 t.test('an offset in a problem is a place in the octets that were sent', async (t) => {
   const der = request({ extensions: [san(dns('host.example.com'), dns('bad..example.com'))] })
