@@ -53,6 +53,7 @@ t.test('from a certificate to its revocation, as the page tells it', async (t) =
   }
   await service.service.publishCrls()
   t.match(await type('lists'), /revoked +0\n[\s\S]*web\.pem: OK/)
+  t.match(await type('every-list'), /web\.pem: OK/)
   t.match(await type('ocsp'), /leaf\.pem: good/)
   t.match(
     await type('revoke'),
@@ -60,7 +61,7 @@ t.test('from a certificate to its revocation, as the page tells it', async (t) =
   )
   t.match(await type('ocsp'), /leaf\.pem: revoked/)
   await service.service.publishCrls()
-  await t.rejects(type('lists'), /certificate revoked/)
+  for (const name of ['lists', 'every-list']) await t.rejects(type(name), /certificate revoked/)
   serial = await issue()
   t.match(await type('by-key'), /is revoked as keyCompromise/)
   t.same(new Set(typed), new Set(blocks.keys()), 'and there is no other block')
