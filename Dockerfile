@@ -1,7 +1,5 @@
-# syntax=docker/dockerfile:1
-#
 # The Node that runs is the one in package-lock.json, pinned by its integrity and the same that the tests ran on; the
-# base image gives it a C library and nothing else. Debian rather than something smaller, because PKCS#11 modules are
+# base image gives it C libraries and nothing else. Debian rather than something smaller, because PKCS#11 modules are
 # shared libraries that are built for it. Pin both images by digest where you build for others.
 
 # ---- everything that building needs; any Node with npm will do
@@ -24,6 +22,8 @@ RUN npm ci --omit=dev --ignore-scripts --include=optional && rm -r node_modules/
 
 # ---- what the images have in common
 FROM debian:trixie-slim AS base
+# What Node needs beyond a bare Debian.
+RUN apt-get update && apt-get install -y --no-install-recommends libatomic1 && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 COPY --from=modules /app/node_modules node_modules
 COPY --from=build /app/node_modules/pkcs11js/build node_modules/pkcs11js/build

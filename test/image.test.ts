@@ -10,6 +10,10 @@ import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 
 import { loadConfig } from '../src/config.ts'
+import { decideAccount, runAs } from '../src/store/embedded/account.ts'
+import { findBinaries } from '../src/store/embedded/binaries.ts'
+import { pkcs11Binary } from '../tools/pkcs11.mjs'
+import { quiet } from './helpers/log.ts'
 
 const home = join(import.meta.dirname, '..')
 /** tap loads modules of its own into every Node below it, by NODE_OPTIONS: tsc does not survive them, and an image has none. */
@@ -95,6 +99,21 @@ t.test('each container has a read-only root, no capabilities to spare, and canno
     if (name !== 'postgres') t.notOk('cap_add' in service || 'user' in service || 'privileged' in service, name)
   }
   t.match(compose.services.chancery['ports'], [/^127\.0\.0\.1:/, /^127\.0\.0\.1:/], 'published on loopback only')
+})
+
+t.test('PostgreSQL makes its folder with what compose and the trial of Kubernetes tell initdb', async (t) => {
+  const trial = await readFile(join(home, 'deploy/kubernetes/overlays/trial/postgres.yaml'), 'utf8')
+  const told = compose.services.postgres.environment?.['POSTGRES_INITDB_ARGS'] ?? ''
+  t.match(trial, `value: ${told},\n`)
+  const own = await mkdtemp(join(tmpdir(), 'chancery-initdb-'))
+  t.teardown(() => rm(own, { recursive: true }))
+  const account = await decideAccount(own, await findBinaries(), quiet)
+  const folder = account.elsewhere ?? own
+  if (folder !== own) t.teardown(() => rm(folder, { recursive: true }))
+  await writeFile(join(folder, 'password'), 'of the superuser\n')
+  const places = [`--pgdata=${join(folder, 'cluster')}`, `--pwfile=${join(folder, 'password')}`]
+  const command = [account.binaries.initdb, '--username=postgres', '--no-sync', ...places, ...told.split(' ')]
+  t.match(await runAs(account, command), /builtin\n.*C\.UTF-8.*Success/s)
 })
 
 t.test('secrets are made once, in a folder that only we can enter', async (t) => {
@@ -188,6 +207,30 @@ t.test('the image has only what the Dockerfile names, and runs as nobody in part
   const copied = [...dockerfile.matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap(([, names = '']) => names.split(' '))
   t.strictSame([...new Set(copied)].sort(), ignored.map((line) => line.slice(1)).sort())
   t.equal(instruction('USER'), '10001:10001')
+})
+
+t.test('a bare Debian and what the image installs bring every library that Node and pkcs11js are linked with', (t) => {
+  const [, base = ''] = /^FROM \S+ AS base$(.*?)^FROM /ms.exec(dockerfile) ?? []
+  const installed = /apt-get install -y --no-install-recommends (.+?) &&/.exec(base)?.[1]?.split(' ') ?? []
+  const bare = /^(ld-linux-.+|lib(c|m|dl|pthread|rt|gcc_s|stdc\+\+))\.so\.\d+$/
+  for (const program of [process.execPath, pkcs11Binary]) {
+    const said = execFileSync('readelf', ['--dynamic', program], { encoding: 'utf8' })
+    const needed = [...said.matchAll(/\(NEEDED\).*\[(.+)\]/g)].map(([, name = '']) => name)
+    t.ok(needed.includes('libc.so.6'), program)
+    // Debian calls a package as its library and that one's version: libatomic.so.1 is in libatomic1.
+    const beyond = needed.filter((name) => !bare.test(name)).map((name) => name.replace('.so.', ''))
+    t.strictSame(
+      beyond.filter((name) => !installed.includes(name)),
+      [],
+      program,
+    )
+  }
+  t.end()
+})
+
+t.test('a build fetches no image but those that stages begin with, which can be pinned', (t) => {
+  t.notMatch(dockerfile, /^# *syntax *=/im, 'a frontend would be one more, and run the build')
+  t.end()
 })
 
 t.test(

@@ -203,6 +203,23 @@ t.test('a torn installation is done once more by itself, and not a third time', 
   t.equal((await readFile(join(other.root, 'npm.log'), 'utf8')).trim().split('\n').length, 2)
 })
 
+t.test(
+  'a library that the pinned Node lacks is named, with the package that has it',
+  { skip: process.platform !== 'linux' && 'the Node of other systems is linked with none that may be away' },
+  async (t) => {
+    const { root, made } = await treeOf(t)
+    await npmOf(root, install)
+    await rm(join(made, '.bin/node'))
+    const program = await readFile(process.execPath)
+    for (let at = program.indexOf('libatomic.so.1\0'); at >= 0; at = program.indexOf('libatomic.so.1\0', at))
+      program.write('libabsent', at)
+    await writeFile(join(made, '.bin/node'), program, { mode: 0o755 })
+    const { code, err } = await setUp(root, ['chancery'])
+    t.equal(code, 1)
+    t.match(err, /needs libabsent\.so\.1, which is not here: install it \(.+ the package libabsent1\)\.\n/)
+  },
+)
+
 t.test('an unreachable registry is one sentence', async (t) => {
   const { root } = await treeOf(t)
   await npmOf(root, 'echo "npm error code ECONNREFUSED" >&2; exit 1')

@@ -262,8 +262,13 @@ const missingLinks = () =>
 
 const assertPinnedNode = () => {
   if (fs.existsSync(pinnedNode)) makeExecutable(fs.realpathSync(pinnedNode))
-  const { status, stdout } = spawnSync(pinnedNode, ['--version'], { encoding: 'utf8' })
+  const { status, stdout, stderr } = spawnSync(pinnedNode, ['--version'], { encoding: 'utf8' })
   if (status === 0 && stdout.startsWith('v26.')) return
+  const [, library] = /loading shared libraries: (\S+): cannot open/.exec(stderr ?? '') ?? []
+  if (library !== undefined)
+    throw new Sentence(
+      `The pinned Node needs ${library}, which is not here: install it (in Debian and Ubuntu, the package ${library.replace('.so.', '')}).`,
+    )
   throw new Sentence(
     `The pinned Node does not run here (${process.platform}-${process.arch}); Chancery needs glibc on Linux x64 or arm64, or macOS.`,
   )
