@@ -103,8 +103,15 @@ t.test('each container has a read-only root, no capabilities to spare, and canno
   for (const [name, service] of Object.entries(compose.services)) {
     t.match(
       service,
-      { read_only: true, cap_drop: ['ALL'], security_opt: ['no-new-privileges:true'], tmpfs: Array },
+      { read_only: true, cap_drop: ['ALL'], security_opt: ['no-new-privileges:true'], tmpfs: [/^\/tmp:size=\d+m$/] },
       name,
+    )
+    t.match(service['logging'], { options: { 'max-size': /^\d+m$/ } }, `${name}: what it says is not kept without end`)
+    const kept = [...(service['tmpfs'] as string[]), ...((service['volumes'] as string[]) ?? [])]
+    const volume = name === 'postgres' ? /:?\/var\/lib\/postgresql$/ : /^\/data:|:\/data$/
+    t.ok(
+      kept.some((place) => volume.test(place)),
+      `${name}: no volume without a name is left behind`,
     )
     if (name !== 'postgres') t.notOk('cap_add' in service || 'user' in service || 'privileged' in service, name)
   }

@@ -218,3 +218,29 @@ t.test('production makes no list of a root, and leaves to its owner what is past
   t.teardown(close)
   t.same(counts(), [1, 0, 0])
 })
+
+t.test(
+  'a development that does not own its tables says so, and leaves what is past retention to the owner',
+  async (t) => {
+    const { servingUrl } = await openTestDatabase(t)
+    const data = await mkdtemp(join(tmpdir(), 'chancery-serve-'))
+    t.teardown(() => rm(data, { recursive: true, force: true }))
+    const config = await loadConfig({
+      ...bare,
+      CHANCERY_DATA: data,
+      CHANCERY_LISTEN: '127.0.0.1:0',
+      CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
+      CHANCERY_PUBLIC_URL: 'http://pki.example.com',
+    CHANCERY_DATABASE_URL: servingUrl,
+    })
+    const told: unknown[] = []
+    const tell = ({ event }: object & { event?: unknown }) => void told.push(event)
+    const { close } = await serve(config, { ...quiet, info: tell, warn: tell })
+    t.teardown(close)
+    t.strictSame(
+      told.filter((event) => `${event}`.startsWith('maintenance.')),
+      ['maintenance.left'],
+    )
+    t.equal(waiting(day).length, 0)
+  },
+)
