@@ -231,7 +231,7 @@ t.test(
       CHANCERY_LISTEN: '127.0.0.1:0',
       CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
       CHANCERY_PUBLIC_URL: 'http://pki.example.com',
-    CHANCERY_DATABASE_URL: servingUrl,
+      CHANCERY_DATABASE_URL: servingUrl,
     })
     const told: unknown[] = []
     const tell = ({ event }: object & { event?: unknown }) => void told.push(event)
