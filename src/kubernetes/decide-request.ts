@@ -54,6 +54,8 @@ export interface Wait {
 export type Step =
   | { readonly kind: 'ignore'; readonly why: Ignored }
   | { readonly kind: 'ask'; readonly ask: Ask }
+  /** Nothing of it is ours to write, but nobody else says what is wrong. */
+  | { readonly kind: 'tell'; readonly event: Told }
   | Write
   | Wait
 
@@ -74,9 +76,11 @@ export const decideRequest = (look: Look): Step => {
   const { request, issuer, now } = look
   const { issuerRef } = request.spec
   // Conventions 1 and 2: an empty group is nobody's.
-  if (issuerRef.group !== 'chancery.dev' || !isIssuerKind(issuerRef.kind)) return { kind: 'ignore', why: 'foreign' }
+  if (issuerRef.group !== 'chancery.dev') return { kind: 'ignore', why: 'foreign' }
   if (request.metadata.deletionTimestamp !== undefined) return { kind: 'ignore', why: 'deleted' }
   if (hasEnded(request)) return { kind: 'ignore', why: 'ended' }
+  // cert-manager's webhook lets nobody decide on it, and tells only its own log.
+  if (!isIssuerKind(issuerRef.kind)) return { kind: 'tell', event: unknownKind(issuerRef.kind) }
   // Convention 4, and fact 3: nobody else writes this.
   if (isTrue(request, 'Denied')) return denied(request, now)
   // Convention 3: nothing but Approved makes it ours; nobody else checks that.
@@ -88,6 +92,11 @@ export const decideRequest = (look: Look): Step => {
     return pending(look, `${named} ${state === 'unchecked' ? 'has not been checked yet' : 'is not ready'}`)
   return asked(request, issuer, now)
 }
+
+const unknownKind = (kind = ''): Told => ({
+  ...{ type: 'Warning', reason: 'UnknownKind', action: 'Issue' },
+  note: `issuerRef.kind is ${kind === '' ? 'not said' : bounded(kind, 64)}, which is no kind of chancery.dev, so that nobody can approve this: let it be ChanceryIssuer or ChanceryClusterIssuer`,
+})
 
 /** Convention 5: issued, failed and denied are for good, and nobody signs after them. */
 export const hasEnded = (request: CertificateRequest): boolean => {

@@ -59,7 +59,8 @@ export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }:
   if (request === undefined) return { kind: 'end' }
   const look: Look = { request, issuer, waited, now: deps.clock(), retryFor: deps.retryFor }
   const step = decideRequest(look)
-  if (step.kind === 'ignore') return { kind: 'end' }
+  if (step.kind === 'tell') deps.recorder.record(request, step.event)
+  if (step.kind === 'ignore' || step.kind === 'tell') return { kind: 'end' }
   if (step.kind !== 'ask' || issuer === undefined) {
     const looked = await follow(deps, look, { step: step as Write | Wait, signal })
     // Whoever has named an issuer that does not exist mends that or does not.

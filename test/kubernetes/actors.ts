@@ -9,7 +9,7 @@ export interface RequestParts {
   readonly namespace?: string
   readonly name: string
   /** As `issuerRef`; the group is ours if left out. */
-  readonly issuer: { readonly kind: string; readonly name: string; readonly group?: string }
+  readonly issuer: { readonly kind?: string; readonly name: string; readonly group?: string }
   /** DNS names of the request; its own name in `example.test` if left out. */
   readonly names?: readonly string[]
   readonly usages?: readonly string[]

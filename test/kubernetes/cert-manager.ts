@@ -81,7 +81,8 @@ const validateChange = (next: Tree, live: Tree): Cause[] => {
 const reviewDecision = (next: Tree, live: Tree, { user, findKind, maySign }: Context): Cause[] => {
   if (decisions.every((type) => same(condition(live, type), condition(next, type)))) return []
   const { group = 'cert-manager.io', kind = 'Issuer', name = '' } = treeAt(next, 'spec', 'issuerRef')
-  const said = `{${String(name)} ${String(kind)} ${String(group)}}`
+  // As it stands there, with nothing in place of what is not said.
+  const said = `{${['name', 'kind', 'group'].map((member) => textAt(next, 'spec', 'issuerRef', member)).join(' ')}}`
   const issuer = findKind(String(group), String(kind))
   if (issuer === undefined)
     return [forbiddenValue('spec.issuerRef', `referenced signer resource does not exist: ${said}`)]

@@ -158,10 +158,14 @@ t.test('a request of another group, or whose issuer is of another kind, is not o
   for (const [name, issuer] of [
     ['foreign-1', { group: 'example.com', kind: 'ChanceryIssuer', name: 'default' }],
     ['foreign-2', { group: 'cert-manager.io', kind: 'Issuer', name: 'default' }],
+    ['kindless-1', { group: 'chancery.dev', name: 'default' }],
   ] as const)
     await running.cluster.certManager.create({ name, issuer })
   await running.ask('ours-1')
   await running.ended('ours-1', 'Issued')
-  for (const name of ['foreign-1', 'foreign-2'])
+  for (const name of ['foreign-1', 'foreign-2', 'kindless-1'])
     t.equal(readyOf(running.cluster.get('certificaterequests', 'team-a', name)), undefined)
+  await until(() => notesOf(running, 'UnknownKind').length > 0)
+  t.match(notesOf(running, 'UnknownKind'), [/^issuerRef.kind is not said, which is no kind of chancery.dev/])
+  t.equal(notesOf(running, 'UnknownKind').length, 1, 'of ours alone')
 })

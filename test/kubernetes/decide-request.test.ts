@@ -122,16 +122,32 @@ t.test('who has asked is not told where the issuer says so, nor where nobody is 
   t.ok(nobody.kind === 'ask' && nobody.ask.body.onBehalfOf === undefined)
 })
 
+const foreign = (issuerRef: object): CertificateRequest =>
+  ({ ...web, spec: { ...web.spec, issuerRef: { name: 'default-ca', ...issuerRef } } }) as CertificateRequest
+
+t.test('a kind that our group has not is told of, and nothing written', async (t) => {
+  for (const [kind, said] of [
+    ['Issuer', 'Issuer'],
+    ['chanceryissuer', 'chanceryissuer'],
+    ['toString', 'toString'],
+    ['', 'not said'],
+    [undefined, 'not said'],
+  ] as const) {
+    const step = decide({ request: withConditions(foreign({ group: 'chancery.dev', kind })) })
+    t.match(step, { kind: 'tell', event: { type: 'Warning', reason: 'UnknownKind' } }, said)
+    t.ok(
+      step.kind === 'tell' && step.event.note.startsWith(`issuerRef.kind is ${said}, which is no kind of chancery.dev`),
+    )
+  }
+  const over = withConditions(foreign({ group: 'chancery.dev' }), { type: 'Ready', status: 'False', reason: 'Failed' })
+  t.same(decide({ request: over }), { kind: 'ignore', why: 'ended' })
+})
+
 t.test('nothing is done for a request that is another’s, not decided upon, ended, or being deleted', async (t) => {
-  const foreign = (issuerRef: object): CertificateRequest =>
-    ({ ...web, spec: { ...web.spec, issuerRef: { name: 'default-ca', ...issuerRef } } }) as CertificateRequest
   for (const [why, request] of [
     ['foreign', foreign({ group: '', kind: 'ChanceryIssuer' })],
     ['foreign', foreign({ kind: 'ChanceryIssuer' })],
     ['foreign', foreign({ group: 'cert-manager.io', kind: 'ChanceryIssuer' })],
-    ['foreign', foreign({ group: 'chancery.dev', kind: 'Issuer' })],
-    ['foreign', foreign({ group: 'chancery.dev', kind: 'toString' })],
-    ['foreign', foreign({ group: 'chancery.dev' })],
     ['undecided', certificateRequest('03-get-no-status')],
     ['undecided', withConditions(web)],
     ['undecided', { ...web, status: { conditions: null } }],
