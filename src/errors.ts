@@ -22,6 +22,12 @@ export interface Violation {
   readonly reason: string
 }
 
+/** The detail of a refusal is mostly the first of them, in a sentence; another one may begin with the same words. */
+export const isToldIn = (detail: string, { check, field, value, reason }: Violation): boolean => {
+  const told = `The check ${check} failed${value && ` for ${JSON.stringify(value)}`}${field && ` at ${field}`}: ${reason}`
+  return detail === told || detail === `${told}.`
+}
+
 export interface ProblemOptions {
   readonly violations?: readonly Violation[]
   /** Seconds until a retry is worth it; sent as Retry-After. */

@@ -1,5 +1,5 @@
 /** Answers that are no success, in sentences for whoever has called: what went wrong, where, what to do. */
-import type { Violation } from '../errors.ts'
+import { isToldIn, type Violation } from '../errors.ts'
 import type { Answer } from './client.ts'
 import { Failure, type FailureKind } from './failure.ts'
 import { violationText, visible } from './output.ts'
@@ -33,12 +33,6 @@ export const failureOf = ({ status, text, headers }: Pick<Answer, 'status' | 'te
     next + (retryAfter === undefined ? '' : ` Retry-After: ${retryAfter} s.`),
   ]
   return new Failure(kindOf(problem), lines.map(visible).join('\n'), problem)
-}
-
-/** The detail of a refusal is mostly the first of them, in a sentence; another one may begin with the same words. */
-const isToldIn = (detail: string, { check, field, value, reason }: Violation): boolean => {
-  const told = `The check ${check} failed${value && ` for ${JSON.stringify(value)}`}${field && ` at ${field}`}: ${reason}`
-  return detail === told || detail === `${told}.`
 }
 
 /** As far as it is one: whoever stands in the place of the server may say anything. */

@@ -2,7 +2,7 @@
  * What Chancery has answered, in the words of the controllers: whose fault it is, and whether the same request may succeed
  * later. `retryable` of the problem decides; the table below says what concerns everybody who asks through an issuer.
  */
-import type { ProblemCode, Violation } from '../errors.ts'
+import { isToldIn, type ProblemCode, type Violation } from '../errors.ts'
 
 /** A problem document (RFC 9457) as Chancery writes it. */
 export interface ProblemDocument {
@@ -98,12 +98,13 @@ export const setbackOf = (fault: Fault): Setback => {
 const textOf = (problem: ProblemDocument): string =>
   bounded(`${bounded(sentenceOf(problem), mostCharacters - 128)} (${plainCode(problem.code)})`, mostCharacters)
 
-/** All that the decision says, within what a condition may hold without drowning its readers. */
+/** All that the decision says, each once, within what a condition may hold without drowning its readers. */
 const refusalText = (problem: ProblemDocument): string => {
-  const { violations = [], requestId } = problem
+  const { detail, violations = [], requestId } = problem
+  const others = violations.filter((violation) => !isToldIn(detail, violation))
   const request = requestId === undefined ? '' : `, request ${bounded(requestId, 64)}`
   const head = `${sentenceOf(problem)} (${plainCode(problem.code)}${request})`
-  return bounded([head, ...violations.map(violationText)].join('; '), mostCharacters)
+  return bounded([head, ...others.map(violationText)].join('; '), mostCharacters)
 }
 
 const plainCode = (code: string): string => bounded(code, 64)

@@ -245,6 +245,21 @@ t.test('cert-manager approves what it may, and what it could not once it may', a
   t.equal(condition(approved, 'Approved')?.['status'], 'True')
 })
 
+t.test(
+  'nobody decides on a request for a kind that there is not, and the reference is told as it stands',
+  async (t) => {
+    const cluster = await openCluster(t)
+    for (const [name, kind, said] of [
+      ['kindless', undefined, '{default-ca  chancery.dev}'],
+      ['other', 'Issuer', '{default-ca Issuer chancery.dev}'],
+    ] as const) {
+      const made = await cluster.certManager.create({ name, issuer: { name: 'default-ca', ...(kind && { kind }) } })
+      const message = `spec.issuerRef: Forbidden: referenced signer resource does not exist: ${said}`
+      await t.rejects(cluster.certManager.approve(made), { message: new RegExp(message) }, said)
+    }
+  },
+)
+
 t.test('every request that cert-manager was recorded to make can be made again', async (t) => {
   const cluster = await openCluster(t)
   const recorded = recordedRequests()

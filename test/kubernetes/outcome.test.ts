@@ -1,6 +1,7 @@
 /** What Chancery's answers come to for those who asked: whose fault it is, when it may succeed, and in how many words. */
 import t from 'tap'
 
+import { sentenceOf } from '../../src/http/problem.ts'
 import {
   bounded,
   type Fault,
@@ -56,6 +57,16 @@ t.test('a violation is told with where and of what it is, as far as it is of any
       `b at /x on ${'v'.repeat(128)}: is long`,
       `c on ${'v'.repeat(127)}…: is longer`,
     ].join('; '),
+  })
+})
+
+t.test('what the sentence says is not told a second time', async (t) => {
+  const first = { check: 'names.dns.allow', field: '/names/0', value: 'a.test', reason: 'matches no pattern' }
+  const second = { ...first, field: '/names/1', value: 'b.test' }
+  const detail = sentenceOf({ code: 'san.forbidden', detail: first.reason, violations: [first, second] })
+  t.match(setbackOf(problem('san.forbidden', { detail, violations: [first, second] })), {
+    message:
+      'The check names.dns.allow failed for "a.test" at /names/0: matches no pattern (san.forbidden); names.dns.allow at /names/1 on b.test: matches no pattern',
   })
 })
 
