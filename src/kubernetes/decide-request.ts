@@ -38,6 +38,8 @@ export interface Write {
   readonly kind: 'write'
   readonly status: RequestStatus
   readonly event: Told
+  /** When the certificate in it ends. */
+  readonly until?: Date
 }
 
 /** Again later: after so many seconds where Chancery or the case says so, by the queue's own patience otherwise. */
@@ -182,8 +184,17 @@ const waitForPeople = (look: Look, id: string): Wait => ({
   isPoll: true,
 })
 
+/** So many seconds are to pass first. What is wrong is not in this request, but it is what people find. */
+export const decideRest = (look: Look, after: number): Wait => ({
+  ...waiting(
+    { ...look, waited: silentSeconds },
+    'each of the last certificates was renewed as soon as it was issued, so the next ones come later: let renewBefore leave more time, or let duration be longer, since a validity begins `backdate` of the profile before now, and ends with the issuer at the latest',
+  ),
+  after,
+})
+
 /** Conventions 13 and 16: certificate and Ready in one write. */
-const issued = ({ request, now, roots }: Answered, { chain, serial }: Delivery): Write => {
+const issued = ({ request, now, roots }: Answered, { chain, serial, notAfter }: Delivery): Write => {
   const message = `certificate ${serial} was issued`
   return {
     kind: 'write',
@@ -193,6 +204,7 @@ const issued = ({ request, now, roots }: Answered, { chain, serial }: Delivery):
       ...(roots !== undefined && { ca: Buffer.from(roots).toString('base64') }),
     },
     event: { type: 'Normal', reason: 'Issued', action: 'Issue', note: message },
+    until: notAfter,
   }
 }
 

@@ -14,6 +14,8 @@ export interface Metadata {
   /** RFC 3339. */
   readonly creationTimestamp: string
   readonly deletionTimestamp?: string
+  /** For whom it was made, the first alone. */
+  readonly ownerReferences?: readonly { readonly uid: string }[]
 }
 
 export interface KubernetesObject {

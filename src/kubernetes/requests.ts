@@ -2,10 +2,12 @@
 import { type Applied, applyOrTell, type applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { decodePem, keepPem } from './asking.ts'
+import type { Circles } from './circles.ts'
 import {
   decideAnswer,
   decideFull,
   decideRequest,
+  decideRest,
   hasEnded,
   type Look,
   type Wait,
@@ -43,6 +45,7 @@ export interface RequestsDeps {
   readonly clock: () => Date
   readonly retryFor: number | undefined
   readonly sayings: Sayings
+  readonly circles: Circles
 }
 
 export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }: Turn): Promise<Looked> => {
@@ -67,6 +70,9 @@ export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }:
     const isLeft = issuer === undefined || (name !== undefined && deps.issuers.isLeft(name))
     return isLeft ? left(looked) : looked
   }
+  const rest = deps.circles.restOf(request)
+  // So it is with a Certificate that is renewed in a circle.
+  if (rest > 0) return left(await follow(deps, look, { step: decideRest(look, rest), signal }))
   const { outcome, roots } = await deps.asker.ask(issuer, step.ask, signal)
   deps.issuers.hear(issuer, outcome)
   const wasJustTold = deps.sayings.isRecent(request.metadata.uid)
@@ -112,6 +118,7 @@ const end = async (deps: RequestsDeps, request: CertificateRequest, { step, sign
       ? leftForGood
       : end(deps, request, { step: decideFull(request, deps.clock()), signal })
   if (applied.kind === 'written') {
+    if (step.until) deps.circles.note(request, step.until.getTime() - deps.clock().getTime())
     const outcome = endOf(step)
     deps.meter.count('chancery_controller_ended_total', { resource: resources.certificateRequests.plural, outcome })
   }
@@ -184,6 +191,7 @@ export const keepRequest = (request: CertificateRequest): CertificateRequest => 
 export const wholeRequest = (request: CertificateRequest): CertificateRequest => {
   const { apiVersion, kind, metadata, spec, status } = request
   const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp, generation } = metadata
+  const [owner] = metadata.ownerReferences ?? []
   const kept = {
     name,
     uid,
@@ -192,6 +200,7 @@ export const wholeRequest = (request: CertificateRequest): CertificateRequest =>
     ...(namespace !== undefined && { namespace }),
     ...(generation !== undefined && { generation }),
     ...(deletionTimestamp !== undefined && { deletionTimestamp }),
+    ...(owner && { ownerReferences: [{ uid: owner.uid.slice(0, 64) }] }),
   }
   const isOver = hasEnded(request) || issuerNameOf(request) === undefined
   return {

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Log } from '../telemetry.ts'
 import { isApiFault, type KubernetesApi } from './api.ts'
 import type { Asker } from './asker.ts'
+import { openCircles } from './circles.ts'
 import { isOfNode } from './decide-approval.ts'
 import { openDoubts } from './doubts.ts'
 import { type IssuerName, issuerName, issuerNameOf, laneOfIssuer, openIssuers } from './issuers.ts'
@@ -90,12 +91,13 @@ export const openWork = (deps: WorkDeps): Work => {
     },
   )
   const { requests, signingRequests, podRequests, nodes } = watches
+  const circles = openCircles(deps.now)
   const requestQueue =
     requests &&
     queueOf<string>(
       deps,
       { resource: resources.certificateRequests, laneOf: laneOfRequest(requests), sharerOf: namespaceOf },
-      (key, waited, signal) => lookAtRequest({ ...shared, watch: requests, issuers }, { key, waited, signal }),
+      (key, waited, signal) => lookAtRequest({ ...shared, watch: requests, issuers, circles }, { key, waited, signal }),
     )
   const signers = new Map(settings.signers.map((signer) => [signer.name, signer]))
   const rivals = new Map<string, string>()

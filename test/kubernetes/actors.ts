@@ -10,6 +10,8 @@ export interface RequestParts {
   readonly name: string
   /** As `issuerRef`; the group is ours if left out. */
   readonly issuer: { readonly kind?: string; readonly name: string; readonly group?: string }
+  /** The uid of the Certificate for which it is, where that counts. */
+  readonly certificate?: string
   /** DNS names of the request; its own name in `example.test` if left out. */
   readonly names?: readonly string[]
   readonly usages?: readonly string[]
@@ -114,6 +116,7 @@ const certificateRequest = (parts: RequestParts): Tree => {
         'cert-manager.io/certificate-revision': '1',
         'cert-manager.io/private-key-secret-name': `${certificate}-key`,
       },
+      ...(parts.certificate !== undefined && { ownerReferences: [ownedBy(certificate, parts.certificate)] }),
     },
     spec: {
       request: Buffer.from(pem(der)).toString('base64'),
@@ -126,6 +129,11 @@ const certificateRequest = (parts: RequestParts): Tree => {
 }
 
 /** With the usages that the webhook expects in it. */
+const ownedBy = (name: string, uid: string): Tree => ({
+  ...{ apiVersion: 'cert-manager.io/v1', kind: 'Certificate', name, uid },
+  ...{ controller: true, blockOwnerDeletion: true },
+})
+
 const requestFor = ({ name, names, usages, isCA, signer = newP256() }: RequestParts): Buffer => {
   const wanted = [...(usages ?? ['digital signature', 'key encipherment']), ...(isCA === true ? ['cert sign'] : [])]
   const octet = wanted.reduce((bits, usage) => bits | (keyUsageBits[usage] ?? 0), 0)

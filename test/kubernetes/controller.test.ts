@@ -169,3 +169,22 @@ t.test('a request of another group, or whose issuer is of another kind, is not o
   t.match(notesOf(running, 'UnknownKind'), [/^issuerRef.kind is not said, which is no kind of chancery.dev/])
   t.equal(notesOf(running, 'UnknownKind').length, 1, 'of ours alone')
 })
+
+t.test(
+  'a Certificate that is renewed as soon as it is issued waits for its next one, and its request says why',
+  async (t) => {
+    const running = await openRunning(t)
+    await running.issuer()
+    const certificate = 'feff1990-cdb6-4d96-9403-bd030ce7118f'
+    for (let i = 1; i <= 21; i += 1) {
+      await running.ask(`circle-${i}`, { certificate })
+      await running.ended(`circle-${i}`, 'Issued')
+    }
+    await running.ask('circle-22', { certificate })
+    t.match(messageOf(await running.ended('circle-22', 'Pending')), 'let renewBefore leave more time')
+    await running.ask('calm-1', { certificate: 'another' })
+    await running.ended('calm-1', 'Issued')
+    t.equal((await running.issued()).length, 22)
+    t.equal(await queued(running, 'left'), 1, 'which is for whoever has made the Certificate')
+  },
+)
