@@ -315,6 +315,20 @@ t.test('cert-manager may approve requests to our issuers, and no role has a wild
   t.end()
 })
 
+t.test('who asks makes Certificates and has them tried again, and writes no request', (t) => {
+  const { rules } = named('overlays/pkcs11', 'ClusterRole', 'chancery-requester') as unknown as { rules: Right[] }
+  t.strictSame(
+    rules.flatMap((rule) => rightLines(rule, '')),
+    [
+      'create,get,list,watch,update,patch,delete certificates.cert-manager.io',
+      'update certificates/status.cert-manager.io',
+      'get,list,watch certificaterequests.cert-manager.io',
+      'get,list,watch chanceryissuers.chancery.dev',
+    ],
+  )
+  t.end()
+})
+
 // ---- how they hang together
 
 t.test('what selects pods selects some, and ports have the names that others call', (t) => {
