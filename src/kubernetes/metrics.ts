@@ -28,7 +28,7 @@ export const controllerMetrics = {
   },
   chancery_controller_queue: {
     kind: 'gauge',
-    help: 'Objects that wait for their turn (ready), after a setback for a later try (later), or for people of the cluster to mend what is theirs (left): an issuer of a namespace, a limit that its own token has used up, one that does not exist, a request of a kubelet that is not approved, one of a pod that is left open, one that is too large for any status.',
+    help: 'Objects that wait for their turn (ready), after a setback for a later try (later), or for people of the cluster to mend what is theirs (left): an issuer of a namespace, a limit that its own token has used up, one that does not exist, a request of a kubelet that is not approved, one of a pod that is left open, one that is too large for any status, a Certificate that is renewed as soon as it is issued.',
     labels: ['resource', 'state'],
   },
   chancery_controller_objects: { kind: 'gauge', help: 'Objects that are watched.', labels: ['resource'] },
