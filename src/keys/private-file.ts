@@ -4,7 +4,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import { constants, type FileHandle, link, open, readFile, rename, rm } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import { makeFolder, syncFolder } from '../disk.ts'
@@ -12,7 +12,7 @@ import { makeFolder, syncFolder } from '../disk.ts'
 /**
  * The octets of a secret file. Throws a sentence when others may read it: mode 0077 must be clear, but for a
  * group-readable file that root owns while we are not root and the group is one of ours (a Kubernetes Secret with
- * fsGroup is 0440). `patienceMs` bounds how long a pipe that somebody has open is waited for; as long as it takes without.
+ * fsGroup is 0440), or that is a credential which systemd has given us. `patienceMs` bounds how long a pipe that somebody has open is waited for; as long as it takes without.
  */
 export const readPrivateFile = (path: string, patienceMs?: number): Promise<Buffer> =>
   withPrivateFile(path, (file) => readOpened(file, path, patienceMs))
@@ -30,7 +30,7 @@ export const assertPrivateFile = (path: string): Promise<void> => withPrivateFil
 const withPrivateFile = <T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T> =>
   withFile(path, async (file) => {
     const { mode, uid, gid } = await file.stat()
-    if ((mode & 0o077) !== 0 && !isOurGroupsSecret({ mode, uid, gid })) {
+    if ((mode & 0o077) !== 0 && !isRootsForUs(path, { mode, uid, gid })) {
       throw new Error(`${path} can be read by others (mode ${(mode & 0o777).toString(8)}): chmod 600 it.`)
     }
     return work(file)
@@ -120,8 +120,17 @@ const writeAll = async (file: FileHandle, content: string | Buffer): Promise<voi
   }
 }
 
-const isOurGroupsSecret = ({ mode, uid, gid }: { mode: number; uid: number; gid: number }): boolean =>
-  (mode & 0o037) === 0 && uid === 0 && process.getuid?.() !== 0 && (process.getgroups?.().includes(gid) ?? false)
+const isRootsForUs = (path: string, { mode, uid, gid }: { mode: number; uid: number; gid: number }): boolean =>
+  (mode & 0o037) === 0 &&
+  uid === 0 &&
+  process.getuid?.() !== 0 &&
+  (isCredential(path) || (process.getgroups?.().includes(gid) ?? false))
+
+/**
+ * `LoadCredential=` and its like: a folder of this unit alone, whose files are root's. That our account may read them stands in an
+ * access list, whose mask is what the mode shows as the group's rights.
+ */
+const isCredential = (path: string): boolean => dirname(resolve(path)) === process.env['CREDENTIALS_DIRECTORY']
 
 /** Less than anybody waits for a signer. */
 const writerWithinMs = 2_000

@@ -131,6 +131,44 @@ t.test(
   },
 )
 
+t.test(
+  'a credential of systemd (root’s, 0440 by an access list) is read where it was given to us, and nowhere else',
+  { skip: root ? false : 'only root can make such a file' },
+  async (t) => {
+    const folder = await folderFor(t)
+    const path = join(folder, 'secret')
+    await writeFile(path, 'x', { mode: 0o440 })
+    await chown(path, 0, 4242)
+    const before = process.env['CREDENTIALS_DIRECTORY']
+    t.teardown(() => setCredentials(before))
+    const { getuid } = process
+    t.teardown(() => {
+      if (getuid) process.getuid = getuid
+    })
+    // What the access list would let in reads as root here, and says that it is not.
+    process.getuid = () => 12_345
+    const readWith = (credentials: string | undefined): Promise<string> => {
+      setCredentials(credentials)
+      return readPrivateFile(path).then(String, (error: Error) => error.message)
+    }
+    t.equal(await readWith(folder), 'x')
+    for (const elsewhere of [undefined, '', join(folder, '..'), join(folder, 'secret')])
+      t.match(await readWith(elsewhere), /mode 440/, String(elsewhere))
+    for (const mode of [0o444, 0o460, 0o441]) {
+      await chmod(path, mode)
+      t.match(await readWith(folder), new RegExp(`mode ${mode.toString(8)}`))
+    }
+    await chmod(path, 0o440)
+    await chown(path, 12_346, 4242)
+    t.match(await readWith(folder), /mode 440/, "another user's")
+  },
+)
+
+const setCredentials = (folder: string | undefined): void => {
+  if (folder === undefined) delete process.env['CREDENTIALS_DIRECTORY']
+  else process.env['CREDENTIALS_DIRECTORY'] = folder
+}
+
 t.test('what comes by a pipe is read to its end, however late it comes', async (t) => {
   const path = join(await folderFor(t), 'pipe')
   await promisify(execFile)('mkfifo', ['-m', '600', path])
