@@ -55,7 +55,7 @@ EXPOSE 8443 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["/app/node_modules/.bin/node", "-e", "require('node:https').get({ host: '127.0.0.1', port: 8443, path: '/livez', rejectUnauthorized: false }, (r) => process.exit(r.statusCode === 200 ? 0 : 1)).on('error', () => process.exit(1))"]
 
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["/app/node_modules/.bin/node", "--disable-proto=delete", "--max-semi-space-size=12", "/app/dist/main.js"]
+ENTRYPOINT ["/app/node_modules/.bin/node", "--disable-proto=delete", "--disable-sigusr1", "--max-semi-space-size=12", "/app/dist/main.js"]
 CMD ["serve"]
 
 # ---- with SoftHSM, for trying out keys in a token (docker-compose.yml); a real module is a library that you add likewise

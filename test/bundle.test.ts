@@ -40,6 +40,7 @@ t.test('a root is made from the archive alone, without a network', async (t) => 
     return stdout + stderr
   }
   t.match(await type('chancery --version'), /^\d+\.\d+\.\d+\n$/)
+  t.match(await type('ln -s "$(command -v chancery)" linked; ./linked --version'), /^\d+\.\d+\.\d+\n$/, 'by a link')
   const blocks = await blocksOf('docs/ceremonies.md')
   await type(blocks.get('offline-prepare') ?? '')
   const said = await type((blocks.get('offline-root') ?? '').replaceAll(/^chancery ceremony .*$/gm, '$& --yes'))

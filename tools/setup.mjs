@@ -28,10 +28,11 @@ const lockPath = path.join(root, '.chancery-setup.lock')
 
 /**
  * The service and its commands never need `__proto__`; hostile JSON likes it. A young generation of 12 MiB takes 40 MB less
- * than the default of 16 (measured). What else the service asks of V8 it asks when it serves (`commands/serve.ts`): most flags
+ * than the default of 16 (measured). By SIGUSR1, which others take for "open the log anew", Node would open its debugger, to everybody
+ * on this machine. What else the service asks of V8 it asks when it serves (`commands/serve.ts`): most flags
  * make worthless what Node has compiled of itself.
  */
-const flags = ['--disable-proto=delete', '--max-semi-space-size=12']
+const flags = ['--disable-proto=delete', '--disable-sigusr1', '--max-semi-space-size=12']
 
 /**
  * Our files as Node has read them once: later starts neither strip types nor load what strips them (30 MB less). It is
@@ -379,14 +380,19 @@ const runOne = (args, env, atHome) =>
     }
     const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2']
     for (const signal of signals) process.on(signal, pass)
+    // Unheard it would open our debugger: see `flags`.
+    process.on('SIGUSR1', ignore)
     child.once('error', (error) => fail(error))
     child.once('exit', (code, signal) => {
       for (const name of signals) process.off(name, pass)
+      process.off('SIGUSR1', ignore)
       if (signal !== null) process.kill(process.pid, signal)
       else if (code === 0) resolve()
       else process.exit(code)
     })
   })
+
+const ignore = () => {}
 
 // ---- one at a time
 

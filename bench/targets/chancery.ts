@@ -41,7 +41,14 @@ export const openChancery = async ({
   const program = await start({
     command: process.execPath,
     // As in tools/setup.mjs.
-    args: ['--disable-proto=delete', '--max-semi-space-size=12', ...nodeFlags, join(sources, 'src/main.ts'), 'serve'],
+    args: [
+      '--disable-proto=delete',
+      '--disable-sigusr1',
+      '--max-semi-space-size=12',
+      ...nodeFlags,
+      join(sources, 'src/main.ts'),
+      'serve',
+    ],
     env: { ...environmentOf({ data, port, publicPort, database }), ...env },
     cwd: place.folder,
     log: join(place.folder, `${name}.log`),

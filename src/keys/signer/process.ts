@@ -147,5 +147,5 @@ const talkTo = (child: ChildProcess, { log, place, leaving, ended }: SignerProce
 const socketOf = (child: ChildProcess): Socket => child.stdio[3] as unknown as Socket
 
 /** Little is kept in it: small heaps. */
-const flags = ['--disable-proto=delete', '--max-semi-space-size=1', '--max-old-space-size=128']
+const flags = ['--disable-proto=delete', '--disable-sigusr1', '--max-semi-space-size=1', '--max-old-space-size=128']
 const endWithinMs = 5_000
