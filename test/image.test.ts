@@ -273,12 +273,15 @@ t.test(
     })
     execFileSync('chmod', ['-R', 'a-w,a+rX', app])
     if (identity.uid !== undefined) await chown(data, stranger.uid, stranger.gid)
+    const helper = `#!/bin/sh\necho "$@" >> '${join(data, 'told')}'\n`
+    await writeFile(join(folder, 'systemd-notify'), helper, { mode: 0o755 })
 
     const [program = '', ...args] = (JSON.parse(instruction('ENTRYPOINT')) as string[]).map((arg) =>
       arg.replace('/app', app),
     )
     const env = {
-      PATH: '/usr/bin:/bin',
+      PATH: `${folder}:/usr/bin:/bin`,
+      NOTIFY_SOCKET: join(folder, 'nobody'),
       ...imageEnv,
       NODE_COMPILE_CACHE: compiled,
       CHANCERY_DATA: data,
@@ -331,5 +334,6 @@ t.test(
     service.kill('SIGTERM')
     t.equal((await once(service, 'exit'))[0], 0, 'and it stops as it is told')
     t.equal(check(port), 1, 'then the health check fails')
+    t.equal(await readFile(join(data, 'told'), 'utf8'), '--ready\n', 'it has told whoever asked that it answers, once')
   },
 )

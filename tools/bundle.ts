@@ -42,7 +42,7 @@ const fill = async (folder: string): Promise<void> => {
   await mkdir(join(folder, 'bin'), { recursive: true })
   run(process.execPath, [join(root, 'tools/build.ts'), join(folder, 'dist')])
   await cp(await realpath(join(root, 'node_modules/.bin/node')), join(folder, 'bin/node'))
-  for (const name of ['package.json', 'LICENSE', 'migrations', 'docs'])
+  for (const name of ['package.json', 'LICENSE', 'migrations', 'docs', 'deploy/systemd'])
     await cp(join(root, name), join(folder, name), { recursive: true })
   for (const name of await packagesThatRun()) await cp(join(root, name), join(folder, name), { recursive: true })
   await writeFile(join(folder, 'chancery'), launcher)

@@ -28,6 +28,7 @@ import { Failure } from './failure.ts'
 import { unsafe } from './fitness.ts'
 import { openKeys } from './keys.ts'
 import { maintain, migrateFor, settingOf } from './migrate.ts'
+import { tellReady } from './notify.ts'
 import { untilStopped } from './stop.ts'
 import { version } from './version.ts'
 
@@ -175,7 +176,10 @@ export const runServe = async (config: Config, log: Log, stop: AbortSignal): Pro
     if (error !== stop.reason) throw error
   })
   setFlagsFromString(collectLessOften)
-  if (serving && !stop.aborted) tell(config, serving)
+  if (serving && !stop.aborted) {
+    tell(config, serving)
+    tellReady(log)
+  }
   await asked
   await serving?.close()
   log.info({ event: 'service.stopped' }, 'stopped')

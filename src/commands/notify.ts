@@ -1,0 +1,14 @@
+/** systemd is told when both listeners answer (`Type=notify`): until then what it starts after this unit waits. */
+import { type ChildProcess, execFile } from 'node:child_process'
+
+import type { Log } from '../telemetry.ts'
+
+/**
+ * By systemd's own helper: its socket takes datagrams, which Node sends over no socket of that kind. Undefined where nobody asked.
+ */
+export const tellReady = (log: Log, env: NodeJS.ProcessEnv = process.env): ChildProcess | undefined =>
+  env['NOTIFY_SOCKET'] === undefined
+    ? undefined
+    : execFile('systemd-notify', ['--ready'], { env }, (err) => {
+        if (err) log.warn({ event: 'notify.failed', err }, 'systemd could not be told that the service is ready')
+      })
