@@ -41,6 +41,10 @@ t.test('a root is made from the archive alone, without a network', async (t) => 
   }
   t.match(await type('chancery --version'), /^\d+\.\d+\.\d+\n$/)
   t.match(await type('ln -s "$(command -v chancery)" linked; ./linked --version'), /^\d+\.\d+\.\d+\n$/, 'by a link')
+  await t.rejects(type('chancery serve'), {
+    code: 2,
+    stderr: /^There is no embedded PostgreSQL in this installation .*CHANCERY_DATABASE_URL/,
+  })
   const blocks = await blocksOf('docs/ceremonies.md')
   await type(blocks.get('offline-prepare') ?? '')
   const said = await type((blocks.get('offline-root') ?? '').replaceAll(/^chancery ceremony .*$/gm, '$& --yes'))

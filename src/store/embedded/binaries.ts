@@ -5,6 +5,8 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 
+import { SettingFault } from '../../setting-fault.ts'
+
 export interface Binaries {
   /** Holds bin, lib and share; a whole that can be copied. */
   readonly folder: string
@@ -23,9 +25,9 @@ export const findBinaries = async (): Promise<Binaries> => {
   try {
     entry = createRequire(import.meta.url).resolve(name)
   } catch (cause) {
-    throw new Error(
-      `There is no embedded PostgreSQL for this installation (${name} is missing); set CHANCERY_DATABASE_URL, or run npm start once.`,
-      { cause },
+    throw new SettingFault(
+      `There is no embedded PostgreSQL in this installation (${name} is missing), as in the image and the archive of npm run bundle; set CHANCERY_DATABASE_URL, or in a clone run npm start once.`,
+      { cause: cause as Error },
     )
   }
   return binariesIn(join(dirname(entry), '..', 'native'))
@@ -41,9 +43,9 @@ export const binariesIn = async (folder: string): Promise<Binaries> => {
     if (version === undefined) throw new Error(`unexpected: ${stdout}`)
     return { folder, postgres, initdb: join(folder, 'bin', 'initdb'), version, major: Number(major) }
   } catch (cause) {
-    throw new Error(
+    throw new SettingFault(
       `The embedded PostgreSQL in ${folder} does not run here; run npm start once to finish its set-up, or set CHANCERY_DATABASE_URL.`,
-      { cause },
+      { cause: cause as Error },
     )
   }
 }
