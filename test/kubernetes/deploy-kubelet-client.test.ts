@@ -90,7 +90,7 @@ t.test('a kubelet becomes its node once that is approved, and by nobody else’s
     t.equal(leaf.subjectAltName, undefined)
   }
   const refused = await ask('person', 'jane', [])
-  t.match(condition(refused, 'Failed'), { reason: 'OriginForbidden', message: /onBehalfOf\/user on jane/ })
+  t.match(condition(refused, 'Failed'), { reason: 'OriginForbidden', message: /"jane" at \/onBehalfOf\/user: / })
   t.strictSame(
     cluster.writes.filter(({ actor, status }) => actor.includes('chancery') && status === 403),
     [],
