@@ -4,13 +4,13 @@
  * soon as it is there, several times a second, and every one of them is on record for ever. After some in a row, the next ones
  * come later: never so late that the one before could end meanwhile, as it would if they were refused.
  */
-import type { KubernetesObject } from './objects.ts'
+import type { CertificateRequest, Metadata } from './objects.ts'
 
 export interface Circles {
   /** Seconds until it may be asked for, which it is now; 0 where it may be. */
-  restOf(object: KubernetesObject): number
+  restOf(request: CertificateRequest): number
   /** It has a certificate now, for so many milliseconds from now on. */
-  note(object: KubernetesObject, leftMs: number): void
+  note(request: CertificateRequest, leftMs: number): void
   readonly size: number
 }
 
@@ -27,27 +27,27 @@ interface Row {
 
 /** `now`: milliseconds that only go forward. */
 export const openCircles = (now: () => number): Circles => {
-  /** By owner, the one that waits longest first. */
+  /** By who is served, the one that waits longest first. */
   const rows = new Map<string, Row>()
-  const rowOf = (object: KubernetesObject): Row | undefined => {
-    const owner = ownerOf(object)
-    const row = owner === undefined ? undefined : rows.get(owner)
+  const rowOf = (request: CertificateRequest): Row | undefined => {
+    const served = servedBy(request)
+    const row = served === undefined ? undefined : rows.get(served)
     return row && now() - row.at < memoryMs ? row : undefined
   }
   return {
-    restOf: (object) => {
-      const row = rowOf(object)
+    restOf: (request) => {
+      const row = rowOf(request)
       if (row === undefined || now() >= row.until) return 0
       row.isEarly = true
       return row.early < mostEarly ? 0 : (row.until - now()) / 1_000
     },
-    note: (object, leftMs) => {
-      const owner = ownerOf(object)
-      if (owner === undefined) return
-      const last = rowOf(object)
-      rows.delete(owner)
+    note: (request, leftMs) => {
+      const served = servedBy(request)
+      if (served === undefined) return
+      const last = rowOf(request)
+      rows.delete(served)
       const until = now() + Math.min(leftMs / 10, mostMs)
-      rows.set(owner, { early: last?.isEarly ? last.early + 1 : 0, at: now(), until, isEarly: false })
+      rows.set(served, { early: last?.isEarly ? last.early + 1 : 0, at: now(), until, isEarly: false })
       for (const [oldest, { at }] of rows) {
         if (now() - at < memoryMs) return
         rows.delete(oldest)
@@ -59,13 +59,35 @@ export const openCircles = (now: () => number): Circles => {
   }
 }
 
-/** The Certificate for which cert-manager asks, or the pod for which a CSI driver does: that outlives each request. */
-const ownerOf = ({ metadata }: KubernetesObject): string | undefined => {
+/**
+ * The Certificate for which cert-manager asks, or the volume of a pod for which a CSI driver does: these have one after the other.
+ * Any other owner, as an object of an operator, may have hundreds at once. Whoever else writes the same owner is not served by it.
+ */
+const servedBy = ({ metadata, spec }: CertificateRequest): string | undefined => {
   const [owner] = metadata.ownerReferences ?? []
-  return owner && `${metadata.namespace ?? ''}/${owner.uid}`
+  if (owner === undefined) return undefined
+  const volume = metadata.labels?.[volumeLabel]
+  const isCertificate = owner.kind === 'Certificate' && owner.apiVersion.startsWith('cert-manager.io/')
+  const isVolume = owner.kind === 'Pod' && owner.apiVersion === 'v1' && volume !== undefined
+  const of = isCertificate ? owner.uid : isVolume ? `${owner.uid}/${volume}` : undefined
+  return of && `${metadata.namespace ?? ''}/${of}/${spec.username ?? ''}`
 }
 
-/** More than people change a Certificate in a row, and than a pod has volumes of one. */
+/** What is held of a request for that. */
+export const keepServed = ({ ownerReferences, labels }: Metadata): Pick<Metadata, 'ownerReferences' | 'labels'> => {
+  const [owner] = ownerReferences ?? []
+  if (owner === undefined) return {}
+  const { apiVersion, kind, uid } = owner
+  const volume = labels?.[volumeLabel]
+  return {
+    ownerReferences: [{ apiVersion: apiVersion.slice(0, 64), kind: kind.slice(0, 64), uid: uid.slice(0, 64) }],
+    ...(volume !== undefined && { labels: { [volumeLabel]: volume.slice(0, 64) } }),
+  }
+}
+
+/** Of all CSI drivers that are made with cert-manager's library for them: a pod may have dozens of volumes. */
+const volumeLabel = 'csi.cert-manager.io/volume-id-hash'
+/** More than people change a Certificate in a row. */
 export const mostEarly = 20
 /** Whoever does change it waits no longer. */
 const mostMs = 300_000

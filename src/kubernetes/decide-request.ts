@@ -188,7 +188,7 @@ const waitForPeople = (look: Look, id: string): Wait => ({
 export const decideRest = (look: Look, after: number): Wait => ({
   ...waiting(
     { ...look, waited: silentSeconds },
-    'each of the last certificates was renewed as soon as it was issued, so the next ones come later: let renewBefore leave more time, or let duration be longer, since a validity begins `backdate` of the profile before now, and ends with the issuer at the latest',
+    'each of the last certificates was asked for soon after the one before, so the next ones come later: let renewBefore leave more time, or let duration be longer, since a validity begins `backdate` of the profile before now, and ends with the issuer at the latest; or find who changes the Certificate, or removes its Secret, again and again',
   ),
   after,
 })

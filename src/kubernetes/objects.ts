@@ -15,7 +15,8 @@ export interface Metadata {
   readonly creationTimestamp: string
   readonly deletionTimestamp?: string
   /** For whom it was made, the first alone. */
-  readonly ownerReferences?: readonly { readonly uid: string }[]
+  readonly ownerReferences?: readonly { readonly apiVersion: string; readonly kind: string; readonly uid: string }[]
+  readonly labels?: Readonly<Record<string, string>>
 }
 
 export interface KubernetesObject {

@@ -2,7 +2,7 @@
 import { type Applied, applyOrTell, type applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { decodePem, keepPem } from './asking.ts'
-import type { Circles } from './circles.ts'
+import { type Circles, keepServed } from './circles.ts'
 import {
   decideAnswer,
   decideFull,
@@ -191,7 +191,6 @@ export const keepRequest = (request: CertificateRequest): CertificateRequest => 
 export const wholeRequest = (request: CertificateRequest): CertificateRequest => {
   const { apiVersion, kind, metadata, spec, status } = request
   const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp, generation } = metadata
-  const [owner] = metadata.ownerReferences ?? []
   const kept = {
     name,
     uid,
@@ -200,7 +199,7 @@ export const wholeRequest = (request: CertificateRequest): CertificateRequest =>
     ...(namespace !== undefined && { namespace }),
     ...(generation !== undefined && { generation }),
     ...(deletionTimestamp !== undefined && { deletionTimestamp }),
-    ...(owner && { ownerReferences: [{ uid: owner.uid.slice(0, 64) }] }),
+    ...keepServed(metadata),
   }
   const isOver = hasEnded(request) || issuerNameOf(request) === undefined
   return {

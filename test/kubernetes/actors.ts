@@ -128,12 +128,12 @@ const certificateRequest = (parts: RequestParts): Tree => {
   }
 }
 
-/** With the usages that the webhook expects in it. */
 const ownedBy = (name: string, uid: string): Tree => ({
   ...{ apiVersion: 'cert-manager.io/v1', kind: 'Certificate', name, uid },
   ...{ controller: true, blockOwnerDeletion: true },
 })
 
+/** With the usages that the webhook expects in it. */
 const requestFor = ({ name, names, usages, isCA, signer = newP256() }: RequestParts): Buffer => {
   const wanted = [...(usages ?? ['digital signature', 'key encipherment']), ...(isCA === true ? ['cert sign'] : [])]
   const octet = wanted.reduce((bits, usage) => bits | (keyUsageBits[usage] ?? 0), 0)

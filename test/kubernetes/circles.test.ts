@@ -12,6 +12,8 @@ import { issueFor } from './certificates.ts'
 import { certificateRequest, factsOf, issuerOf } from './objects.ts'
 
 const web = certificateRequest('11-get-pending-web')
+const other = (more: object): CertificateRequest => ({ ...web, metadata: { ...web.metadata, ...more } })
+const certificate = { apiVersion: 'cert-manager.io/v1', kind: 'Certificate' }
 const minute = 60_000
 const day = 1_440 * minute
 
@@ -39,11 +41,42 @@ t.test('after so many in a row, each asked for early, the next ones rest for fiv
   t.equal(give(1 + mostEarly, 400, 90 * day), 0, 'the first is not early')
   t.equal(circles.restOf(web), 300)
   t.equal(give(2, 400, 90 * day), 2 * (5 * minute - 400), 'which does not end the row')
-  const { metadata } = web
-  const other = (more: object): CertificateRequest => ({ ...web, metadata: { ...metadata, ...more } })
   t.equal(circles.restOf(other({ name: 'web-2', uid: 'another' })), 300, 'another request for the same')
-  t.equal(circles.restOf(other({ ownerReferences: [{ uid: 'another' }] })), 0)
+  t.equal(circles.restOf(other({ ownerReferences: [{ ...certificate, uid: 'another' }] })), 0)
   t.equal(circles.restOf(other({ namespace: 'team-b' })), 0, 'whoever writes its uid elsewhere')
+})
+
+t.test('whoever writes the uid of a Certificate into requests of his own delays those alone', async (t) => {
+  const { circles, give } = open()
+  const his = { ...web, spec: { ...web.spec, username: 'system:serviceaccount:team-a:build' } }
+  give(1 + mostEarly, 1, day, his)
+  t.equal(circles.restOf(his), 300)
+  t.equal(circles.restOf(web), 0)
+})
+
+t.test('an owner of another kind may have hundreds of requests at once, of which none rests', async (t) => {
+  const { circles, give } = open()
+  for (const owner of [
+    { apiVersion: 'databases.example/v1', kind: 'Cluster' },
+    { apiVersion: 'certificates.example/v1', kind: 'Certificate' },
+    { apiVersion: 'cert-manager.io.example/v1', kind: 'Certificate' },
+    { apiVersion: 'apps/v1', kind: 'StatefulSet' },
+    { apiVersion: 'v1', kind: 'Pod' },
+  ])
+    t.equal(give(500, 0, 90 * day, other({ ownerReferences: [{ ...owner, uid: 'a' }] })), 0, owner.kind)
+  t.equal(circles.size, 0)
+})
+
+t.test('each volume of a pod is counted alone, in what is held of its requests', async (t) => {
+  const { circles, give } = open()
+  const ownerReferences = [{ apiVersion: 'v1', kind: 'Pod', uid: 'e2c3' }]
+  const of = (volume: string): CertificateRequest =>
+    keepRequest(other({ ownerReferences, labels: { 'csi.cert-manager.io/volume-id-hash': volume, app: 'web' } }))
+  for (let i = 0; i < 100; i += 1) t.equal(give(1, 0, day, of(`volume-${i}`)), 0)
+  give(mostEarly, 1, day, of('volume-7'))
+  t.equal(circles.restOf(of('volume-7')), 300)
+  t.equal(circles.restOf(of('volume-8')), 0)
+  t.same(of('volume-7').metadata.labels, { 'csi.cert-manager.io/volume-id-hash': 'volume-7' }, 'no other label')
 })
 
 t.test('nobody rests for more than a tenth of what the certificate before still has', async (t) => {
@@ -84,15 +117,21 @@ t.test('what is for nobody who outlives it is not counted, and who is silent for
   t.equal(give(mostEarly * 2, 1, day, alone), 0)
   t.equal(circles.size, 0)
   for (let i = 0; i < 120; i += 1)
-    give(1, minute, day, { ...web, metadata: { ...metadata, ownerReferences: [{ uid: String(i) }] } })
+    give(1, minute, day, other({ ownerReferences: [{ ...certificate, uid: String(i) }] }))
   t.equal(circles.size, 60)
 })
 
-t.test('what is held of a request has its owner, the uid alone', async (t) => {
-  const owner = { apiVersion: 'v1', kind: 'Pod', name: 'a'.repeat(1_000), uid: 'b'.repeat(1_000) }
-  const kept = keepRequest({ ...web, metadata: { ...web.metadata, ownerReferences: [owner, owner] } })
-  t.same(kept.metadata.ownerReferences, [{ uid: 'b'.repeat(64) }])
-  t.same(keepRequest(web).metadata.ownerReferences?.length, 1, 'as cert-manager makes them')
+t.test('what is held of a request has its owner, as short as owners are', async (t) => {
+  const [long, name] = ['b'.repeat(1_000), 'a'.repeat(1_000)]
+  const owner = { apiVersion: long, kind: long, name, uid: long }
+  const labels = { 'csi.cert-manager.io/volume-id-hash': long }
+  const { metadata } = keepRequest(other({ ownerReferences: [owner, owner], labels }))
+  const cut = long.slice(0, 64)
+  t.strictSame(metadata.ownerReferences, [{ apiVersion: cut, kind: cut, uid: cut }])
+  t.strictSame(metadata.labels, { 'csi.cert-manager.io/volume-id-hash': cut })
+  const uid = 'feff1990-cdb6-4d96-9403-bd030ce7118f'
+  t.strictSame(keepRequest(web).metadata.ownerReferences, [{ ...certificate, uid }], 'as cert-manager makes them')
+  t.notOk('ownerReferences' in keepRequest(other({ ownerReferences: undefined })).metadata)
 })
 
 t.test('a request that rests is not asked for, says why once, and is asked for when it has rested', async (t) => {
@@ -123,7 +162,12 @@ t.test('a request that rests is not asked for, says why once, and is asked for w
   t.match(written, [
     {
       conditions: [
-        { type: 'Ready', status: 'False', reason: 'Pending', message: /^each of the last certificates was renewed/ },
+        {
+          type: 'Ready',
+          status: 'False',
+          reason: 'Pending',
+          message: /^each of the last certificates was asked for soon after the one before/,
+        },
       ],
     },
   ])
