@@ -6,7 +6,7 @@ import { decidePod, decidePodAnswer, type PodLeave, type PodLook, type PodWrite,
 import type { SigningWait } from './decide-signing.ts'
 import { issuerName } from './issuers.ts'
 import { type Issuer, isTrue, keepCondition, type PodCertificateRequest } from './objects.ts'
-import type { Looked, Turn } from './queue.ts'
+import { type Looked, leftOnce, type Turn } from './queue.ts'
 import { apiVersionOf, resources, rootOf } from './resources.ts'
 import { type SigningDeps, waitFor } from './signing.ts'
 import type { Watch } from './watch.ts'
@@ -49,9 +49,8 @@ const follow = async (deps: PodsDeps, request: PodCertificateRequest, following:
   const { recorder, meter } = deps
   if (step.kind === 'wait') return waitFor(deps, request, { step, issuer })
   if (step.kind === 'leave') {
-    // There is no condition for it: what could not be told must be told another time.
-    const isTold = recorder.record(request, step.event)
-    return { kind: 'retry', after: isTold ? leftSeconds : untoldSeconds, isLeft: true }
+    // There is no condition for it.
+    return leftOnce(recorder.record(request, step.event))
   }
   const { status, event } = step
   const applying = { resource, object: request, status, holds, signal }
@@ -138,6 +137,3 @@ const answerOf = <T>(
 
 const resource = resources.podCertificateRequests
 const refusedSeconds = 60
-const untoldSeconds = 60
-/** Longer than any is there. */
-const leftSeconds = 86_400

@@ -48,6 +48,9 @@ export interface Retry {
 /** Nothing changes that nobody changes: tried again each day, since it may. */
 export const leftForGood: Retry = { kind: 'retry', after: 86_400, isLeft: true }
 
+/** Where nothing but an event says so: what could not be told must be told another time. */
+export const leftOnce = (isTold: boolean): Retry => (isTold ? leftForGood : { ...leftForGood, after: untoldSeconds })
+
 /** Of a step that waits. */
 export const retryOf = ({ after, isPoll = false, ofIssuer }: Waiting): Retry => ({
   kind: 'retry',
@@ -193,6 +196,8 @@ const putOffBy = ({ after, isPoll, isLeft, yields }: Retry): Omit<PutOff, 'timer
   of: isPoll ? 'recheck' : isLeft ? 'left' : 'setback',
 })
 
+/** Seconds. */
+const untoldSeconds = 60
 /** What timers take: one that is longer ends at once. */
 const longestMs = 2 ** 31 - 1
 /** Seconds. Limits of a day free when the day is over. */

@@ -27,7 +27,7 @@ import {
   keepUsages,
 } from './objects.ts'
 import { isOfAllowance } from './outcome.ts'
-import { type Looked, leftForGood, retryOf, type Turn } from './queue.ts'
+import { type Looked, leftForGood, leftOnce, retryOf, type Turn } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import type { ReadRequest } from './request-facts.ts'
 import { resources } from './resources.ts'
@@ -62,8 +62,9 @@ export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }:
   if (request === undefined) return { kind: 'end' }
   const look: Look = { request, issuer, waited, now: deps.clock(), retryFor: deps.retryFor }
   const step = decideRequest(look)
-  if (step.kind === 'tell') deps.recorder.record(request, step.event)
-  if (step.kind === 'ignore' || step.kind === 'tell') return { kind: 'end' }
+  if (step.kind === 'ignore') return { kind: 'end' }
+  // There is no condition for it.
+  if (step.kind === 'tell') return leftOnce(deps.recorder.record(request, step.event))
   if (step.kind !== 'ask' || issuer === undefined) {
     const looked = await follow(deps, look, { step: step as Write | Wait, signal })
     // Whoever has named an issuer that does not exist mends that or does not.
