@@ -1,7 +1,10 @@
 /** docs/revocation.md, typed as it stands. */
 import { execFile } from 'node:child_process'
 import { generateKeyPairSync } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -36,13 +39,13 @@ t.test('from a certificate to its revocation, as the page tells it', async (t) =
   }
   let serial = await issue()
   const typed: string[] = []
-  const type = async (name: string): Promise<string> => {
+  const type = async (name: string, pki = service.publicUrl): Promise<string> => {
     typed.push(name)
     const env = {
       ...bare,
       PATH,
       CHANCERY_URL: service.url,
-      pki: service.publicUrl,
+      pki,
       serial,
     }
     const { stdout, stderr } = await run('bash', ['-ceu', '-o', 'pipefail', blocks.get(name) ?? 'false'], {
@@ -53,6 +56,11 @@ t.test('from a certificate to its revocation, as the page tells it', async (t) =
   }
   await service.service.publishCrls()
   t.match(await type('lists'), /revoked +0\n[\s\S]*web\.pem: OK/)
+  const gap = createServer(({ url }, answer) => answer.writeHead(url === '/crl/default/64.crl' ? 503 : 200).end('x'))
+  t.teardown(() => gap.close())
+  await once(gap.listen(0, '127.0.0.1'), 'listening')
+  const without = `http://127.0.0.1:${(gap.address() as AddressInfo).port}`
+  await t.rejects(type('every-list', without), { code: 22 }, 'one that does not come, between others, ends it')
   t.match(await type('every-list'), /web\.pem: OK/)
   t.match(await type('ocsp'), /leaf\.pem: good/)
   t.match(
