@@ -52,9 +52,12 @@ const textFault = (document: unknown): string | undefined => {
 
 type Sense = (sound: SoundProvider, report: Report) => void
 
-/** Tokens are found by it in the tables, whose texts have no NUL. */
+/** Tokens are found by it in the tables, whose texts have no NUL, and whose indexes take 2,704 octets. */
 const issuerFaults: Sense = ({ issuer }, report) => {
-  if (issuer !== undefined && !isText(issuer)) report('/issuer', issuer, 'has a NUL, or half of a character')
+  if (issuer === undefined) return
+  if (!isText(issuer)) report('/issuer', issuer, 'has a NUL, or half of a character')
+  const octets = Buffer.byteLength(issuer)
+  if (octets > maxIssuer) report('/issuer', issuer, `is ${octets} octets of UTF-8; at most ${maxIssuer} are allowed`)
 }
 
 const keyFaults: Sense = ({ keys, written, algorithms = [] }, report) => {
@@ -131,6 +134,8 @@ const senses: readonly (readonly [string, Sense])[] = [
 const keyWays: ReadonlySet<string> = new Set(['discovery', 'url', 'static'])
 const keyTypes: ReadonlySet<string> = new Set(['RSA', 'EC', 'OKP', 'AKP'])
 const maxOctets = 65_536
+/** Octets. */
+const maxIssuer = 2_048
 /** Seconds. */
 const maxLifetime = 86_400
 const maxClock = 30

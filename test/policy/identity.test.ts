@@ -64,6 +64,7 @@ t.test('every fault of a document is told with its place', async (t) => {
     [{ issuer: 'https://user@issuer.example.com' }, '/issuer must be an https:// URL'],
     [{ issuer: 'https://issuer.example.com/\0' }, '/issuer has a NUL, or half of a character'],
     [{ issuer: 'https://issuer.example.com\0' }, '/issuer has a NUL, or half of a character'],
+    [{ issuer: `https://${'例'.repeat(1_000)}` }, '/issuer is 3008 octets of UTF-8; at most 2048 are allowed'],
     [{ keys: {} }, '/keys must have exactly one of discovery, url and static'],
     [{ keys: { discovery: true, static: [jwk] } }, '/keys must have exactly one of discovery, url and static'],
     [{ keys: { url: 'http://issuer.example.com/keys' } }, '/keys/url must be an https:// URL'],
