@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { copyFile, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -361,6 +362,37 @@ t.test('a roll of before becomes a tree beside nobody who knows none', async (t)
   const named = `${ownerUrl}&application_name=chancery`
   t.equal(await migrate({ ownerUrl: named, servingRole: 'chancery', log, directory }), files.length, 'we are no other')
 })
+
+t.test(
+  'a certificate stays that of one issuer while it comes to be told by its digest, also to who serves',
+  async (t) => {
+    const migrations = join(import.meta.dirname, '../../migrations')
+    const files = (await readdir(migrations)).sort()
+    const { serving, run, directory } = await given(t, {})
+    for (const name of files.slice(0, files.indexOf('0032_large_certificates.sql')))
+      await copyFile(join(migrations, name), join(directory, name))
+    t.equal(await run(), 31)
+    await serving.query({ text: `insert into authorities (name) values ('default')` })
+    const text = `insert into issuers (name, authority, certificate, chain, key_uri, public_url, shards)
+    values ($1, 'default', $2, '{}', 'file:key', 'http://pki.example', 1) on conflict do nothing`
+    const add = async (name: string, certificate: Buffer, db: Pick<typeof serving, 'query'> = serving) =>
+      (await db.query({ name: 'add', text }, [name, certificate])).rowCount
+    // An index compresses, and these cannot be.
+    const [small, large, raced] = [randomBytes(500), randomBytes(7_500), randomBytes(7_500)]
+    t.equal(await add('small', small), 1)
+    await t.rejects(add('large', large), { code: '54000' })
+    for (const name of files) await copyFile(join(migrations, name), join(directory, name))
+    await run()
+    t.equal(await add('large', large), 1, 'by the statement that was prepared before')
+    for (const certificate of [small, large]) t.equal(await add('other', certificate), 0)
+    let second: Promise<number | null> | undefined
+    await serving.transaction(async (tx) => {
+      t.equal(await add('first', raced, tx), 1)
+      second = add('second', raced)
+    })
+    t.equal(await second, 0, 'of two at once it is that of the first')
+  },
+)
 
 t.test(
   'a database whose encoding lacks characters of the schema is turned down before anything is in it',
