@@ -2,7 +2,7 @@
 import { type Config, roleOf } from '../config.ts'
 import { openDatabase } from '../store/database.ts'
 import { migrate } from '../store/migrate.ts'
-import { faultsOfRights } from '../store/safety.ts'
+import { faultsOfRights, ownsTables } from '../store/safety.ts'
 import type { Log } from '../telemetry.ts'
 import { type DatabaseSetting, explainDatabase } from './database-fault.ts'
 import { Failure } from './failure.ts'
@@ -91,6 +91,13 @@ export const maintain = async (
   } finally {
     await db.close()
   }
+}
+
+/** Whether there is anything that `maintain` may do by this URL. */
+export const mayMaintain = async (url: string, { database }: Config, log: Log): Promise<boolean> => {
+  const { preparedStatements } = database
+  const db = openDatabase({ url, max: 1, log, applicationName: 'chancery maintenance', preparedStatements })
+  return ownsTables(db).finally(db.close)
 }
 
 /** Milliseconds. What has no use any more is kept for an hour longer than that. */

@@ -27,7 +27,7 @@ import { explainDatabase, explainRecords } from './database-fault.ts'
 import { Failure } from './failure.ts'
 import { unsafe } from './fitness.ts'
 import { openKeys } from './keys.ts'
-import { maintain, migrateFor, settingOf } from './migrate.ts'
+import { maintain, mayMaintain, migrateFor, settingOf } from './migrate.ts'
 import { tellReady } from './notify.ts'
 import { untilStopped } from './stop.ts'
 import { version } from './version.ts'
@@ -154,15 +154,14 @@ const assertNotProductions = async (
  * what ends it. A failure is told, and stops nothing: refusals without a month of their own have a place all the same.
  */
 const maintainDaily = async (ownerUrl: string, config: Config, log: Log): Promise<() => Promise<void>> => {
-  const rights = await maintain(ownerUrl, config, log).catch((error: unknown) => {
-    // A development as well may leave the tables to another role, as in docker-compose.yml.
-    if (sqlState(error) === '42501') return 'none'
-    log.warn({ event: 'maintenance.failed', err: error }, 'the partitions of refusals could not be kept up')
-  })
-  if (rights === 'none') {
+  // A development as well may leave the tables to another role, as in docker-compose.yml.
+  if (!(await mayMaintain(ownerUrl, config, log).catch(() => true))) {
     log.info({ event: 'maintenance.left' }, 'the tables are another role’s: let "chancery migrate" run each day')
     return async () => {}
   }
+  await maintain(ownerUrl, config, log).catch((error: unknown) =>
+    log.warn({ event: 'maintenance.failed', err: error }, 'the partitions of refusals could not be kept up'),
+  )
   const job = { name: 'maintenance', everyMs: 86_400_000, run: () => maintain(ownerUrl, config, log) }
   return openSchedule([job], log).close
 }

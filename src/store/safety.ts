@@ -26,6 +26,10 @@ export const faultsOfRights = async (db: Database, role?: string): Promise<reado
   return rows.map(({ fault }) => fault)
 }
 
+/** Whether the role that asks may do with the tables what their owner may. */
+export const ownsTables = async (db: Queryable): Promise<boolean> =>
+  (await db.query<{ owns: boolean }>(selectOwns)).rows[0]?.owns === true
+
 /** Whether the role that asks lacks any right that it needs to serve: `grant_serving` of the schema gives them all. */
 export const lacksRights = async (db: Queryable): Promise<boolean> =>
   (await db.query<{ lacks: boolean }>(selectLacks)).rows[0]?.lacks !== false
@@ -40,6 +44,10 @@ const selectSettings = {
     select name, reset_val as setting from pg_settings
     where (name in ('fsync', 'full_page_writes') and reset_val <> 'on') or (name = 'synchronous_commit' and reset_val = 'off')
     order by name`,
+}
+
+const selectOwns = {
+  text: `select pg_has_role(relowner, 'usage') as owns from pg_class where oid = 'refusals'::regclass`,
 }
 
 /** The columns that may and must be updated, by table: of the head, leases and caches. */

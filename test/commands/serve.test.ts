@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { mock } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import t from 'tap'
+import t, { type Test } from 'tap'
 
 import { encodeRootCrlTbs, seal } from '../../src/ca/ceremony.ts'
 import type { ImportedCrl } from '../../src/ca/crl-import.ts'
@@ -24,7 +24,7 @@ import { bare } from '../helpers/environment.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
-import { openSql } from '../helpers/sql.ts'
+import { askSql, openSql } from '../helpers/sql.ts'
 import { openBeside } from '../http/approvals.ts'
 import { csrFor } from '../http/people.ts'
 import { seq } from '../x509/build.ts'
@@ -223,24 +223,37 @@ t.test(
   'a development that does not own its tables says so, and leaves what is past retention to the owner',
   async (t) => {
     const { servingUrl } = await openTestDatabase(t)
-    const data = await mkdtemp(join(tmpdir(), 'chancery-serve-'))
-    t.teardown(() => rm(data, { recursive: true, force: true }))
-    const config = await loadConfig({
-      ...bare,
-      CHANCERY_DATA: data,
-      CHANCERY_LISTEN: '127.0.0.1:0',
-      CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
-      CHANCERY_PUBLIC_URL: 'http://pki.example.com',
-      CHANCERY_DATABASE_URL: servingUrl,
-    })
-    const told: unknown[] = []
-    const tell = ({ event }: object & { event?: unknown }) => void told.push(event)
-    const { close } = await serve(config, { ...quiet, info: tell, warn: tell })
-    t.teardown(close)
-    t.strictSame(
-      told.filter((event) => `${event}`.startsWith('maintenance.')),
-      ['maintenance.left'],
-    )
+    t.strictSame(await maintained(t, { CHANCERY_DATABASE_URL: servingUrl }), ['maintenance.left'])
     t.equal(waiting(day).length, 0)
   },
 )
+
+t.test(
+  'an owner who lacks a right is no other role: that is told as a failure, and tried again each day',
+  async (t) => {
+    const { servingUrl, ownerUrl } = await openTestDatabase(t)
+    await askSql(ownerUrl, 'revoke execute on function maintain_refusals(interval) from current_user')
+    const urls = { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: ownerUrl }
+    t.strictSame(await maintained(t, urls), ['maintenance.failed'])
+    t.equal(waiting(day).length, 1)
+  },
+)
+
+/** What a development that starts with these URLs, and serves until the test ends, logs of its maintenance. */
+const maintained = async (t: Test, urls: Readonly<Record<string, string>>): Promise<readonly unknown[]> => {
+  const data = await mkdtemp(join(tmpdir(), 'chancery-serve-'))
+  t.teardown(() => rm(data, { recursive: true, force: true }))
+  const config = await loadConfig({
+    ...bare,
+    CHANCERY_DATA: data,
+    CHANCERY_LISTEN: '127.0.0.1:0',
+    CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
+    CHANCERY_PUBLIC_URL: 'http://pki.example.com',
+    ...urls,
+  })
+  const told: unknown[] = []
+  const tell = ({ event }: object & { event?: unknown }) => void told.push(event)
+  const { close } = await serve(config, { ...quiet, info: tell, warn: tell })
+  t.teardown(close)
+  return told.filter((event) => `${event}`.startsWith('maintenance.'))
+}
