@@ -3,7 +3,7 @@ import { join } from 'node:path'
 
 import { parsePostgresUrl } from './config/postgres-url.ts'
 import { type Address, type LogLevel, type SettingKey, settings, type Witness } from './config/settings.ts'
-import { gather } from './config/sources.ts'
+import { gather, type Purpose } from './config/sources.ts'
 import type { BlockListFiles } from './keys/block-lists.ts'
 import type { Name } from './x509/names.ts'
 
@@ -91,8 +91,8 @@ export interface Config {
 /**
  * Reads the settings from `env` and from the YAML file that `CHANCERY_CONFIG` names; the environment wins. Rejects
  * with one message that lists all faults. Never shows a secret. Touches nothing but the files that are named. Whoever
- * migrates neither signs nor serves: then production judges only what concerns the database. Only whoever signs reads
- * passphrases and PINs.
+ * migrates neither signs nor serves: then production judges only what concerns the database, and passphrases and PINs need not
+ * be within reach. Only whoever signs reads those.
  */
 export const loadConfig = async (
   env: Readonly<Record<string, string | undefined>>,
@@ -101,7 +101,7 @@ export const loadConfig = async (
   const faults: string[] = []
   const unread = new Set<string>()
   const isSigner = purpose === 'sign'
-  const sources = await gather(env, { faults, unread, isSigner })
+  const sources = await gather(env, { faults, unread, purpose })
   const values: Record<string, unknown> = {}
   for (const setting of Object.values(settings)) {
     const source = sources.get(setting.path)
@@ -126,8 +126,6 @@ export const loadConfig = async (
   if (faults.length > 0) throw new Error(isSigner ? sentencesOf(faults).join(' ') : message(faults))
   return deepFreeze(config)
 }
-
-export type Purpose = 'serve' | 'migrate' | 'sign'
 
 const shape = (
   values: Readonly<Record<string, unknown>>,
@@ -429,7 +427,7 @@ const deepFreeze = <T>(value: T): T => {
   return Object.freeze(value)
 }
 
-const notForSigners = /^(CHANCERY_(DATABASE_URL|MIGRATION_URL|TOKEN)(_FILE)?|PG[A-Z]+|NODE_OPTIONS)$/
+const notForSigners = /^(CHANCERY_(DATABASE_URL|MIGRATION_URL|TOKEN)(_FILE)?|PG[A-Z]+|NODE_OPTIONS|NOTIFY_SOCKET)$/
 const wellKnown: ReadonlySet<string> = new Set([
   'development',
   'changeme',

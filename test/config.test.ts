@@ -401,13 +401,14 @@ t.test('only a signer reads passphrases and PINs; the service knows whether ther
     CHANCERY_KEY_PASSPHRASE: 'passwordpassword',
     CHANCERY_PKCS11_PIN_FILE: await fileOf(t, '1234', 0o600),
     CHANCERY_PKCS11_MODULE: '/usr/lib/one.so, /usr/lib/two.so',
+    NOTIFY_SOCKET: '/run/systemd/notify',
   }
   const serving = await loadConfig(env)
   t.match(serving.keys, { hasPassphrase: true, pkcs11: { modules: ['/usr/lib/one.so', '/usr/lib/two.so'] } })
   t.notOk('passphrase' in serving.keys || 'pin' in serving.keys.pkcs11)
   t.notOk(
-    Object.keys(serving.keys.environment).some((name) => /DATABASE|MIGRATION/.test(name)),
-    'nor the database',
+    Object.keys(serving.keys.environment).some((name) => /DATABASE|MIGRATION|NOTIFY/.test(name)),
+    'nor the database, nor what tells systemd that the service is ready',
   )
   const signing = (text: string) =>
     loadConfig({ ...env, CHANCERY_KEY_PASSPHRASE: text }, 'sign').then(
@@ -478,6 +479,9 @@ t.test('who migrates in production needs the two URLs, and they are judged', asy
     loadConfig({ ...urls, CHANCERY_MIGRATION_URL: urls.CHANCERY_DATABASE_URL }, 'migrate'),
     /production wants one role that owns the tables/,
   )
+  const beyondReach = { ...urls, CHANCERY_PKCS11_MODULE: '/usr/lib/one.so', CHANCERY_PKCS11_PIN_FILE: '/nowhere/pin' }
+  await loadConfig(beyondReach, 'migrate')
+  await t.rejects(loadConfig(beyondReach), /CHANCERY_PKCS11_PIN_FILE: \/nowhere\/pin cannot be read/)
   await t.rejects(loadConfig(urls), /CHANCERY_ALLOW_SOFTWARE_KEYS/)
   await t.rejects(runMigrate(await loadConfig(urls, 'migrate'), quiet), /CHANCERY_MIGRATION_URL is not set/)
 })

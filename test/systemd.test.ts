@@ -41,13 +41,16 @@ const one = (unit: Unit, name: string): string => {
   return value
 }
 
-/** `Environment=`, with the credentials where they are here. */
-const environmentOf = (unit: Unit, credentials: string): Record<string, string> =>
-  Object.fromEntries(
-    (unit.get('Environment') ?? [])
+/** `Environment=`, and what stands in front of a command, with the credentials where they are here. */
+const environmentOf = (unit: Unit, credentials: string): Record<string, string> => {
+  const [, own = ''] = /^\/usr\/bin\/env (\S+=.*) \S+ \S+$/.exec(one(unit, 'ExecStart')) ?? []
+  return Object.fromEntries(
+    [...(unit.get('Environment') ?? []), own]
       .flatMap((line) => line.split(' '))
+      .filter((pair) => pair !== '')
       .map((pair) => pair.replace('%d', credentials).split(/=(.*)/s, 2) as [string, string]),
   )
+}
 
 /** What comes of a file of settings by a shell that reads it, as the page does. */
 const byShell = (path: string): Record<string, string> => {
@@ -104,8 +107,16 @@ t.test(
   'the owner’s URL is for `migrate` alone, which has an account of its own and nothing but the database',
   async (t) => {
     const credentials = await folderWith(t, urls)
-    const config = await loadConfig(environmentOf(units.migrate, credentials), 'migrate')
+    const settings = bySystemd(
+      `${await readFile(join(folder, 'chancery.env'), 'utf8')}CHANCERY_RETENTION_ACCESSES=3650d`,
+    )
+    // As systemd has it: the file outweighs `Environment=`, and the command both. The PIN is for another account.
+    const env = { ...settings, ...environmentOf(units.migrate, credentials) }
+    const config = await loadConfig(env, 'migrate')
     t.match(config, { mode: 'production', database: { url: /chancery:/, migrationUrl: /chancery_owner:/ } })
+    t.equal(config.retention.accessesDays, 3650, 'what it drops is what the settings of the service say')
+    t.equal(one(units.migrate, 'EnvironmentFile'), one(units.service, 'EnvironmentFile'))
+    t.notOk(units.migrate.has('Environment'))
     t.strictSame(
       units.migrate.get('LoadCredential'),
       Object.keys(urls).map((name) => `${name}:/etc/chancery/${name}`),
@@ -137,7 +148,7 @@ t.test(
 
 t.test('units run what the archive has where the page unpacks it, and the archives have the units', async (t) => {
   t.strictSame(one(units.service, 'ExecStart'), '/opt/chancery/chancery serve')
-  t.strictSame(one(units.migrate, 'ExecStart'), '/opt/chancery/chancery migrate')
+  t.match(one(units.migrate, 'ExecStart'), / \/opt\/chancery\/chancery migrate$/)
   t.match(page, /^ln -sfn chancery-\d\S+ \/opt\/chancery$/m)
   const bundle = await readFile(join(home, 'tools/bundle.ts'), 'utf8')
   t.match(bundle, /for \(const name of \[.*'docs', 'deploy\/systemd'\]\)/)

@@ -17,8 +17,9 @@ export interface Source {
 /** Values as written, by path. Adds to `faults`, and to `unread` the paths of what was said but cannot be read. */
 export const gather = async (
   env: Readonly<Record<string, string | undefined>>,
-  { faults, unread, isSigner }: { readonly faults: string[]; readonly unread: Set<string>; readonly isSigner: boolean },
+  { faults, unread, purpose }: { readonly faults: string[]; readonly unread: Set<string>; readonly purpose: Purpose },
 ): Promise<Map<string, Source>> => {
+  const isSigner = purpose === 'sign'
   const found = new Map<string, Source>()
   const strict = env['CHANCERY_MODE'] === 'production'
   const path = env['CHANCERY_CONFIG']
@@ -42,7 +43,7 @@ export const gather = async (
       unread.add(setting.path)
     } else {
       twice.add(setting.path)
-      const read = setting.signerOnly && !isSigner ? nothingOf : readSecret
+      const read = setting.signerOnly ? forSigners[purpose] : readSecret
       const content = setting === file ? await read(name, value, { hardened, faults, isSigner }) : value
       if (content === undefined) unread.add(setting.path)
       else {
@@ -53,6 +54,8 @@ export const gather = async (
   }
   return found
 }
+
+export type Purpose = 'serve' | 'migrate' | 'sign'
 
 type ReadSecret = (
   name: string,
@@ -82,6 +85,13 @@ const readSecret: ReadSecret = async (name, path, { hardened, faults, isSigner }
     faults.push(`${name}: ${describeFileError(path, error)}`)
     return undefined
   }
+}
+
+/** Who reads what is for signers alone; whoever migrates starts none, as an account that cannot reach it. */
+const forSigners: Readonly<Record<Purpose, ReadSecret>> = {
+  serve: nothingOf,
+  migrate: async () => '',
+  sign: readSecret,
 }
 
 const describeFileError = (path: string, error: unknown): string => {
