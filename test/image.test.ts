@@ -255,7 +255,11 @@ t.test(
   { timeout: 120_000 },
   async (t) => {
     const folder = await realpath(await mkdtemp(join(tmpdir(), 'chancery-image-')))
-    t.teardown(() => rm(folder, { recursive: true, force: true }))
+    t.teardown(async () => {
+      // Whoever is not root takes nothing out of folders that are read-only.
+      execFileSync('chmod', ['-R', 'u+w', folder])
+      await rm(folder, { recursive: true })
+    })
     const app = join(folder, 'app')
     const data = join(folder, 'data')
     await mkdir(app)
@@ -271,6 +275,8 @@ t.test(
       cwd: app,
       env: { PATH: process.env['PATH'], NODE_COMPILE_CACHE: compiled },
     })
+    if (identity.uid !== undefined)
+      t.equal(`${execFileSync('find', [compiled, '!', '-user', 'root'])}`, '', 'what is compiled is code, and root’s')
     execFileSync('chmod', ['-R', 'a-w,a+rX', app])
     if (identity.uid !== undefined) await chown(data, stranger.uid, stranger.gid)
     const helper = `#!/bin/sh\necho "$@" >> '${join(data, 'told')}'\n`
