@@ -279,7 +279,9 @@ t.test(
       t.equal(`${execFileSync('find', [compiled, '!', '-user', 'root'])}`, '', 'what is compiled is code, and root’s')
     execFileSync('chmod', ['-R', 'a-w,a+rX', app])
     if (identity.uid !== undefined) await chown(data, stranger.uid, stranger.gid)
-    const helper = `#!/bin/sh\necho "$@" >> '${join(data, 'told')}'\n`
+    const told = join(data, 'told')
+    execFileSync('mkfifo', ['-m', '666', `${told}.end`])
+    const helper = `#!/bin/sh\necho "$@" >> '${told}'; : > '${told}.end'\n`
     await writeFile(join(folder, 'systemd-notify'), helper, { mode: 0o755 })
 
     const [program = '', ...args] = (JSON.parse(instruction('ENTRYPOINT')) as string[]).map((arg) =>
@@ -303,9 +305,9 @@ t.test(
       })
 
     const help = start(['--help'], 'COMPILE_CACHE')
-    const told = textOf(help.stderr ?? Readable.from([]))
+    const debugged = textOf(help.stderr ?? Readable.from([]))
     t.equal((await once(help, 'exit'))[0], 0)
-    const reads = (await told).split('\n').filter((line) => line.includes('reading cache'))
+    const reads = (await debugged).split('\n').filter((line) => line.includes('reading cache'))
     t.ok(
       reads.some((line) => line.includes('dist/main.js')) && reads.every((line) => /success/.test(line)),
       'and compiles nothing',
@@ -337,9 +339,11 @@ t.test(
         ...identity,
       }).status
     t.equal(check(port), 0, 'the health check passes')
+    // Else the helper could be ended by the stop.
+    await readFile(`${told}.end`)
     service.kill('SIGTERM')
     t.equal((await once(service, 'exit'))[0], 0, 'and it stops as it is told')
     t.equal(check(port), 1, 'then the health check fails')
-    t.equal(await readFile(join(data, 'told'), 'utf8'), '--ready\n', 'it has told whoever asked that it answers, once')
+    t.equal(await readFile(told, 'utf8'), '--ready\n', 'it has told whoever asked that it answers, once')
   },
 )

@@ -177,7 +177,7 @@ export const runServe = async (config: Config, log: Log, stop: AbortSignal): Pro
   setFlagsFromString(collectLessOften)
   if (serving && !stop.aborted) {
     tell(config, serving)
-    tellReady(log)
+    tellReady(log, stop)
   }
   await asked
   await serving?.close()
