@@ -226,24 +226,29 @@ t.test('the image has only what the Dockerfile names, and runs as nobody in part
   t.equal(instruction('USER'), '10001:10001')
 })
 
-t.test('a bare Debian and what the image installs bring every library that Node and pkcs11js are linked with', (t) => {
-  const [, base = ''] = /^FROM \S+ AS base$(.*?)^FROM /ms.exec(dockerfile) ?? []
-  const installed = /apt-get install -y --no-install-recommends (.+?) &&/.exec(base)?.[1]?.split(' ') ?? []
-  const bare = /^(ld-linux-.+|lib(c|m|dl|pthread|rt|gcc_s|stdc\+\+))\.so\.\d+$/
-  for (const program of [process.execPath, pkcs11Binary]) {
-    const said = execFileSync('readelf', ['--dynamic', program], { encoding: 'utf8' })
-    const needed = [...said.matchAll(/\(NEEDED\).*\[(.+)\]/g)].map(([, name = '']) => name)
-    t.ok(needed.includes('libc.so.6'), program)
-    // Debian calls a package as its library and that one's version: libatomic.so.1 is in libatomic1.
-    const beyond = needed.filter((name) => !bare.test(name)).map((name) => name.replace('.so.', ''))
-    t.strictSame(
-      beyond.filter((name) => !installed.includes(name)),
-      [],
-      program,
-    )
-  }
-  t.end()
-})
+const linux = process.platform === 'linux'
+t.test(
+  'a bare Debian and what the image installs bring every library that Node and pkcs11js are linked with',
+  { skip: linux ? false : 'what runs here is linked with none of them' },
+  (t) => {
+    const [, base = ''] = /^FROM \S+ AS base$(.*?)^FROM /ms.exec(dockerfile) ?? []
+    const installed = /apt-get install -y --no-install-recommends (.+?) &&/.exec(base)?.[1]?.split(' ') ?? []
+    const bare = /^(ld-linux-.+|lib(c|m|dl|pthread|rt|gcc_s|stdc\+\+))\.so\.\d+$/
+    for (const program of [process.execPath, pkcs11Binary]) {
+      const said = execFileSync('readelf', ['--dynamic', program], { encoding: 'utf8' })
+      const needed = [...said.matchAll(/\(NEEDED\).*\[(.+)\]/g)].map(([, name = '']) => name)
+      t.ok(needed.includes('libc.so.6'), program)
+      // Debian calls a package as its library and that one's version: libatomic.so.1 is in libatomic1.
+      const beyond = needed.filter((name) => !bare.test(name)).map((name) => name.replace('.so.', ''))
+      t.strictSame(
+        beyond.filter((name) => !installed.includes(name)),
+        [],
+        program,
+      )
+    }
+    t.end()
+  },
+)
 
 t.test('a build fetches no image but those that stages begin with, which can be pinned', (t) => {
   t.notMatch(dockerfile, /^# *syntax *=/im, 'a frontend would be one more, and run the build')

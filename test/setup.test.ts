@@ -212,11 +212,11 @@ t.test(
     await rm(join(made, '.bin/node'))
     const program = await readFile(process.execPath)
     for (let at = program.indexOf('libatomic.so.1\0'); at >= 0; at = program.indexOf('libatomic.so.1\0', at))
-      program.write('libabsent', at)
+      program.write('libab_ent', at)
     await writeFile(join(made, '.bin/node'), program, { mode: 0o755 })
     const { code, err } = await setUp(root, ['chancery'])
     t.equal(code, 1)
-    t.match(err, /needs libabsent\.so\.1, which is not here: install it \(.+ the package libabsent1\)\.\n/)
+    t.match(err, /needs libab_ent\.so\.1, which is not here: install it \(.+ the package libab-ent1\)\.\n/)
   },
 )
 

@@ -268,7 +268,7 @@ const assertPinnedNode = () => {
   const [, library] = /loading shared libraries: (\S+): cannot open/.exec(stderr ?? '') ?? []
   if (library !== undefined)
     throw new Sentence(
-      `The pinned Node needs ${library}, which is not here: install it (in Debian and Ubuntu, the package ${library.replace('.so.', '')}).`,
+      `The pinned Node needs ${library}, which is not here: install it (in Debian and Ubuntu, the package ${library.replace('.so.', '').replace('_', '-')}).`,
     )
   throw new Sentence(
     `The pinned Node does not run here (${process.platform}-${process.arch}); Chancery needs glibc on Linux x64 or arm64, or macOS.`,

@@ -12,7 +12,8 @@ import { makeFolder, syncFolder } from '../disk.ts'
 /**
  * The octets of a secret file. Throws a sentence when others may read it: mode 0077 must be clear, but for a
  * group-readable file that root owns while we are not root and the group is one of ours (a Kubernetes Secret with
- * fsGroup is 0440), or that is a credential which systemd has given us. `patienceMs` bounds how long a pipe that somebody has open is waited for; as long as it takes without.
+ * fsGroup is 0440), or that is a credential which systemd has given us. `patienceMs` bounds how long a pipe that somebody has
+ * open is waited for; as long as it takes without.
  */
 export const readPrivateFile = (path: string, patienceMs?: number): Promise<Buffer> =>
   withPrivateFile(path, (file) => readOpened(file, path, patienceMs))
