@@ -7,7 +7,7 @@
 import { createPublicKey, type KeyObject, verify } from 'node:crypto'
 
 import type { CrlsIntended } from '../roll/entries.ts'
-import { encodeCrl, encodeCrlTbs, encodeRevoked, type RevokedCertificate } from '../x509/crl.ts'
+import { type CrlInput, encodeCrl, encodeCrlTbs, encodeRevoked, type RevokedCertificate } from '../x509/crl.ts'
 import type { Issuer } from './issuer.ts'
 import type { Issuers } from './issuers.ts'
 
@@ -292,7 +292,7 @@ const draft = async (
       revoked: pieces,
       authorityKeyIdentifier: issuer.facts.keyIdentifier as Buffer,
       number: numberIn(number, deps),
-      distributionPoint: { url: crlUrl(issuer, shard), only: 'user' },
+      ...partOf(issuer, shard),
     })
     const tbsSha256 = deps.sha256(tbs)
     drafts.push({
@@ -341,6 +341,13 @@ const encodeEntries = async (
   }
   return entries
 }
+
+/**
+ * A list of a part says so, in an extension that is critical (RFC 5280 5.2.5); without it a list is of all that its issuer has
+ * issued, and who does not know the extension can use it.
+ */
+const partOf = (issuer: Issuer, shard: number): Pick<CrlInput, 'distributionPoint'> =>
+  issuer.shards === 1 ? {} : { distributionPoint: { url: crlUrl(issuer, shard), only: 'user' } }
 
 /** The URL in each certificate of the shard, and in its list. */
 const crlUrl = ({ publicUrl, name }: { publicUrl: string; name: string }, shard: number): string =>

@@ -4,6 +4,7 @@
  */
 import { Problem } from '../errors.ts'
 import type { Keyring } from '../keys/keyring.ts'
+import { unsaidShards } from '../roll/entries.ts'
 import type { KeyKind } from '../x509/algorithms.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import type { CheckSignature } from '../x509/csr.ts'
@@ -38,6 +39,14 @@ export interface NewIssuerRequest {
   readonly keyUri: string
 }
 
+/** What a ceremony has made of a request, and what is fixed with it. */
+export interface Certified {
+  /** The issuer, those above it, its root last. */
+  readonly chain: readonly Buffer[]
+  /** How many lists what it revokes is cut into, for good: 1 to `maxShards`. Each certificate names its own. */
+  readonly shards?: number
+}
+
 export interface IssuerLife {
   /**
    * Makes the key (or takes the one that is there, of this kind, and neither another issuer's nor the roll's) and a request for its certificate.
@@ -48,7 +57,7 @@ export interface IssuerLife {
   /** As the records have them now. */
   issuers(): Promise<readonly IssuerRecord[]>
   /** Takes the certificate and the chain above it; the issuer is staged. Throws `issuer.not_found`, `issuer.key`, `issuer.chain`. */
-  stage(name: string, chain: readonly Buffer[], by: string): Promise<IssuerRecord>
+  stage(name: string, certified: Certified, by: string): Promise<IssuerRecord>
   /**
    * Takes the ways up from an issuer, in place of those that it had: each begins with its certificate and ends with a root.
    * Throws `issuer.not_found`, `issuer.chain`, `issuer.state` for one that has retired.
@@ -142,9 +151,9 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
     const isRequested = (await store.requests()).some((request) => request.name === name)
     throw isRequested ? uncertified(name) : noIssuer(name)
   }
-  const assertNotImported = async (name: string, certificate: Buffer): Promise<void> => {
+  const assertNotImported = async (name: string, certificate: Buffer, shards: number): Promise<void> => {
     const there = (await store.issuers()).find((issuer) => issuer.name === name)
-    if (there) throw there.certificate.equals(certificate) ? importedAlready(there) : notRenewed(name)
+    if (there) throw there.certificate.equals(certificate) ? importedAlready(there, shards) : notRenewed(name)
   }
   const place = async (name: string): Promise<KeyPlace> => {
     const found = await findPlace(deps, name)
@@ -159,10 +168,10 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
       const keyName = deps.keyNameOf(ask.keyUri)
       return oneByOne(keyName, () => store.inTurn(keyName, () => makeRequest(deps, ask, by)))
     },
-    stage: async (name, [certificate, ...above], by) => {
+    stage: async (name, { chain: [certificate, ...above], shards = unsaidShards }, by) => {
       if (!certificate) throw noIssuer(name)
       // Before what it would be refused for today: what is on record already need not fit again.
-      await assertNotImported(name, certificate)
+      await assertNotImported(name, certificate, shards)
       const request = (await store.requests()).find((candidate) => candidate.name === name)
       if (!request) throw noIssuer(name)
       await assertChainFits({ chain: [certificate, ...above], csr: request.csr, now: clock(), verify })
@@ -178,7 +187,7 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
         shards,
       } as const
       if (!(await store.addIssuer(row, by))) {
-        await assertNotImported(name, certificate)
+        await assertNotImported(name, certificate, shards)
         throw notRenewed(name)
       }
       await issuers.refresh()
@@ -236,8 +245,15 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
 }
 
 /** Whose answer was lost, or who goes on with what another has begun, has nothing left to import. */
-const importedAlready = ({ name, state }: IssuerRow): Problem =>
-  new Problem('state.exists', `The issuer ${name} was imported already, with this very certificate, and is ${state}.`)
+const importedAlready = ({ name, state, shards }: IssuerRow, asked: number): Problem => {
+  const kept = shards === asked ? '' : ` It has ${listsText(shards)} for good: another number is another issuer's.`
+  return new Problem(
+    'state.exists',
+    `The issuer ${name} was imported already, with this very certificate, and is ${state}.${kept}`,
+  )
+}
+
+const listsText = (shards: number): string => (shards === 1 ? 'one list' : `${shards} lists`)
 
 const notRenewed = (name: string): Problem =>
   new Problem(
@@ -289,5 +305,5 @@ const retired = (name: string, why: string): Problem =>
     violations: [{ check: 'issuer.state', field: '/name', value: name, reason: 'it has retired' }],
   })
 
-/** For ten million certificates a CRL of one shard stays under 100 KB at one per cent revoked. */
-export const shards = 128
+/** Each is signed once in a period, changed or not. */
+export const maxShards = 1024

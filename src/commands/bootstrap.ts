@@ -9,7 +9,6 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import { encodeRootCrlTbs, seal, signIntermediate, signRoot } from '../ca/ceremony.ts'
-import { shards } from '../ca/issuer-life.ts'
 import { isOwnProfile, own } from '../ca/own.ts'
 import { newSerial } from '../ca/serial.ts'
 import type { Config } from '../config.ts'
@@ -21,6 +20,7 @@ import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
 import { ownProfile } from '../own-certificates.ts'
 import { loadSeedDocument, seedNames } from '../policy/seeds.ts'
+import { unsaidShards } from '../roll/entries.ts'
 import { openOrCreate, openRollForTheFirstTime } from '../roll-side.ts'
 import type { Stores } from '../service.ts'
 import { openImportStore } from '../store/crls.ts'
@@ -116,7 +116,7 @@ const makeIntermediates = async (
       keyUri,
       keySha256: parsePublicKey(key.spki).sha256.toString('hex'),
       publicUrl: config.publicUrl,
-      shards,
+      shards: unsaidShards,
     } as const
     await recordIssuer(roll, row, own.principal)
     log.info({ event: 'hierarchy.intermediate', authority }, 'made a development intermediate')

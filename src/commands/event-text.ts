@@ -1,6 +1,6 @@
 /** Events of the roll for people: what each of them says in its most telling fields. Machines get the exact entries. */
 import type { Origin } from '../policy/origin.ts'
-import type { CredentialChanged, IssuerMoved, RollEvent } from '../roll/entries.ts'
+import type { CredentialChanged, CutIssuerCreated, IssuerCreated, IssuerMoved, RollEvent } from '../roll/entries.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { formatSubject, parseSubject } from '../x509/subject.ts'
 import { originLine } from './origin-text.ts'
@@ -23,6 +23,10 @@ export const eventColumns = ['time', 'index', 'type', 'what'] as const
 
 type Teller = (event: object) => string
 type EventOf<T, E = RollEvent> = E extends { readonly type: infer U } ? (T extends U ? E : never) : never
+
+/** Where another number than that of most is on the roll. */
+const cutText = (event: IssuerCreated | CutIssuerCreated): string =>
+  'shards' in event ? `, ${event.shards === 1 ? 'one list' : `${event.shards} lists`}` : ''
 
 const moved = ({ issuer, authority, from, reason, by }: IssuerMoved): string =>
   `${issuer} of authority ${authority}, ${from} before, by ${by}${reason === null ? '' : `: ${JSON.stringify(reason)}`}`
@@ -87,7 +91,8 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
   'token.revoked': ({ label, principal, token, by }) => `${JSON.stringify(label)} of ${principal}, ${token}, by ${by}`,
   'credential.created': (event) => `${credentialText(event)}, by ${event.by}`,
   'credential.revoked': (event) => `${credentialText(event)}, by ${event.by}`,
-  'issuer.created': ({ issuer, authority, state, by }) => `${issuer} of authority ${authority}, ${state}, by ${by}`,
+  'issuer.created': (event) =>
+    `${event.issuer} of authority ${event.authority}, ${event.state}${cutText(event)}, by ${event.by}`,
   'issuer.activated': moved,
   'issuer.retiring': moved,
   'issuer.closed': moved,

@@ -7,7 +7,7 @@ import { type AttributeType, attributes, isAttributeType } from '../x509/subject
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
 import { readGivenText } from './given.ts'
-import { openRest, type RestOptions, withRestOptions } from './rest.ts'
+import { openRest, parseCount, type RestOptions, withRestOptions } from './rest.ts'
 
 interface IssuerView extends Readonly<Record<string, unknown>> {
   readonly name: string
@@ -94,12 +94,18 @@ export const addIssuerCommand = (program: Command): void => {
       .description(
         'take the certificate that a ceremony has made (PEM: it, those above it, its root last); it is staged',
       ),
-  ).action(async (name: string, path: string, options: RestOptions) => {
-    const { client, out } = await openRest(options)
-    const body = { chain: await readChain(path) }
-    const staged = (await client.call('PUT', `/v1/issuers/${segment(name)}`, { body })).json<IssuerView>()
-    out.show(staged, `${name} is staged: its chain is published, and it signs nothing before it is activated.`)
-  })
+  )
+    .option(
+      '--shards <n>',
+      'how many lists what it revokes is cut into, for good: 1 to 1024, 128 by default; 1 for relying parties that take no list of a part',
+    )
+    .action(async (name: string, path: string, options: RestOptions & { shards?: string }) => {
+      const { client, out } = await openRest(options)
+      const { shards } = options
+      const body = { ...(shards !== undefined && { shards: parseCount(shards) }), chain: await readChain(path) }
+      const staged = (await client.call('PUT', `/v1/issuers/${segment(name)}`, { body })).json<IssuerView>()
+      out.show(staged, `${name} is staged: its chain is published, and it signs nothing before it is activated.`)
+    })
 
   withRestOptions(
     issuer

@@ -3,7 +3,6 @@ import { hash, X509Certificate } from 'node:crypto'
 
 import { parse } from 'yaml'
 
-import { shards } from '../ca/issuer-life.ts'
 import { own } from '../ca/own.ts'
 import { replaceableBy } from '../ca/revoke.ts'
 import { codec } from '../codec.ts'
@@ -61,7 +60,7 @@ export const openSources = async (db: Database, config: Config, files: SourceFil
       const chain = certificate && chainOf(certificate, [...authorities.values()])
       if (!chain || keyUri === undefined) return undefined
       const keySha256 = parsePublicKey(parseCertificate(certificate).facts.spki).sha256.toString('hex')
-      return { chain, keyUri, keySha256, publicUrl: config.publicUrl, shards }
+      return { chain, keyUri, keySha256, publicUrl: config.publicUrl }
     },
     authorityCertificate: (sha256) => authorities.get(sha256),
     replaceable: replaceableBy,

@@ -294,6 +294,23 @@ export interface IssuerCreated {
   readonly by: string
 }
 
+/** The same where what it revokes is cut into another number of lists than that of which nothing is said. */
+export interface CutIssuerCreated extends IssuerCreated {
+  readonly v: 2
+  readonly shards: number
+}
+
+/** How many lists an issuer has of which nothing is said. Of ten million certificates, one in a hundred revoked, each has 40 kB. */
+export const unsaidShards = 128
+
+/** What more there is to say of an issuer, in the oldest version that has all of it. */
+export const cutInto = (shards: number): Pick<CutIssuerCreated, 'v' | 'shards'> | Pick<IssuerCreated, never> =>
+  shards === unsaidShards ? {} : { v: 2, shards }
+
+/** How many lists it has, by its entry. */
+export const shardsIn = (entry: object): number =>
+  'shards' in entry ? (entry as CutIssuerCreated).shards : unsaidShards
+
 /** Moves into a state, named by what it means: `issuer.halted` is the move into `crl-only` past every guard. */
 export interface IssuerMoved {
   readonly type:
@@ -438,6 +455,7 @@ export type RollEvent =
   | TokenChanged
   | CredentialChanged
   | IssuerCreated
+  | CutIssuerCreated
   | IssuerMoved
   | IssuerRequested
   | IssuerChained

@@ -109,6 +109,10 @@ const monthDays = [0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 const text: Form<string> = where('text', (value) => typeof value === 'string')
 const truth: Form<boolean> = where('true or false', (value) => typeof value === 'boolean')
 const count: Form<number> = where('a count', (value) => Number.isSafeInteger(value) && (value as number) >= 0)
+const positive: Form<number> = where(
+  'a count from 1 on',
+  (value) => Number.isSafeInteger(value) && (value as number) > 0,
+)
 const decimal = matching('a decimal as text', /^(0|[1-9][0-9]{0,63})$/)
 const serial = matching('a serial', /^[0-9a-f]{32}$/)
 const digest = matching('a SHA-256 in hex', /^[0-9a-f]{64}$/)
@@ -191,6 +195,7 @@ const credential = {
   subject: orNull(object<NonNullable<CredentialChanged['subject']>>({ name: base64, issuer: base64 })),
   by: text,
 }
+const created = { issuer: text, authority: text, certificate: base64, state, by: text }
 const move = { issuer: text, authority: text, from: state, reason: orNull(text), by: text }
 const adoption = { database: orNull(text), before: orNull(text), by: text }
 const approval = { id: text, plan: digest, reason: text, by: text }
@@ -344,9 +349,11 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   },
   'credential.revoked': { means: 'they are not any more', v: 1, fields: credential },
   'issuer.created': {
-    means: 'there is an issuer, with this certificate',
-    v: 1,
-    fields: { issuer: text, authority: text, certificate: base64, state, by: text },
+    means:
+      'there is an issuer, with this certificate. `shards` (version 2): into how many lists what it revokes is cut; version 1: into 128',
+    v: 2,
+    fields: { ...created, shards: positive },
+    earlier: { 1: created },
   },
   'issuer.activated': { means: 'an issuer signs from now on', v: 1, fields: move },
   'issuer.retiring': { means: 'an issuer signs no more, but may again', v: 1, fields: move },

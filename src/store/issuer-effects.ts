@@ -1,5 +1,5 @@
 /** What entries of issuers, their profiles and the PINs of their tokens mean for the records of a recovery. */
-import type { IssuerMoved } from '../roll/entries.ts'
+import { type IssuerMoved, shardsIn } from '../roll/entries.ts'
 import type { EntryOf } from '../roll/forms.ts'
 import type { Queryable } from './database.ts'
 import { type EffectsOf, run } from './roll-effect.ts'
@@ -37,13 +37,14 @@ export const issuerEffects: EffectsOf<
     }),
   },
   'issuer.created': {
-    apply: async (tx, { issuer, authority, certificate, state, by, time }, { index, sources }) => {
+    apply: async (tx, entry, { index, sources }) => {
+      const { issuer, authority, certificate, state, by, time } = entry
       const known = sources.issuer(issuer)
       if (!known) throw new Error(`entry ${index} is of the issuer ${issuer}, whose chain is not known`)
-      const { chain, keyUri, keySha256, publicUrl, shards } = known
+      const { chain, keyUri, keySha256, publicUrl } = known
       const der = Buffer.from(certificate, 'base64')
       await run(tx, insertAuthority, [authority, time])
-      await run(tx, insertIssuer, [issuer, authority, der, chain, keyUri, publicUrl, shards, time])
+      await run(tx, insertIssuer, [issuer, authority, der, chain, keyUri, publicUrl, shardsIn(entry), time])
       await run(tx, insertKey, [keySha256, issuer, time])
       await run(tx, insertState, [issuer, state, by, null, time])
     },

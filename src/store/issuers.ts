@@ -4,7 +4,14 @@ import { hash } from 'node:crypto'
 import type { IssuerRow } from '../ca/issuer.ts'
 import type { IssuerStore, NewIssuer } from '../ca/issuer-life.ts'
 import type { IssuerState } from '../ca/records.ts'
-import type { IssuerChained, IssuerMoved, IssuerRelocated, IssuerRequested, RollEvent } from '../roll/entries.ts'
+import {
+  cutInto,
+  type IssuerChained,
+  type IssuerMoved,
+  type IssuerRelocated,
+  type IssuerRequested,
+  type RollEvent,
+} from '../roll/entries.ts'
 import type { Database, Queryable } from './database.ts'
 import { judgedBy } from './revocations.ts'
 import type { RollWriter } from './roll.ts'
@@ -212,12 +219,9 @@ export const recordIssuer = (roll: RollWriter, row: NewIssuer, by: string): Prom
     await tx.query(insertKey, [row.keySha256, row.name])
     await tx.query(insertState, [row.name, row.state, by, null])
     const { name: issuer, authority, state } = row
-    return {
-      events: [
-        { type: 'issuer.created', issuer, authority, certificate: row.certificate.toString('base64'), state, by },
-      ],
-      result: true,
-    }
+    const certificate = row.certificate.toString('base64')
+    const event = { type: 'issuer.created', issuer, authority, certificate, state, by } as const
+    return { events: [{ ...event, ...cutInto(row.shards) }], result: true }
   })
 
 /** Under the head's lock: two that come at once come one after the other. */

@@ -38,7 +38,6 @@ export interface RecoveredIssuer {
   readonly keyUri: string
   readonly keySha256: string
   readonly publicUrl: string
-  readonly shards: number
 }
 
 /** What people must see to, about one thing: the last word holds, and null means that nothing is left to do. */

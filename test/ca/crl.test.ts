@@ -66,6 +66,20 @@ const open = ({ shards = 1, store, ...over }: Over = {}) => {
 
 const read = ({ der }: SignedCrl): Crl => parseCrl(der)
 
+t.test('a list of a part says of which, and one of the whole issuer does not', async (t) => {
+  for (const shards of [1, 2]) {
+    const { publisher, published, failures } = open({ shards })
+    await publisher.run()
+    t.same(failures, [])
+    t.same(
+      published.map((list) => read(list).distributionPoint),
+      shards === 1
+        ? [undefined]
+        : [0, 1].map((shard) => ({ url: `http://pki.test/crl/default/${shard}.crl`, only: 'user' })),
+    )
+  }
+})
+
 t.test(
   'what changed since its list was computed is on the next one, be it the first entry that it did not know',
   async (t) => {

@@ -99,7 +99,7 @@ const stage = async (
   }
   const { csr } = await life.request(ask, 'admin')
   const chain = root.certify(encodePem('CERTIFICATE REQUEST', csr), span(days)) + root.pem
-  await life.stage(name, parsePemCertificates(chain, 8), 'admin')
+  await life.stage(name, { chain: parsePemCertificates(chain, 8) }, 'admin')
 }
 
 t.test('whoever has not followed a move signs with the issuer that is active now', async (t) => {
@@ -388,7 +388,11 @@ t.test('a key by which a request for an issuer was made is closed, whether it is
   await life.request({ ...ask, algorithm: 'ec-p256' }, 'admin')
   const waits = { code: 'issuer.state', message: /is requested: its key waits for a certificate/ }
   for (const move of ['activate', 'halt'] as const) await t.rejects(life.move('next', move, how), waits)
-  await t.rejects(life.stage('next', [], 'admin'), { code: 'issuer.not_found' }, 'nor is it staged without one')
+  await t.rejects(
+    life.stage('next', { chain: [] }, 'admin'),
+    { code: 'issuer.not_found' },
+    'nor is it staged without one',
+  )
   t.same([...held], before)
   await t.rejects(life.request({ ...ask, algorithm: 'ec-p256' }, 'admin'), { code: 'state.exists' })
   const loose = { ...ask, name: 'other', keyUri: 'file:keys/other.pem' }

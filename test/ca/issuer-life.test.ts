@@ -31,8 +31,8 @@ const openRequested = async (t: Test, env: Readonly<Record<string, string>> = {}
   t.equal(asked.status, 201)
   return { service, csr: asked.json.csr as string }
 }
-const importChain = (service: TestService, chain: string, name = 'default-2027') =>
-  service.request('PUT', `/v1/issuers/${name}`, { body: { chain } })
+const importChain = (service: TestService, chain: string, name = 'default-2027', more: object = {}) =>
+  service.request('PUT', `/v1/issuers/${name}`, { body: { chain, ...more } })
 const move = (service: TestService, name: string, made: Move, reason?: string) =>
   service.request('POST', `/v1/issuers/${name}/moves`, { body: { move: made, ...(reason && { reason }) } })
 const issue = (service: TestService, name = 'web.example.com') =>
@@ -103,6 +103,45 @@ t.test('a new issuer is asked for, certified elsewhere, imported, and takes the 
   t.match((await move(service, 'default', 'activate')).json, { state: 'active' })
   t.equal((await issue(service)).json.issuer, 'default')
   t.match(await states(service), { default: 'active', 'default-2027': 'retiring' })
+})
+
+t.test('whoever imports an issuer says how many lists it has, for good; 128 unless said', async (t) => {
+  const { service, csr } = await openRequested(t)
+  const chain = root.certify(csr) + root.pem
+  for (const [shards, reason] of [
+    [0, /1/],
+    [-1, /1/],
+    [1025, /1024/],
+    [1.5, /whole|integer/],
+    ['1', /whole|integer/],
+    [null, /whole|integer/],
+  ] as const) {
+    const refused = await importChain(service, chain, 'default-2027', { shards })
+    t.equal(refused.status, 400, String(shards))
+    t.match(refused.json, { code: 'request.malformed', violations: [{ field: '/shards', reason }] })
+  }
+  const staged = await importChain(service, chain, 'default-2027', { shards: 1024 })
+  t.equal(staged.status, 201, staged.text)
+  t.equal(staged.json.shards, 1024)
+  const { json } = await service.request('GET', '/v1/issuers')
+  t.same(
+    json.items.map(({ shards }: { shards: number }) => shards),
+    [128, 128, 128, 128, 1024],
+  )
+  t.match(await eventsOf(service, 'issuer.created'), [...Array(4).fill({ v: 1 }), { v: 2, shards: 1024 }])
+  t.notOk((await eventsOf(service, 'issuer.created')).slice(0, 4).some((event: object) => 'shards' in event))
+
+  const again = await importChain(service, chain, 'default-2027', { shards: 1024 })
+  t.match(again.json, { code: 'state.exists', detail: /with this very certificate, and is staged\.$/ })
+  for (const [more, told] of [
+    [{ shards: 1 }, '1'],
+    [{}, '128'],
+  ] as const)
+    t.match(
+      (await importChain(service, chain, 'default-2027', more)).json,
+      { code: 'state.exists', detail: /staged\. It has 1024 lists for good: another number is another issuer's\.$/ },
+      told,
+    )
 })
 
 t.test(

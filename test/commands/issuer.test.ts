@@ -56,7 +56,17 @@ t.test('from a request to an issuer', async (t) => {
       err: /chain\.pem holds a private key; nothing was sent\. Give the chain alone\.\n$/,
     })
   await writeFile(join(folder, 'chain.pem'), root.certify(made.out) + root.pem)
-  t.equal((await chancery(['issuer', 'import', 'next', join(folder, 'chain.pem')])).code, 0)
+  const into = (lists: string) => chancery(['issuer', 'import', 'next', join(folder, 'chain.pem'), '--shards', lists])
+  for (const lists of ['0', '1.5', 'one'])
+    t.match(await into(lists), { code: exitCodes.usage, err: /is not a whole number within 1 and/ }, lists)
+  t.match(await into('1025'), { code: exitCodes.refused, err: /\/shards/ }, 'the service knows the bound')
+  t.equal((await into('1')).code, 0)
+  t.match(await chancery(['issuer', 'import', 'next', join(folder, 'chain.pem')]), {
+    code: exitCodes.conflict,
+    err: /is staged\. It has one list for good/,
+  })
+  const shown = JSON.parse((await chancery(['issuer', 'list', '--json'])).out)
+  t.match(shown.at(-1), { name: 'next', shards: 1 })
   const listed = (await chancery(['issuer', 'list'])).out
   t.match(listed, /^next +default +staged /m)
   t.notMatch(listed, /requested/)

@@ -94,6 +94,7 @@ t.test('every type of event is told in a line for people', async (t) => {
       `a certificate that cannot be read to ci by server@3, serial 4${'0'.repeat(31)}, issuer default, on behalf of ${certManager} in shop, CertificateRequest web-1`,
       `a certificate that cannot be read to ci by server@3, serial 4${'0'.repeat(31)}, issuer default, for the request ${request}, on behalf of ${certManager} in shop, CertificateRequest web-1`,
       'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}} with the right to revoke with limits {"certificatesPerDay":100} on behalf of others {"namespaces":{"allow":["shop","team-*"],"deny":["team-root"]},"required":true}, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
+      'default of authority default, active, one list, by chancery',
     ],
   )
   t.match(rows[14], { time: '2026-11-24T23:59:59.007Z', index: 14, type: 'profile.changed' })

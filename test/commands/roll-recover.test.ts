@@ -66,7 +66,7 @@ const { exported, serials, ended } = await serving(t, async (service) => {
   const body = { name: 'later', authority: 'later', subject, algorithm: 'ec-p256' }
   const { csr } = (await service.request('POST', '/v1/issuer-requests', { body })).json
   const imported = await service.request('PUT', '/v1/issuers/later', {
-    body: { chain: `${root.certify(csr)}${root.pem}` },
+    body: { chain: `${root.certify(csr)}${root.pem}`, shards: 1 },
   })
   if (imported.status >= 300) throw new Error(imported.text)
   await service.request('POST', '/v1/issuers/later/moves', { body: { move: 'activate' } })
@@ -152,6 +152,7 @@ t.test('a recovery that is cut off goes on where it was, and then everything is 
     t.equal((await service.request('GET', `/v1/certificates/${serials[299]}`)).status, 200)
     const { json } = await service.request('GET', '/v1/issuers/later')
     t.match(json, { name: 'later', authority: 'later', state: 'active' }, 'an issuer that came after the backup')
+    t.equal(json.shards, 1, 'with the one list that it has')
     const { json: key } = await service.request('GET', '/v1/issuers/later/key')
     t.match(key, { key: 'file:keys/elsewhere.pem' }, 'with its key where it was found to be since')
     t.equal((await service.request('GET', '/readyz')).status, 200)

@@ -3,7 +3,15 @@ import { readFileSync } from 'node:fs'
 
 import t from 'tap'
 
-import { type CertificateIssued, encodeEntry, issuedBy, leafInput, type RollEvent } from '../../src/roll/entries.ts'
+import {
+  type CertificateIssued,
+  cutInto,
+  encodeEntry,
+  issuedBy,
+  leafInput,
+  type RollEvent,
+  shardsIn,
+} from '../../src/roll/entries.ts'
 
 const time = new Date('2026-11-24T23:59:59.007Z')
 const profile = { name: 'server', version: 3 }
@@ -295,6 +303,17 @@ t.test('a grant that lets somebody ask on behalf of others is of another version
   const event: RollEvent = { ...examples['grant.changed'], v: 4, onBehalfOf: rules }
   const entry = encodeEntry(event, time)
   t.ok(golden().includes([event.type, leafOf(entry), entry].join('\t')), entry)
+})
+
+t.test('an issuer with another number of lists says so, and is of another version', async (t) => {
+  const { 'issuer.created': created } = examples
+  const event: RollEvent = { ...created, ...cutInto(1) }
+  const entry = encodeEntry(event, time)
+  t.ok(golden().includes([event.type, leafOf(entry), entry].join('\t')), entry)
+  t.match(JSON.parse(entry), { v: 2, shards: 1 })
+  t.equal(shardsIn(JSON.parse(entry)), 1)
+  t.same(cutInto(128), {}, 'most are written as ever')
+  t.equal(shardsIn(created), 128)
 })
 
 t.test('entries of earlier versions keep their leaves', async (t) => {

@@ -184,7 +184,7 @@ const changeIssuers = async (service: TestService): Promise<void> => {
     }),
   )
   const chain = root.certify(asked.json.csr) + root.pem
-  await made(service.request('PUT', '/v1/issuers/next', { body: { chain } }))
+  await made(service.request('PUT', '/v1/issuers/next', { body: { chain, shards: 2 } }))
   await made(service.request('PUT', '/v1/issuers/next/chains', { body: { chains: [chain] } }))
   await made(service.request('POST', '/v1/issuers/next/moves', { body: { move: 'discard', reason: 'a trial' } }))
   const keys = await openInlineKeys(service.config)

@@ -124,6 +124,23 @@ t.test('what searches show: a row of before has none of it, any other has all', 
     t.same(await without([column]), [[true, 'row.differs', `outcomes: ${column}`]])
 })
 
+t.test('how many lists an issuer has is compared with its entry, also where that says nothing of it', async (t) => {
+  for (const [issuer, before] of [
+    ['default', 128],
+    ['next', 2],
+  ] as const) {
+    const told = await tampered(async (tx) => {
+      const { rows } = await tx.query<{ shards: number }>({ text: 'select shards from issuers where name = $1' }, [
+        issuer,
+      ])
+      t.same(rows, [{ shards: before }])
+      await tx.query({ text: 'update issuers set shards = 1 where name = $1' }, [issuer])
+      return (await verify(rollRowsOf(tx))).map(({ code, message }) => `${code} ${message}`)
+    })
+    t.same(told, [`row.differs issuers: shards of ${issuer}`])
+  }
+})
+
 t.test('of every column there is, it is known whether the roll tells of it, or why not', async (t) => {
   const { rows } = await db.query<{ table: string; column: string }>({
     text: `

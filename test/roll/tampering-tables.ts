@@ -234,7 +234,10 @@ export const tables: readonly (readonly [name: string, table: Table])[] = [
       },
     },
   ],
-  ['issuers', { weight: 1, entry: 'null', columns: { name: 'text', authority: 'text', certificate: 'bytea' } }],
+  [
+    'issuers',
+    { weight: 1, entry: 'null', columns: { name: 'text', authority: 'text', certificate: 'bytea', shards: 'number' } },
+  ],
   [
     'issuer_states',
     { weight: 1, entry: 'null', columns: { issuer: 'text', state: 'text', by: 'text', reason: 'text' } },

@@ -11,6 +11,7 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
+import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
 import { putCommand } from '../helpers/run.ts'
@@ -70,6 +71,12 @@ t.test('from a certificate to its revocation, as the page tells it', async (t) =
   t.match(await type('ocsp'), /leaf\.pem: revoked/)
   await service.service.publishCrls()
   for (const name of ['lists', 'every-list']) await t.rejects(type(name), /certificate revoked/)
+  const root = openTestRoot()
+  const ask = { name: 'whole', authority: 'etcd', subject: named('Whole') }
+  const { csr } = (await service.request('POST', '/v1/issuer-requests', { body: ask })).json
+  await writeFile(join(folder, 'whole.chain.pem'), root.certify(csr) + root.pem)
+  t.match(await type('one-list'), /^whole is staged/)
+  t.match((await service.request('GET', '/v1/issuers/whole')).json, { state: 'staged', shards: 1 })
   serial = await issue()
   t.match(await type('by-key'), /is revoked as keyCompromise/)
   t.same(new Set(typed), new Set(blocks.keys()), 'and there is no other block')

@@ -5,6 +5,7 @@
  */
 import { hash } from 'node:crypto'
 
+import { shardsIn } from '../../roll/entries.ts'
 import type { EntryOf, EventType, RollEntry } from '../../roll/forms.ts'
 import type { ChangeRow, ListRow } from '../../store/roll-rows.ts'
 import { type Columns, timeText } from './columns.ts'
@@ -108,7 +109,7 @@ export const smallTables: Readonly<Record<string, string>> = {
     select name || '@' || version as key, encode(sha256, 'hex') as sha256, created_by,
       encode(sha256(convert_to(document, 'UTF8')), 'hex') as document, position('"authority":"' || authority || '"' in document) > 0 as is_of_authority
     from profiles`,
-  issuers: `select name as key, authority, encode(certificate, 'base64') as certificate from issuers`,
+  issuers: `select name as key, authority, encode(certificate, 'base64') as certificate, shards from issuers`,
   issuer_states: `
     select issuer || ' ' || row_number() over (partition by issuer order by id) as key, state, by, reason from issuer_states`,
   issuer_requests: 'select name as key, authority, key_uri, created_by from issuer_requests',
@@ -224,10 +225,11 @@ const few: Few = {
   'profile.changed': ({ profile: { name, version }, sha256, by }) => [
     row('profiles', `${name}@${version}`, { sha256, document: sha256, created_by: by, is_of_authority: true }),
   ],
-  'issuer.created': ({ issuer, authority, certificate, state, by }, _index, counting) => {
+  'issuer.created': (entry, _index, counting) => {
+    const { issuer, authority, certificate, state, by } = entry
     const facts = factsIn(certificate)
     return [
-      row('issuers', issuer, { authority, certificate: wrapped(certificate) }),
+      row('issuers', issuer, { authority, certificate: wrapped(certificate), shards: shardsIn(entry) }),
       nextState(issuer, counting, { state, by, reason: null }),
       ...(facts ? [row('issuer_keys', hash('sha256', facts.spki), { issuer })] : []),
     ]

@@ -41,7 +41,6 @@ export const unknown: Readonly<Record<string, Readonly<Record<string, string>>>>
     chain: 'as it came with the certificate; each link is signed, and what is brought later has an entry',
     key_uri: 'where a key is says nothing of it: it must be that of the certificate',
     public_url: 'stands in every certificate',
-    shards: 'stands in no entry; the shard of each certificate does',
     created_at: 'the entry has its own time',
   },
   leases: { '*': 'a courtesy among instances' },

@@ -373,6 +373,7 @@ export const issuer = {
   certificate: issuerPem,
   chain: [rootPem],
   otherChains: [],
+  shards: 128,
 }
 
 export const bundle = {

@@ -1,7 +1,7 @@
 /** Issuers: how they come to be, and move from state to state. Any principal with a grant may read them. */
 
 import type { KeyPlace } from '../../ca/issuer-key.ts'
-import type { IssuerRequest } from '../../ca/issuer-life.ts'
+import { type IssuerRequest, maxShards } from '../../ca/issuer-life.ts'
 import { moves } from '../../ca/issuer-moves.ts'
 import type { IssuerRecord } from '../../ca/records.ts'
 import { isProblem, Problem } from '../../errors.ts'
@@ -17,6 +17,8 @@ import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
 import { closed, formed, IssuerState, Label, named, Pem, PrincipalName, Sha256, Time } from './schemas.ts'
 
+const Shards = Type.Integer({ minimum: 1, maximum: maxShards })
+
 const IssuerView = Type.Object(
   {
     name: Label,
@@ -28,6 +30,7 @@ const IssuerView = Type.Object(
     otherChains: Type.Array(Type.Array(Pem), {
       description: 'other ways up, as through a cross-certificate to another root',
     }),
+    shards: { ...Shards, description: 'how many lists what it revokes is cut into' },
   },
   named('Issuer', examples.issuer),
 )
@@ -200,13 +203,25 @@ const moveRoutes = (app: App, { issuerLife }: HttpDeps): void => {
           'For the key that `POST /v1/issuer-requests` made. The issuer is staged: its chain is published, and it signs nothing yet.',
         tags,
         params: ByName,
-        body: Type.Object({ chain: Chain }, named('NewIssuer', asked.issuer)),
+        body: Type.Object(
+          {
+            chain: Chain,
+            shards: Type.Optional({
+              ...Shards,
+              description:
+                'how many lists what it revokes is cut into, for good; 128 by default. 1: one list of the whole issuer, without an issuingDistributionPoint, for relying parties that know nothing of it',
+            }),
+          },
+          named('NewIssuer', asked.issuer),
+        ),
         response: { 201: { ...IssuerView, description: 'Staged' } },
       },
     },
     async (request, reply) => {
       const chain = readChain(request.body.chain, '/chain')
-      const issuer = await issuerLife.stage(request.params.name, chain, callerOf(request).principal)
+      const { shards } = request.body
+      const certified = { chain, ...(shards !== undefined && { shards }) }
+      const issuer = await issuerLife.stage(request.params.name, certified, callerOf(request).principal)
       reply.code(201)
       return issuerView(issuer)
     },
@@ -348,7 +363,7 @@ export const assertIssuer = async (
     throw new Problem('issuer.not_found', 'There is no issuer with this name.')
 }
 
-const issuerView = ({ name, authority, state, since, certificate, chain, otherChains = [] }: IssuerRecord) => ({
+const issuerView = ({ name, authority, state, since, certificate, chain, otherChains = [], shards }: IssuerRecord) => ({
   name,
   authority,
   state,
@@ -356,6 +371,7 @@ const issuerView = ({ name, authority, state, since, certificate, chain, otherCh
   certificate: encodePem('CERTIFICATE', certificate),
   chain: pemOf(chain),
   otherChains: otherChains.map(pemOf),
+  shards,
 })
 
 const keyView = ({ name, keyUri, spki }: KeyPlace) => ({
