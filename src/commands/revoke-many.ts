@@ -224,7 +224,7 @@ export const planText = (plan: PlanAnswer): readonly string[] => {
     ...sharesText('issuer', plan.byIssuer),
     ...crlGrowth.map(
       ({ issuer, entries, octets, shards }) =>
-        `The lists of ${issuer} grow by ${countText(entries)} entries, ${sizeText(octets)} in ${countText(shards)} shards.`,
+        `The lists of ${issuer} grow by ${countText(entries)} entries, ${sizeText(octets)} in ${shardsText(shards)}.`,
     ),
     ...(reason === 'keyCompromise' ? ['No certificate will be issued for any of their keys again.'] : []),
     `Digest ${plan.digest}`,
@@ -273,6 +273,8 @@ export const reportText = (order: OrderAnswer): string => {
 }
 
 const certificatesText = (count: number): string => `${countText(count)} certificate${count === 1 ? '' : 's'}`
+
+const shardsText = (count: number): string => (count === 1 ? 'one shard' : `${countText(count)} shards`)
 
 const sizeText = (octets: number): string =>
   octets < 1_000_000 ? `${Math.ceil(octets / 1_000)} kB` : `${(octets / 1_000_000).toFixed(1)} MB`

@@ -253,6 +253,8 @@ t.test('a plan and a report in words', async (t) => {
   ])
   t.ok(planText(plan).includes('and 1,000 of 3 others'))
   t.ok(planText(plan).includes('The lists of default grow by 99,998 entries, 4.9 MB in 128 shards.'))
+  const growth = { issuer: 'whole', entries: 20, octets: 1_000, shards: 1 }
+  t.ok(planText({ ...plan, crlGrowth: [growth] }).includes('The lists of whole grow by 20 entries, 1 kB in one shard.'))
   t.match(reportText(order), /No instance has begun yet\.$/)
   t.match(reportText({ ...order, startedAt: order.orderedAt }), /Begun at 2026-11-25T08:00:00\.000Z\.$/)
 })
