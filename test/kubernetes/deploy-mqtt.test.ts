@@ -9,8 +9,10 @@ import { promisify } from 'node:util'
 
 import t, { type Test } from 'tap'
 
+import { openTestRoot, named as subjectOf } from '../helpers/ceremony.ts'
 import { freePort } from '../helpers/port.ts'
 import { chanceryFor } from '../helpers/run.ts'
+import { openTestService } from '../helpers/service.ts'
 import { assertTools, pathOf, type Ran, run } from '../interop/tools.ts'
 import { askFor, type ChancerySide, keyPairFor, openChancerySide } from './chancery-side.ts'
 import { home, type Manifest, manifests, render } from './manifests.ts'
@@ -18,6 +20,7 @@ import { home, type Manifest, manifests, render } from './manifests.ts'
 t.setTimeout(300_000)
 await assertTools('openssl', 'kubectl', 'mosquitto', 'mosquitto_pub', 'mosquitto_sub', 'curl')
 
+const script = join(manifests, 'examples/mqtt/fetch-lists.sh')
 const example = await render(join(manifests, 'examples/mqtt'))
 const named = (kind: string, name: string): Manifest => {
   const found = example.find((object) => object.kind === kind && object.metadata.name === name)
@@ -98,7 +101,7 @@ t.test('a client certificate is accepted, and refused once it is revoked and the
   const fetchLists = async (reload: string): Promise<void> => {
     await service.service.publishCrls()
     const env = { ...process.env, ...lists, RELOAD: reload }
-    await promisify(execFile)('sh', [join(manifests, 'examples/mqtt/fetch-lists.sh')], { env })
+    await promisify(execFile)('sh', [script], { env })
   }
   await fetchLists('false')
   const pem = await readFile(lists.OUT, 'utf8')
@@ -144,3 +147,24 @@ const until = async (holds: () => boolean): Promise<void> => {
   for (const deadline = Date.now() + 20_000; !holds(); await sleep(50))
     if (Date.now() > deadline) throw new Error('it did not come')
 }
+
+t.test('an issuer with one list is there with the URL of that, beside others', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-mqtt-'))
+  t.teardown(() => rm(folder, { recursive: true }))
+  const service = await openTestService(t)
+  const root = openTestRoot()
+  const ask = { name: 'whole', authority: 'mqtt', subject: subjectOf('Whole') }
+  const { csr } = (await service.request('POST', '/v1/issuer-requests', { body: ask })).json
+  const body = { chain: root.certify(csr) + root.pem, shards: 1 }
+  t.equal((await service.request('PUT', '/v1/issuers/whole', { body })).status, 201)
+  await service.service.publishCrls()
+  const [whole, parts] = ['whole', 'default'].map((name) => `${service.publicUrl}/crl/${name}`)
+  const fetchFrom = (...urls: readonly string[]): Promise<unknown> => {
+    const env = { ...process.env, LISTS: urls.join(' '), OUT: join(folder, 'lists.pem'), RELOAD: 'false' }
+    return promisify(execFile)('sh', [script], { env })
+  }
+  await fetchFrom(`${whole}/0.crl`, `${parts}`)
+  const pem = await readFile(join(folder, 'lists.pem'), 'utf8')
+  t.equal(pem.match(/BEGIN X509 CRL/g)?.length, 129)
+  await t.rejects(fetchFrom(`${whole}`), 'and not with its name: it has no others')
+})

@@ -1,13 +1,15 @@
 #!/bin/sh
-# Fetches the lists of all shards of the issuers in LISTS (URLs, with spaces between), and has mosquitto read them. mosquitto refuses
-# everybody whose issuer has no list. Where one cannot be had nothing changes: those that are there hold until their end.
+# Fetches the lists of all shards of the issuers in LISTS (URLs, with spaces between), and has mosquitto read them. An issuer with one
+# list is there with the URL of that: …/0.crl. mosquitto refuses everybody whose issuer has no list. Where one cannot be had nothing
+# changes: those that are there hold until their end.
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 last=$((${SHARDS:-128} - 1))
 issuer=0
 for url in $LISTS; do
-  curl --silent --show-error --fail --fail-early --retry 3 --output "$work/$issuer.#1.crl" "$url/[0-$last].crl"
+  case $url in *.crl) lists=$url ;; *) lists="$url/[0-$last].crl" ;; esac
+  curl --silent --show-error --fail --fail-early --retry 3 --output "$work/$issuer.#1.crl" "$lists"
   issuer=$((issuer + 1))
 done
 for list in "$work"/*.crl; do
