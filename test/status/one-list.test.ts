@@ -18,15 +18,21 @@ const folder = await mkdtemp(join(tmpdir(), 'chancery-one-list-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 const root = openTestRoot()
 
-const begin = async (name: string, shards: number): Promise<void> => {
+const begin = async (name: string, shards: number, subject = name): Promise<void> => {
   const asked = await service.request('POST', '/v1/issuer-requests', {
-    body: { name, authority: 'default', subject: named(name) },
+    body: { name, authority: 'default', subject: named(subject) },
   })
   const body = { chain: root.certify(asked.json.csr) + root.pem, shards }
   t.equal((await service.request('PUT', `/v1/issuers/${name}`, { body })).status, 201)
   t.equal((await service.request('POST', `/v1/issuers/${name}/moves`, { body: { move: 'activate' } })).status, 200)
 }
-const issue = async (): Promise<{ serial: string; certificate: string; chain: string[]; issuer: string }> =>
+interface Issued {
+  readonly serial: string
+  readonly certificate: string
+  readonly chain: readonly string[]
+  readonly issuer: string
+}
+const issue = async (): Promise<Issued> =>
   (await service.request('POST', '/v1/certificates', { body: { csr: csrFor('web.example.com'), profile: 'server' } }))
     .json
 const revoke = async (serial: string): Promise<void> => {
@@ -100,6 +106,42 @@ t.test('with two, each certificate is on the one that it names', async (t) => {
   }
   t.equal(seen.size, 2)
   t.equal((await fetchList('halves', 2)).status, 404)
+})
+
+t.test('GnuTLS keeps one list of each name, OpenSSL of each key: the next issuer has another name', async (t) => {
+  /** Who refuses what is revoked by the one, and by the one that follows it, with the lists of both. */
+  const refusals = async (subjects: readonly string[]): Promise<Record<string, readonly boolean[]>> => {
+    const revoked: Issued[] = []
+    const lists: string[] = []
+    for (const [i, subject] of subjects.entries()) {
+      const name = `${subject.toLowerCase()}-${i}`
+      await begin(name, 1, subject)
+      const issued = await issue()
+      t.equal(issued.issuer, name)
+      await revoke(issued.serial)
+      await service.service.publishCrls()
+      revoked.push(issued)
+      lists.push(encodePem('X509 CRL', await listOf(name)))
+    }
+    await writeFile(at('root.pem'), root.pem)
+    await writeFile(at('lists.pem'), lists.join(''))
+    const refused: Record<string, boolean[]> = { openssl: [], certtool: [] }
+    for (const { certificate, chain } of revoked) {
+      await writeFile(at('chain.pem'), certificate + chain.join(''))
+      for (const [program, args] of [
+        ['openssl', ['verify', '-crl_check', '-CRLfile', at('lists.pem'), '-CAfile', at('root.pem'), '-untrusted']],
+        ['certtool', ['--verify', '--load-ca-certificate', at('root.pem'), '--load-crl', at('lists.pem'), '--infile']],
+      ] as const) {
+        const files = [at('chain.pem'), ...(program === 'openssl' ? [at('chain.pem')] : [])]
+        const { code, stdout, stderr } = await run(program, [...args, ...files])
+        if (code !== 0) t.match(stdout + stderr, /revoked/)
+        refused[program]?.push(code !== 0)
+      }
+    }
+    return refused
+  }
+  t.same(await refusals(['First', 'Next']), { openssl: [true, true], certtool: [true, true] })
+  t.same(await refusals(['Same', 'Same']), { openssl: [true, true], certtool: [false, true] })
 })
 
 const uriIn = async (certificate: string): Promise<string> => {
