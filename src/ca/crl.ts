@@ -6,6 +6,7 @@
  */
 import { createPublicKey, type KeyObject, verify } from 'node:crypto'
 
+import { longestMessage } from '../keys/signing-key.ts'
 import type { CrlsIntended } from '../roll/entries.ts'
 import { type CrlInput, encodeCrl, encodeCrlTbs, encodeRevoked, type RevokedCertificate } from '../x509/crl.ts'
 import type { Issuer } from './issuer.ts'
@@ -294,6 +295,11 @@ const draft = async (
       number: numberIn(number, deps),
       ...partOf(issuer, shard),
     })
+    // Nor is it recorded: each try would be on the roll for good, and its key counts as gone when it does not sign.
+    if (tbs.length > longestMessage)
+      throw new Error(
+        `the list of shard ${shard} would have ${tbs.length} octets, and ${longestMessage} are the most that is signed: have another issuer, with more lists, sign for its authority`,
+      )
     const tbsSha256 = deps.sha256(tbs)
     drafts.push({
       tbs,

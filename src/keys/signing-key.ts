@@ -53,5 +53,8 @@ export class LateSignature extends SigningFault {
   }
 }
 
+/** Octets of what is signed at once: a certificate, an answer, or a list, which may be long. With its head a signer process takes 64 MiB. */
+export const longestMessage = 64 * 1024 * 1024 - 8
+
 /** What a key signs to show that it can; never a valid TBS, so worth nothing to anyone. */
 export const trialText = Buffer.from('Chancery trial signature: this is not a certificate.\n')

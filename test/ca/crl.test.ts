@@ -81,6 +81,22 @@ t.test('a list of a part says of which, and one of the whole issuer does not', a
 })
 
 t.test(
+  'a list that is too long to be signed is neither recorded nor asked of the key, which signs what else there is',
+  async (t) => {
+    const one = { serial: Buffer.alloc(16, 0x41), revokedAt: new Date(), reason: 'superseded' } as const
+    const revoked = async () => [{ shard: 0, count: 1_400_000, at: () => one }]
+    const { publisher, made, published, failures } = open({ store: { revoked } })
+    await publisher.run()
+    t.match(failures, [
+      /^default: the list of shard 0 would have 686\d{5} octets, and 67108856 are the most that is signed/,
+    ])
+    t.same([made, published], [[], []])
+    t.equal(placed.issuer.fault, undefined)
+    placed.issuer.assertAvailable()
+  },
+)
+
+t.test(
   'what changed since its list was computed is on the next one, be it the first entry that it did not know',
   async (t) => {
     for (const [last, isDue] of [

@@ -3,10 +3,10 @@ import { openLanes } from '../../lanes.ts'
 import { requestSlabs } from '../../slabs.ts'
 import type { KeyKind } from '../../x509/algorithms.ts'
 import { NoVerdict, openEntrance, type PinGuard } from '../pkcs11/pins.ts'
-import { type KeyAttributes, SigningFault } from '../signing-key.ts'
+import { type KeyAttributes, longestMessage, SigningFault } from '../signing-key.ts'
 import { decodeFault } from './faults.ts'
 import { openSignerProcess, type SignerProcess, type SignerProcessDeps } from './process.ts'
-import { answers, decodeJson, encodeJson, maxBodyOctets, type SignerRecord, signHeadOctets, verbs } from './stream.ts'
+import { answers, decodeJson, encodeJson, type SignerRecord, signHeadOctets, verbs } from './stream.ts'
 
 export interface Life extends Pick<SignerProcess, 'load' | 'end'> {
   /** A key of this process: asked for once, and remembered unless it was refused. */
@@ -88,7 +88,7 @@ export const openLife = ({ pins, ended, ...deps }: LifeDeps): Life => {
       if (signer.reason !== undefined)
         return new SigningFault('before', `the signer process is being started again: ${signer.reason}`)
       // It would break off all that is said to each other.
-      if (message.length > maxBodyOctets - signHeadOctets)
+      if (message.length > longestMessage)
         return new SigningFault('before', `${message.length} octets are more than a signer process takes`)
       const head = Buffer.allocUnsafe(signHeadOctets)
       head.writeUInt32BE(handle, 0)

@@ -4,6 +4,8 @@
  */
 import type { Socket } from 'node:net'
 
+import { longestMessage } from '../signing-key.ts'
+
 /** A question and its answer have the same id; what nobody asked for has 0. */
 export interface SignerRecord {
   readonly id: number
@@ -120,5 +122,4 @@ export const signHeadOctets = 8
 const nothing = Buffer.alloc(0)
 const slabOctets = 16_384
 const headOctets = 9
-/** Anything that is signed here is a certificate, an answer or a list; a list of revocations may be long. */
-export const maxBodyOctets = 64 * 1024 * 1024
+export const maxBodyOctets = longestMessage + signHeadOctets
