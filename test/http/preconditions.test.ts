@@ -82,6 +82,23 @@ t.test('If-Match takes a list, of which one must be there, to the letter (RFC 91
   }
 })
 
+t.test('what a proxy that compresses makes of an ETag matches nothing, and is told so', async (t) => {
+  const [name, first] = ['squeezed', document('squeezed', 1)]
+  const put = (headers: Readonly<Record<string, string>>) =>
+    service.request('PUT', `/v1/profiles/${name}`, { headers, body: first })
+  const made = await put({ 'if-none-match': '*' })
+  const got = await service.request('GET', `/v1/profiles/${name}`)
+  t.equal(made.headers['cache-control'], 'no-store, no-transform', 'RFC 9110 8.8.1')
+  t.equal(got.headers['cache-control'], 'private, no-cache, no-transform')
+  const tag = String(got.headers['etag'])
+  t.equal(tag, `"${got.json.sha256}"`, 'as is said then')
+  const detail = (list: string) => put({ 'if-match': list }).then(({ status, json }) => `${status} ${json.detail}`)
+  const told =
+    '412 If-Match holds no ETag of any profile, but one as a proxy makes it that compresses answers: send the sha256 of the version in quotes.'
+  for (const changed of [`W/${tag}`, tag.replace(/"$/, '-gzip"'), `"x", W/${tag}`]) t.equal(await detail(changed), told)
+  t.equal(await detail('"x"'), '412 If-Match holds no ETag of any profile.')
+})
+
 t.test('nothing is changed in spite of a condition that its call does not read (RFC 9110 13.1.1, 14.5)', async (t) => {
   await service.request('POST', '/v1/principals', { body: { name: 'kept' } })
   const { id } = (await service.request('POST', '/v1/tokens', { body: { principal: 'kept', label: 'kept' } })).json

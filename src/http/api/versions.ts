@@ -173,7 +173,7 @@ const applyRoute = <S>(app: App, { operation: [one], ...calls }: VersionCalls<S>
       const { stored, created } = await store.put(body, callerOf(request).principal, precondition)
       const shown = show(stored)
       if (created && shown.version === 1) reply.code(201).header('location', `${url}/${shown.name}`)
-      withTag(reply as FastifyReply, shown)
+      withTag(reply as FastifyReply, shown, 'no-store')
       return { ...shown, ...(await calls.beside?.(stored)) }
     },
   )
@@ -186,11 +186,13 @@ interface Named {
 /** A strong tag: the same content has the same canonical form, and so the same hash (RFC 9110 8.8.3). */
 const tagOf = ({ sha256 }: Shown): string => `"${sha256}"`
 
-const withTag = (reply: FastifyReply, shown: Shown): FastifyReply => reply.header('etag', tagOf(shown))
+/** A proxy that compressed it would change its tag (RFC 9110 8.8.1), or make it a weak one, which If-Match never takes. */
+const withTag = (reply: FastifyReply, shown: Shown, cacheControl: string): FastifyReply =>
+  reply.header('etag', tagOf(shown)).header('cache-control', `${cacheControl}, no-transform`)
 
 /** The version, or 304 where the client has it. */
 const freshOf = (request: FastifyRequest, reply: FastifyReply, shown: Shown): Shown | FastifyReply => {
-  withTag(reply, shown).header('cache-control', 'private, no-cache')
+  withTag(reply, shown, 'private, no-cache')
   if (!isUnchanged(request.headers, { tag: tagOf(shown) })) return shown
   // As in `sendFresh`: HEAD is told the length that GET would have.
   return reply.code(304).send(request.method === 'HEAD' ? shown : undefined)
@@ -219,9 +221,16 @@ const preconditionOf = (
   if (ifMatch === '*') return { ifMatch }
   const tags = strongTags(String(ifMatch)).filter((tag) => ourTag.test(tag))
   // A tag of another form is well-formed HTTP, and matches nothing that is here.
-  if (tags.length === 0) throw new Problem('precondition.failed', `If-Match holds no ETag of any ${title}.`)
+  if (tags.length === 0)
+    throw new Problem('precondition.failed', `If-Match holds no ETag of any ${title}${changedBy(String(ifMatch))}.`)
   return { ifMatch: tags }
 }
+
+/** Those of nginx and HAProxy are weak then, and Apache's have a suffix. */
+const changedBy = (ifMatch: string): string =>
+  /(W\/"|")[0-9a-f]{64}(-[a-z]+)?"/.test(ifMatch)
+    ? ', but one as a proxy makes it that compresses answers: send the sha256 of the version in quotes'
+    : ''
 
 const paramsOf = ({ firstExample }: Pick<VersionCalls<unknown>, 'firstExample'>) =>
   Type.Object({ name: { ...Label, examples: [firstExample.name] } }, closed)
