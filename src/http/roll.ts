@@ -64,7 +64,8 @@ export const rollRoutes = (
     async (_request, reply) =>
       (reply as FastifyReply)
         .type('text/plain; charset=utf-8')
-        .header('cache-control', 'no-cache')
+        // A proxy may have verified the client: then there is no Authorization to keep a cache from storing it (RFC 9111 3.5).
+        .header('cache-control', access === 'open' ? 'no-cache' : 'private, no-cache')
         .send((await checkpoints.shown()).note),
   )
 

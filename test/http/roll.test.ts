@@ -182,7 +182,7 @@ t.test('tiles never change and say so; a checkpoint is asked for anew', async (t
     t.equal((await fetch(`${service.publicUrl}${path}`)).status, 404, 'one spelling for the caches of everybody')
   }
   const { headers } = await read('/roll/checkpoint')
-  t.match(headers, { 'cache-control': 'no-cache', 'content-type': 'text/plain; charset=utf-8' })
+  t.match(headers, { 'cache-control': 'private, no-cache', 'content-type': 'text/plain; charset=utf-8' })
   t.equal((await read('/roll/checkpoint', {}, 'HEAD')).status, 200)
 })
 
