@@ -12,6 +12,7 @@ import type pg from 'pg'
 
 import type { Log } from '../telemetry.ts'
 import type { Queryable } from './database.ts'
+import { meaningRows } from './session-settings.ts'
 import { Client } from './wire.ts'
 
 export interface MigrateOptions {
@@ -54,7 +55,11 @@ export class WrongSchema extends Error {}
 export const assertMigrated = async (db: Queryable, directory?: string): Promise<void> => {
   const migrations = await loadMigrations(directory)
   const { rows: found } = await db.query<Seen>({ text: selectSeen })
-  const { hidden = false, usable = true, role = '' } = found[0] ?? {}
+  const { hidden = false, usable = true, role = '', astray = null } = found[0] ?? {}
+  if (astray !== null)
+    throw new WrongSchema(
+      `The sessions of this role have another ${astray} than PostgreSQL's own, with which our statements mean something else: "alter role ${role} reset ${astray}", and that of the database, the server or CHANCERY_DATABASE_URL if it has one.`,
+    )
   if (hidden)
     throw new WrongSchema(
       usable
@@ -76,6 +81,8 @@ interface Seen {
   readonly hidden: boolean
   readonly usable: boolean
   readonly role: string
+  /** The first of the settings that are not what our SQL needs, of sessions to which we may not say it. */
+  readonly astray: string | null
 }
 
 interface Migration {
@@ -132,7 +139,7 @@ const inTurn = async <T>(client: pg.Client, log: Log, work: () => Promise<T>): P
   await client.query('begin')
   try {
     // A migration may take its time, but must not stand in a queue of locks with all of the service behind it.
-    await client.query(setTimeouts)
+    await client.query(setOurs)
     await takeTurn(client, log)
     await client.query(`set local lock_timeout = '15s'`)
     const value = await work()
@@ -213,7 +220,24 @@ const isOwner = async (client: pg.Client): Promise<boolean> =>
 const grantServing = async (client: pg.Client, role: string): Promise<void> => {
   await client.query(`grant select on schema_migrations to ${client.escapeIdentifier(role)}`)
   const { rows } = await client.query<{ present: boolean }>(grantExists)
-  if (rows[0]?.present === true) await client.query('select grant_serving($1)', [role])
+  if (rows[0]?.present !== true) return
+  await assertOurs(client)
+  await client.query('select grant_serving($1)', [role])
+}
+
+/** All tables of the schema are granted at once, and PostgreSQL turns that down for one to which we have no right at all. */
+const assertOurs = async (client: pg.Client): Promise<void> => {
+  const { rows } = await client.query<{ name: string; extension: string | null }>(selectStrange)
+  const [strange] = rows
+  if (strange === undefined) return
+  const { name, extension } = strange
+  const what =
+    extension === null
+      ? `move it ("alter table public.${name} set schema …"), or, where it is one of Chancery's, give it to this role`
+      : `move it ("alter extension ${extension} set schema …")`
+  throw new WrongSchema(
+    `${name} in the schema public is somebody else's, and this role has no right to it, so that PostgreSQL lets it grant nothing there: have an administrator ${what}, and run the same command again. Nothing of this step remains.`,
+  )
 }
 
 /**
@@ -282,11 +306,12 @@ const tryTurn = 'select pg_try_advisory_xact_lock($1) as ours'
  * Whatever the role or a pooler says, for this transaction. One whose process was stopped, or whose machine is gone, gives its
  * turn and its locks back in a minute. PostgreSQL has `transaction_timeout` from 17 on.
  */
-const setTimeouts = `
+const setOurs = `
   select set_config(name, value, true)
   from (values
     ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
-    ('idle_in_transaction_session_timeout', '60s')
+    ('idle_in_transaction_session_timeout', '60s'),
+    ${meaningRows}
   ) as wanted (name, value)
   join pg_settings using (name)`
 
@@ -294,10 +319,22 @@ const tableExists = `select to_regclass('schema_migrations') is not null as pres
 
 const selectSeen = `
   select seen is not null as present, seen is null and is_there as hidden, has_schema_privilege(to_regnamespace('public'), 'usage') as usable,
-    quote_ident(current_user) as role
+    quote_ident(current_user) as role, (
+      select name from pg_settings join (values ${meaningRows}) wanted (name, value) using (name)
+      where setting <> value order by name limit 1) as astray
   from to_regclass('schema_migrations') as seen, lateral (
     select exists (select from pg_class c join pg_namespace n on n.oid = relnamespace
       where relname = 'schema_migrations' and nspname = 'public') as is_there) as found`
+
+/** Somebody's extension, as pg_buffercache, or a table of whoever watches the server. */
+const selectStrange = `
+  select quote_ident(relname) as name, quote_ident(extname) as extension
+  from pg_class c
+    left join pg_depend on classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e'
+    left join pg_extension e on e.oid = refobjid
+  where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f')
+    and not has_table_privilege(c.oid, 'select, insert, update, delete, truncate, references, trigger')
+  order by relname limit 1`
 
 const selectNumberings = `
   select d.objid::regclass::text as sequence, d.refobjid::regclass::text as relation, quote_ident(attname) as column

@@ -90,13 +90,14 @@ const selectRights = {
     order by fault`,
 }
 
-/** Parts of a table need none: what is asked of the whole is a right to the whole. */
+/** Parts of a table need none: what is asked of the whole is a right to the whole. What others have put there is not ours to use. */
 const selectLacks = {
   name: 'select_lacks',
   text: `
     with relation as (
       select oid, relname from pg_class
-      where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v') and not relispartition)
+      where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v') and not relispartition
+        and relowner = (select relowner from pg_class where relname = 'refusals' and relnamespace = 'public'::regnamespace))
     select not has_schema_privilege('public', 'usage')
       or exists (select from relation where not has_table_privilege(oid, 'select'))
       or exists (select from relation

@@ -15,12 +15,28 @@ export const sessionTimeouts = {
  */
 export const keptPlans = '-c enable_seqscan=off -c enable_bitmapscan=off'
 /**
+ * What our SQL means, in statements and in the functions of the schema, whose text is read as they run: octets are written by
+ * backslashes there, NULL stands in arrays, and names of tables are made of others.
+ */
+export const meanings = {
+  standard_conforming_strings: 'on',
+  quote_all_identifiers: 'off',
+  transform_null_equals: 'off',
+  array_nulls: 'on',
+} as const
+/** Rows of a `values`, by name and value. */
+export const meaningRows = Object.entries(meanings)
+  .map(([name, value]) => `('${name}', '${value}')`)
+  .join(', ')
+/**
  * Whatever the role or the database says: times in any other form are turned down (`types.ts`), a day has 24 hours, since limits of a
  * day end at UTC's midnight; the tables, with all that guards them, are in one schema; and a statement waits for those before it,
  * where a stricter isolation turns it down.
  */
-export const ourWords =
-  '-c datestyle=ISO -c timezone=UTC -c search_path=public -c default_transaction_isolation=read\\ committed'
+export const ourWords = [
+  '-c datestyle=ISO -c timezone=UTC -c search_path=public -c default_transaction_isolation=read\\ committed',
+  ...Object.entries(meanings).map(([name, value]) => `-c ${name}=${value}`),
+].join(' ')
 export const genericPlans = `${ourWords} ${keptPlans} -c plan_cache_mode=force_generic_plan`
 /**
  * What is handed out must be on a disk first, whatever role, database or a reload of the server's settings says while we run; what

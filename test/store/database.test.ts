@@ -379,6 +379,39 @@ t.test('a statement waits for those before it whatever isolation the role has', 
   t.strictSame(await db.transaction(async (tx) => (await tx.query(statement)).rows), rows)
 })
 
+t.test('SQL means what it says whatever settings the database has, or it is told which are in the way', async (t) => {
+  const { ownerUrl: url, servingUrl } = await openTestDatabase(t, { empty: true })
+  const owner = await openSql(t, url)
+  const name = (await owner.query('select current_database() as name')).rows[0].name
+  const meanings = {
+    array_nulls: 'on',
+    quote_all_identifiers: 'off',
+    standard_conforming_strings: 'on',
+    transform_null_equals: 'off',
+  }
+  const setAstray = (of: string): Promise<unknown> =>
+    owner.query(`alter database ${name} set ${of} = ${meanings[of as keyof typeof meanings] === 'on' ? 'off' : 'on'}`)
+  for (const of of Object.keys(meanings)) await setAstray(of)
+  await migrate({ ownerUrl: url, servingRole: 'chancery', log })
+  const text = `select name, setting from pg_settings where name in ('${Object.keys(meanings).join(`', '`)}') order by name`
+  const db = open(t, { url: servingUrl, max: 8 })
+  const expected = Object.entries(meanings).map(([name, setting]) => ({ name, setting }))
+  for (const pool of [undefined, ...ownPools])
+    t.strictSame((await db.query(pool ? { text, pool } : { text })).rows, expected, `${pool}`)
+  t.strictSame((await db.apart((tx) => tx.query({ text }))).rows, expected)
+  await assertMigrated(db)
+  for (const of of Object.keys(meanings)) {
+    await owner.query(`alter database ${name} reset all`)
+    await setAstray(of)
+    await t.rejects(assertMigrated(open(t, { url: servingUrl, preparedStatements: false })), {
+      name: 'Error',
+      message: new RegExp(
+        `have another ${of} than PostgreSQL's own, .*: "alter role "?chancery"? reset ${of}", and that of`,
+      ),
+    })
+  }
+})
+
 t.test('what is acknowledged is on a disk whatever the role has, and waits for standbys as it says', async (t) => {
   const role = decodeURIComponent(new URL(ownerUrl.replace('@/', '@localhost/')).username)
   const database = (await admin.query('select current_database() as name')).rows[0].name

@@ -9,7 +9,7 @@ import t, { type Test } from 'tap'
 
 import { codec } from '../../src/codec.ts'
 import { emptyEdge, extend } from '../../src/roll/edge.ts'
-import { openDatabase } from '../../src/store/database.ts'
+import { type Database, openDatabase } from '../../src/store/database.ts'
 import { assertMigrated, migrate } from '../../src/store/migrate.ts'
 import { readHashes } from '../../src/store/tree.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
@@ -205,13 +205,45 @@ t.test('rows that logical replication has brought are followed by those that com
   }
 })
 
-t.test("numbers of somebody else's tables are his", async (t) => {
-  const { ownerUrl, run } = await given(t, {})
-  await run()
+const openSuperuser = async (t: Test, ownerUrl: string): Promise<Database> => {
   const who = /\/\/[^@]*@/
   const url = ownerUrl.replace(who, who.exec((await openTestServer()).superuserUrl)?.[0] ?? '')
   const superuser = openDatabase({ url, max: 1, log, applicationName: 'test' })
   t.teardown(superuser.close)
+  return superuser
+}
+
+t.test("what is somebody else's in our schema is told of where it stops the grants", async (t) => {
+  const { owner, ownerUrl, run } = await given(t, {
+    '0001_grants.sql': `
+      create table things (n int);
+      create function grant_serving(serving name) returns void language plpgsql as $$
+        begin execute format('grant select on all tables in schema public to %I', serving); end $$;`,
+  })
+  const superuser = await openSuperuser(t, ownerUrl)
+  await superuser.query({ text: 'create table "Heartbeat" (n int)' })
+  await t.rejects(run(), {
+    message:
+      /^"Heartbeat" in the schema public is .+ \("alter table public\."Heartbeat" set schema …"\), or, where it is/,
+  })
+  t.strictSame((await owner.query({ text: `select to_regclass('things') as things` })).rows, [{ things: null }])
+  for (const right of ['select', 'trigger']) {
+    await superuser.query({ text: `grant ${right} on "Heartbeat" to chancery_owner` })
+    await t.resolves(run(), right)
+    await superuser.query({ text: `revoke ${right} on "Heartbeat" from chancery_owner` })
+  }
+  await superuser.query({ text: 'alter extension plpgsql add table "Heartbeat"' })
+  await t.rejects(run(), {
+    message: /have an administrator move it \("alter extension plpgsql set schema …"\), and run/,
+  })
+  await superuser.query({ text: 'create schema watched; alter table "Heartbeat" set schema watched' })
+  await t.resolves(run())
+})
+
+t.test("numbers of somebody else's tables are his", async (t) => {
+  const { ownerUrl, run } = await given(t, {})
+  await run()
+  const superuser = await openSuperuser(t, ownerUrl)
   await superuser.query({
     text: 'create table others (id serial primary key); insert into others values (7); grant select on others to chancery_owner',
   })

@@ -133,6 +133,11 @@ t.test('each right that the schema gives is missed when it is gone', async (t) =
   const db = openDatabase({ url: servingUrl, max: 1, log: quiet, applicationName: 'test' })
   t.teardown(db.close)
   t.equal(await lacksRights(db), false)
+  const { superuserUrl } = await openTestServer()
+  const superuser = await openSql(t, superuserUrl.replace('/postgres?', `/${nameOf(ownerUrl)}?`))
+  await superuser.query('create table heartbeat (n int)')
+  t.equal(await lacksRights(db), false, 'of what is somebody else’s none is needed')
+  await superuser.query('drop table heartbeat')
   for (const right of [
     'insert on intents',
     'select on refusals',
