@@ -2,7 +2,7 @@
 import { type DatabasePlace, placeOf } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { WrongRecords } from '../roll-side.ts'
-import { sqlState } from '../store/database.ts'
+import { sqlState, wordsOf } from '../store/database.ts'
 import { WrongSchema } from '../store/migrate.ts'
 import { Failure, type FailureKind } from './failure.ts'
 
@@ -23,7 +23,7 @@ export const explainDatabase =
     if (cause instanceof WrongSchema) throw new Failure('usage', cause.message)
     if (!(cause instanceof Error)) throw error
     const { code = '', message } = cause as NodeJS.ErrnoException
-    const fault = faults.find(({ pattern }) => pattern.test(`${code} ${message}`))
+    const fault = faults.find(({ pattern }) => pattern.test(wordsOf(cause)))
     if (!fault) throw error
     const place = placeOf(url)
     const reason = fault.quoted ? message : code
@@ -57,7 +57,7 @@ const nameTheOther =
 const lookThere = 'See what keeps it (pg_stat_activity, its log), and run the same command again.'
 
 interface Fault {
-  /** Of the code, a space and the message: some of pg's errors have no code. */
+  /** Of `wordsOf` it: some of pg's errors have no code. */
   readonly pattern: RegExp
   readonly kind: FailureKind
   readonly what: (place: DatabasePlace) => string
@@ -74,7 +74,7 @@ const faults: readonly Fault[] = [
     next: 'set the right role and password in',
   },
   {
-    pattern: /^28000 role .* is not permitted to log in/,
+    pattern: /^28000 \S+ role .* is not permitted to log in/,
     kind: 'usage',
     what: ({ role }) => `the role ${JSON.stringify(role)} may not log in`,
     next: 'give it that ("alter role … login"), or set another role in',
@@ -87,14 +87,14 @@ const faults: readonly Fault[] = [
     next: "mend the server's pg_hba.conf, or the role and sslmode in",
   },
   {
-    pattern: /^42501 permission denied for database/,
+    pattern: /^42501 CheckMyDatabase /,
     kind: 'usage',
     what: ({ role }) => `the role ${JSON.stringify(role)} may not connect to it`,
     quoted: true,
     next: 'grant it that ("grant connect on database"), or set another role in',
   },
   {
-    pattern: /^42501 permission denied for table schema_migrations/,
+    pattern: /^42501 aclcheck_error .*\bschema_migrations\b/,
     kind: 'usage',
     what: ({ role }) => `the role ${JSON.stringify(role)} has no rights to its tables, as after a restore without them`,
     next: 'let "chancery migrate" of their owner grant them (of the embedded one, "chancery serve" does), or set another role in',

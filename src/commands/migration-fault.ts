@@ -1,7 +1,7 @@
 /** A migration that ended through no fault of its own: nothing of it remains, and a sentence says what to do before the next try. */
 import { placeOf } from '../config.ts'
 import { isProblem } from '../errors.ts'
-import { sqlState } from '../store/database.ts'
+import { wordsOf } from '../store/database.ts'
 import type { DatabaseSetting } from './database-fault.ts'
 import { Failure, type FailureKind } from './failure.ts'
 
@@ -11,8 +11,7 @@ export const explainMigration =
   (error: unknown): never => {
     const { cause, message } = error as Error
     const origin = cause instanceof Error ? cause : error
-    const state = sqlState(origin) ?? ''
-    const fault = faults.find(({ of }) => of.test(`${state} ${(origin as Error).message}`))
+    const fault = faults.find(({ of }) => of.test(wordsOf(origin as Error)))
     // A server that takes nobody in is told of by who knows where it is.
     if (fault === undefined || (cause === undefined && fault.ofServer)) throw error
     const told = isProblem(error) ? `Nothing was kept up: ${(origin as Error).message}` : message
@@ -20,7 +19,7 @@ export const explainMigration =
   }
 
 interface Fault {
-  /** Of the SQLSTATE, a space and the message. */
+  /** Of `wordsOf` it. */
   readonly of: RegExp
   readonly kind: FailureKind
   /** It may have come before there was a connection. */
@@ -64,13 +63,13 @@ const faults: readonly Fault[] = [
       `the server, or this role there (default_transaction_read_only), only reads: name the one that takes writes in ${name}`,
   },
   {
-    of: /^42501 (?!permission denied for database)/,
+    of: /^42501 (?!CheckMyDatabase )/,
     kind: 'usage',
     next: ({ name, url }) =>
       `the role ${JSON.stringify(placeOf(url).role)} does not own the tables: name their owner in ${name}, or let an administrator give them to it ("alter database … owner to" where it is new, "reassign owned" after a restore by another role)`,
   },
   {
-    of: /^42704 role /,
+    of: /^42704 get_role_oid /,
     kind: 'usage',
     next: () => 'create it, or name another as the one that serves in CHANCERY_DATABASE_URL',
   },

@@ -127,7 +127,7 @@ const table = {
     form: '`postgresql://…`',
     secret: true,
     about:
-      'PostgreSQL 15 or newer, as the role that serves; the embedded one when unset. Over a network add `sslmode=verify-full`, and `sslrootcert=` for an own authority. One host: where a standby may take its place, the address that always leads to the server that takes writes; `target_session_attrs` is not looked at. `options=-c …` in it come after those that Chancery sends for its sessions (`DateStyle`, `TimeZone`, `search_path`, isolation, how plans are made), and hold where both say something; `synchronous_commit=off` holds nowhere.',
+      'PostgreSQL 15 or newer, as the role that serves; the embedded one when unset. Over a network add `sslmode=verify-full`, and `sslrootcert=` for an own authority. One host: where a standby may take its place, the address that always leads to the server that takes writes; `target_session_attrs` and `channel_binding` are not looked at. `options=-c …` in it come after those that Chancery sends for its sessions (`DateStyle`, `TimeZone`, `search_path`, isolation, how plans are made), and hold where both say something; `synchronous_commit=off` holds nowhere.',
   },
   migrationUrl: {
     env: 'CHANCERY_MIGRATION_URL',

@@ -228,6 +228,15 @@ export const sqlState = (error: unknown): string | undefined => {
     : undefined
 }
 
+/**
+ * The code, the routine of the server that said it, and its words, with a space between: of these the last are in the language that
+ * the server speaks (`lc_messages`, as its machine has it). Poolers and the socket know no routine.
+ */
+export const wordsOf = (error: Error): string => {
+  const { code = '', routine } = error as { readonly code?: string; readonly routine?: string }
+  return [code, ...(routine === undefined ? [] : [routine]), error.message].join(' ')
+}
+
 type Observe = NonNullable<DatabaseOptions['observe']>
 
 const timedBy =

@@ -101,7 +101,7 @@ const reasons: Readonly<Record<string, Kind>> = {
 const lookEveryMs = 4_000
 
 /** Of functions of the server's own we ask what few may know, and do without; so we do where nobody may look for room. */
-const isOfSystem = (error: unknown): boolean => /function (pg_|lo_)|language plpgsql/.test((error as Error).message)
+const isOfSystem = (error: unknown): boolean => /\b(pg_|lo_|plpgsql\b)/.test((error as Error).message)
 
 /** What is small, or needs another right, goes through in between: no sign that all is well again. */
 const lastingMs = 30_000

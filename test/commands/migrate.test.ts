@@ -77,6 +77,35 @@ t.test(
   },
 )
 
+/** As PostgreSQL 17 says it where its machine speaks Turkish. */
+const turkish = (code: string, routine: string, message: string): pg.DatabaseError =>
+  Object.assign(new pg.DatabaseError(message, 0, 'error'), { code, routine })
+
+t.test('what is wrong is told whatever language the server speaks', async (t) => {
+  const setting = { name: 'CHANCERY_MIGRATION_URL', url: 'postgresql://owner@h/chancery' } as const
+  const toConnect = turkish('42501', 'CheckMyDatabase', '"chancery" veritabanına erişim engellendi')
+  for (const [error, message] of [
+    [
+      turkish('42704', 'get_role_oid', '"ghost" rolü mevcut değil'),
+      /mevcut değil; create it, or name another as the one/,
+    ],
+    [
+      turkish('42501', 'aclcheck_error', 'public şemasına erişim engellendi'),
+      /; the role "owner" does not own the tables/,
+    ],
+  ] as const)
+    t.throws(() => explainMigration(setting)(error), { kind: 'usage', message }, error.message)
+  t.throws(() => explainMigration(setting)(toConnect), toConnect, 'who knows where the server is tells of it')
+  for (const [error, message] of [
+    [toConnect, /the role "owner" may not connect to it \(.+\); grant it that \("grant connect on database"\)/],
+    [
+      turkish('42501', 'aclcheck_error', 'schema_migrations tablosuna erişim engellendi'),
+      /the role "owner" has no rights to its tables, as after a restore without them/,
+    ],
+  ] as const)
+    t.throws(() => explainDatabase(setting)(error), { kind: 'usage', message }, error.message)
+})
+
 t.test('rights that a restore has left out are named, and given back', async (t) => {
   const database = await openTestDatabase(t)
   const owner = await openSql(t, database.ownerUrl)

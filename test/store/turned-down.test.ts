@@ -127,6 +127,19 @@ t.test('who may not look for room is not said to lack a right of ours', async (t
   }
 })
 
+t.test('nor is he where the server speaks another language', async (t) => {
+  for (const [message, isOurs] of [
+    ['lo_from_bytea fonksiyonuna erişim engellendi', false],
+    ['pg_reload_conf fonksiyonuna erişim engellendi', false],
+    ['plpgsql diline erişim engellendi', false],
+    ['intents tablosuna erişim engellendi', true],
+  ] as const) {
+    const turnedDown = openTurnedDown()
+    turnedDown.failed(Object.assign(new pg.DatabaseError(message, 0, 'error'), { code: '42501' }))
+    t.equal(turnedDown.fault() !== undefined, isOurs, message)
+  }
+})
+
 t.test('each right that the schema gives is missed when it is gone', async (t) => {
   const { ownerUrl, servingUrl } = await openTestDatabase(t)
   const owner = await openSql(t, ownerUrl)
