@@ -4,7 +4,7 @@
  */
 import { Problem } from '../errors.ts'
 import type { Keyring } from '../keys/keyring.ts'
-import { unsaidShards } from '../roll/entries.ts'
+import { listsText, unsaidShards } from '../roll/entries.ts'
 import type { KeyKind } from '../x509/algorithms.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import type { CheckSignature } from '../x509/csr.ts'
@@ -252,8 +252,6 @@ const importedAlready = ({ name, state, shards }: IssuerRow, asked: number): Pro
     `The issuer ${name} was imported already, with this very certificate, and is ${state}.${kept}`,
   )
 }
-
-const listsText = (shards: number): string => (shards === 1 ? 'one list' : `${shards} lists`)
 
 const notRenewed = (name: string): Problem =>
   new Problem(

@@ -1,6 +1,13 @@
 /** Events of the roll for people: what each of them says in its most telling fields. Machines get the exact entries. */
 import type { Origin } from '../policy/origin.ts'
-import type { CredentialChanged, CutIssuerCreated, IssuerCreated, IssuerMoved, RollEvent } from '../roll/entries.ts'
+import {
+  type CredentialChanged,
+  type CutIssuerCreated,
+  type IssuerCreated,
+  type IssuerMoved,
+  listsText,
+  type RollEvent,
+} from '../roll/entries.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { formatSubject, parseSubject } from '../x509/subject.ts'
 import { originLine } from './origin-text.ts'
@@ -26,7 +33,7 @@ type EventOf<T, E = RollEvent> = E extends { readonly type: infer U } ? (T exten
 
 /** Where another number than that of most is on the roll. */
 const cutText = (event: IssuerCreated | CutIssuerCreated): string =>
-  'shards' in event ? `, ${event.shards === 1 ? 'one list' : `${event.shards} lists`}` : ''
+  'shards' in event ? `, ${listsText(event.shards)}` : ''
 
 const moved = ({ issuer, authority, from, reason, by }: IssuerMoved): string =>
   `${issuer} of authority ${authority}, ${from} before, by ${by}${reason === null ? '' : `: ${JSON.stringify(reason)}`}`

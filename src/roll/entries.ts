@@ -311,6 +311,8 @@ export const cutInto = (shards: number): Pick<CutIssuerCreated, 'v' | 'shards'> 
 export const shardsIn = (entry: object): number =>
   'shards' in entry ? (entry as CutIssuerCreated).shards : unsaidShards
 
+export const listsText = (shards: number): string => (shards === 1 ? 'one list' : `${shards} lists`)
+
 /** Moves into a state, named by what it means: `issuer.halted` is the move into `crl-only` past every guard. */
 export interface IssuerMoved {
   readonly type:

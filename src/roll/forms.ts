@@ -4,7 +4,7 @@
  * docs/roll.md is tested against it both ways.
  */
 import { canonicalJson, isObject } from '../canonical.ts'
-import type { CredentialChanged, RollEvent, RollOpened } from './entries.ts'
+import { type CredentialChanged, type RollEvent, type RollOpened, unsaidShards } from './entries.ts'
 import { RollFault } from './fault.ts'
 import { base64Length, readText } from './text.ts'
 
@@ -113,6 +113,13 @@ const positive: Form<number> = where(
   'a count from 1 on',
   (value) => Number.isSafeInteger(value) && (value as number) > 0,
 )
+/** Whoever has that number says nothing of it: what is said in two ways has two leaves. */
+const said: Form<number> = {
+  title: `${positive.title}, and not ${unsaidShards}`,
+  fault: (value) =>
+    positive.fault(value) ??
+    (value === unsaidShards ? ` is ${unsaidShards}, of which version 1 says nothing` : undefined),
+}
 const decimal = matching('a decimal as text', /^(0|[1-9][0-9]{0,63})$/)
 const serial = matching('a serial', /^[0-9a-f]{32}$/)
 const digest = matching('a SHA-256 in hex', /^[0-9a-f]{64}$/)
@@ -352,7 +359,7 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
     means:
       'there is an issuer, with this certificate. `shards` (version 2): into how many lists what it revokes is cut; version 1: into 128',
     v: 2,
-    fields: { ...created, shards: positive },
+    fields: { ...created, shards: said },
     earlier: { 1: created },
   },
   'issuer.activated': { means: 'an issuer signs from now on', v: 1, fields: move },

@@ -2,6 +2,7 @@
  * What the entries of a roll make of each other: whether an entry may follow those before it. A table has the checks of
  * each type.
  */
+import { listsText, shardsIn } from './entries.ts'
 import type { EntryOf, EventType, RollEntry } from './forms.ts'
 import {
   addIssuer,
@@ -103,21 +104,28 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
   },
   'issuance.abandoned': (entry, known, at) => {
     addSerial(known, { serial: entry.serial, issuer: issuance(entry, known, at), standing: 'abandoned' }, at)
+    onItsList(entry, known, at)
   },
-  'certificate.revoked': ({ serial, issuer, reason, plan }, known, { tell }) => {
+  'certificate.revoked': (entry, known, { tell }) => {
+    const { serial, issuer, reason, plan } = entry
+    onItsList(entry, known, { tell })
     const standing = reason === 'certificateHold' ? 'held' : reason === 'keyCompromise' ? 'compromised' : 'revoked'
     changeSerial(known, { serial, issuer, standing }, tell)
     if (plan === null) return
     const order = orderOf(plan, known, tell)
     if (order) order.revoked += 1
   },
-  'certificate.released': ({ serial, issuer }, known, { tell }) => {
+  'certificate.released': (entry, known, { tell }) => {
+    const { serial, issuer } = entry
+    onItsList(entry, known, { tell })
     changeSerial(known, { serial, issuer, standing: 'issued' }, tell)
   },
   'crls.intended': ({ issuer, lists }, known, { index, tell }) => {
-    issuerOf(issuer, known, tell)
+    const shards = issuerOf(issuer, known, tell)?.shards
     for (const { shard, number, covers } of lists) {
       const key = `${issuer}/${shard}`
+      if (shards !== undefined && shard >= shards)
+        tell('reference.number', `${key} is no list of ${issuer}, which has ${listsText(shards)}, from 0 on`)
       const next = (known.lists.get(key) ?? 0) + 1
       if (number !== next) tell('reference.number', `list ${number} of ${key} is not list ${next}`)
       if (covers > index)
@@ -199,9 +207,10 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
     if (known.issuers.has(issuer)) tell('reference.state', `the issuer ${issuer} is there already`)
     known.requested.set(issuer, spki)
   },
-  'issuer.created': ({ issuer: name, authority, state, certificate }, known, { tell }) => {
+  'issuer.created': (entry, known, { tell }) => {
+    const { issuer: name, authority, state, certificate } = entry
     if (known.issuers.has(name)) return tell('reference.state', `the issuer ${name} was created before`)
-    const issuer = addIssuer(known, name, { authority, state, certificate })
+    const issuer = addIssuer(known, name, { authority, state, certificate, shards: shardsIn(entry) })
     if (issuer.certificate === undefined)
       return tell('certificate.text', `the certificate of the issuer ${name} is none that can be read`)
     const wanted = known.requested.get(name)
@@ -278,6 +287,18 @@ const versionOf = (
 ): void => {
   if (version < 1 || version > (profiles.get(name) ?? 0))
     tell('reference.missing', `there is no version ${version} of the profile ${name}`)
+}
+
+/** Its last octets say which of its issuer's lists a serial is on, as its certificate does: nobody looks for it on another. */
+const onItsList = (
+  { serial, issuer, shard }: { readonly serial: string; readonly issuer: string; readonly shard: number },
+  { issuers }: Known,
+  { tell }: Pick<At, 'tell'>,
+): void => {
+  const shards = issuers.get(issuer)?.shards
+  if (shards === undefined) return
+  const own = Number.parseInt(serial.slice(-8), 16) % shards
+  if (shard !== own) tell('reference.number', `the serial ${serial} is on ${issuer}/${own}, not on ${issuer}/${shard}`)
 }
 
 /** A certificate that there was by then. It may have been revoked while the renewal was under way. */

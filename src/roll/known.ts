@@ -55,7 +55,14 @@ export type Tell = (code: FindingCode, message: string) => void
 
 /** JSON; `serials` are 32 octets each, in strings of at most a megabyte. */
 export interface HistoryState {
-  readonly issuers: readonly (readonly [name: string, authority: string, state: string, certificate: string])[]
+  /** Without a number of lists where it was saved before that was kept. */
+  readonly issuers: readonly (readonly [
+    name: string,
+    authority: string,
+    state: string,
+    certificate: string,
+    shards?: number,
+  ])[]
   readonly requested: readonly (readonly [issuer: string, spki: string])[]
   readonly profiles: readonly (readonly [name: string, version: number])[]
   /** Absent where it was saved before there were any. */
@@ -107,6 +114,8 @@ export interface KnownIssuer {
   readonly encoded: string
   /** Undefined: it could not be read, which was told when it came. */
   readonly certificate: RollCertificate | undefined
+  /** How many lists it has; undefined: that was not kept. */
+  readonly shards: number | undefined
   state: string
 }
 
@@ -176,13 +185,15 @@ export const openKnown = (deps: HistoryDeps, saved?: HistoryState): Known => {
     database: saved?.database ?? null,
     serials: openSerialTable(saved?.serials, deps.seed),
   }
-  for (const [name, authority, state, certificate] of saved?.issuers ?? [])
-    addIssuer(known, name, { authority, state, certificate })
+  for (const [name, authority, state, certificate, shards] of saved?.issuers ?? [])
+    addIssuer(known, name, { authority, state, certificate, shards })
   return known
 }
 
 export const saveKnown = (known: Known): HistoryState => ({
-  issuers: [...known.issuers].map(([name, issuer]) => [name, issuer.authority, issuer.state, issuer.encoded]),
+  issuers: [...known.issuers].map(([name, { authority, state, encoded, shards }]) =>
+    shards === undefined ? [name, authority, state, encoded] : [name, authority, state, encoded, shards],
+  ),
   requested: [...known.requested],
   profiles: [...known.profiles],
   providers: [...known.providers],
@@ -243,10 +254,12 @@ export const addIssuer = (
     authority,
     state,
     certificate: encoded,
-  }: { readonly authority: string; readonly state: string; readonly certificate: string },
+    shards,
+  }: Pick<KnownIssuer, 'authority' | 'state' | 'shards'> & { readonly certificate: string },
 ): KnownIssuer => {
   const certificate = known.deps.readCertificate(readBase64(encoded, 'entry.form', 'the certificate'))
-  const issuer = { number: Math.min(known.issuers.size, maxIssuers - 1), authority, state, encoded, certificate }
+  const number = Math.min(known.issuers.size, maxIssuers - 1)
+  const issuer = { number, authority, state, encoded, certificate, shards }
   known.issuers.set(name, issuer)
   return issuer
 }

@@ -92,7 +92,7 @@ const borders: readonly (readonly [EventType, string, { readonly good: unknown[]
     'certificate',
     { good: ['AA==', 'A'.repeat(64_000)], bad: ['', 'AA', 'AB==', 'A A=', 'AAAA\n', '-_-_'] },
   ],
-  ['issuer.created', 'shards', { good: [1, 1024], bad: [0, -1, 1.5, '1', 2 ** 53] }],
+  ['issuer.created', 'shards', { good: [1, 127, 129, 1024], bad: [0, -1, 1.5, '1', 2 ** 53, 128] }],
   ['issuer.created', 'state', { good: ['crl-only'], bad: ['', 'Active', 'crl'] }],
   ['token.created', 'expires', { good: [null], bad: [''] }],
   ['request.expired', 'id', { good: [''], bad: [] }],
@@ -124,6 +124,7 @@ t.test('it says where an entry does not fit', async (t) => {
     ],
     [{ ...example('grant.changed'), limits: { day: '1' } }, '/limits/day is not a count'],
     [{ ...example('token.created'), toString: 1 }, '/toString is not known'],
+    [{ ...example('issuer.created', 'shards'), shards: 128 }, '/shards is 128, of which version 1 says nothing'],
   ]
   for (const [entry, where] of details)
     t.throws(() => parse(canonicalJson(entry)), {

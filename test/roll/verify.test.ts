@@ -5,7 +5,7 @@ import t from 'tap'
 
 import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
 import { emptyEdge, extend } from '../../src/roll/edge.ts'
-import { encodeEntry, type ProfileChanged, type RollEvent } from '../../src/roll/entries.ts'
+import { type CrlsIntended, encodeEntry, type ProfileChanged, type RollEvent } from '../../src/roll/entries.ts'
 import { findings as meanings } from '../../src/roll/findings.ts'
 import { encodeVerifierKey } from '../../src/roll/note.ts'
 import { openRollVerifier } from '../../src/roll/verify.ts'
@@ -57,6 +57,11 @@ const asked = (name: string, spki: string): RollEvent => ({
   ...{ type: 'issuer.requested', issuer: name, authority: 'default', key: 'file:x', spki, by: 'admin' },
 })
 const staged = { ...(beginning[2] as object), issuer: 'next', state: 'staged' } as RollEvent
+const halves = { ...staged, v: 2, shards: 2 } as RollEvent
+const listsOf = (name: string, ...shards: readonly number[]): RollEvent => ({
+  ...(event.lists(...shards.map((shard) => [shard, 1, 31] as const)) as CrlsIntended),
+  issuer: name,
+})
 const moved = (name: string, spki: string): RollEvent => ({
   ...{ type: 'issuer.relocated', issuer: name, authority: 'default', key: 'file:x', before: 'file:y' },
   ...{ spki, reason: null, by: 'admin' },
@@ -177,6 +182,20 @@ t.test('what was saved before grants were kept misses none, and nothing is kept 
     (await verifyAll(entries, certificates)).state.history.requests?.map(([id]) => id),
     ['two'],
   )
+})
+
+t.test('what was saved before it was kept how many lists there are misses none', async (t) => {
+  const { state } = await verifyAll(entries, certificates)
+  t.same(
+    state.history.issuers.map(([name, , , , shards]) => [name, shards]),
+    [[issuer.name, 128]],
+  )
+  const issuers = state.history.issuers.map(([name, authority, at, der]) => [name, authority, at, der] as const)
+  const from = { ...state, history: { ...state.history, issuers } }
+  const more = entriesOf([...good, event.lists([128, 1, 31])]).slice(last)
+  const went = await verifyAll(more, certificates, { from })
+  t.same(went.findings, [])
+  t.same(went.state.history.issuers, issuers)
 })
 
 type Case = readonly [what: string, after: readonly RollEvent[], codes: readonly string[]]
@@ -372,6 +391,17 @@ const cases: readonly Case[] = [
   ['a list of what is to come', [event.lists([0, 3, 1000])], ['reference.number']],
   ['nothing in a list of all that there is', [event.lists([0, 3, good.length])], []],
   ['a list of one entry more', [event.lists([0, 3, good.length + 1])], ['reference.number']],
+  ['nothing in the last of 128 lists', [event.lists([127, 1, 31])], []],
+  ['a list more than an issuer has of which nothing is said', [event.lists([128, 1, 31])], ['reference.number']],
+  ['nothing in the lists of an issuer that has two', [halves, listsOf('next', 0, 1)], []],
+  ['a list more than its entry says', [halves, listsOf('next', 1, 2)], ['reference.number']],
+  ['an end of what was never issued, on another list', [event.abandoned(92, { shard: 93 })], ['reference.number']],
+  ['a revocation on another list', [event.revoked(6, 'superseded', { shard: 7 })], ['reference.number']],
+  [
+    'a release on another list',
+    [event.revoked(6, 'certificateHold'), { ...event.released(6), shard: 7 } as RollEvent],
+    ['reference.number'],
+  ],
   ['a list of no issuer', [{ ...event.lists([0, 1, 31]), issuer: 'x' } as RollEvent], ['reference.missing']],
   ['a list that came in for no issuer', [{ ...imported, issuer: 'x' }], ['reference.missing']],
   ['a move from another state', [event.moved('retired', 'retiring')], ['reference.state']],

@@ -1,9 +1,10 @@
 /** Rolls with real certificates: an issuer with a key of its own, entries at times that go on, checkpoints of any size. */
 import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
 
+import { shardOf } from '../../src/ca/serial.ts'
 import { signCheckpoint } from '../../src/roll/checkpoint.ts'
 import { type Edge, emptyEdge, extend } from '../../src/roll/edge.ts'
-import { encodeEntry, type RollEvent } from '../../src/roll/entries.ts'
+import { encodeEntry, type RollEvent, unsaidShards } from '../../src/roll/entries.ts'
 import type { Finding } from '../../src/roll/findings.ts'
 import { type FedEntry, openRollVerifier, type RollVerifierDeps, type VerifierState } from '../../src/roll/verify.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
@@ -99,6 +100,7 @@ export const newIssuer = (name: string): TestIssuer => {
 export const issuer = newIssuer('default')
 
 export const serialOf = (n: number): string => `40${n.toString(16).padStart(30, '0')}`
+const shardOfNth = (n: number): number => shardOf(Buffer.from(serialOf(n), 'hex'), unsaidShards)
 
 const by = 'admin'
 const profile = { name: 'server', version: 1 }
@@ -114,7 +116,7 @@ export const event = {
     type: 'issuance.abandoned',
     ...issuance,
     serial: serialOf(n),
-    shard: 0,
+    shard: shardOfNth(n),
     intended: '2026-11-24T00:00:00.000Z',
     notAfter: '2026-12-01T00:00:00.000Z',
     ...more,
@@ -123,7 +125,7 @@ export const event = {
     type: 'certificate.revoked',
     serial: serialOf(n),
     issuer: issuer.name,
-    shard: 0,
+    shard: shardOfNth(n),
     reason,
     revokedAt: '2026-11-24T00:00:00Z',
     invalidityDate: null,
@@ -135,7 +137,7 @@ export const event = {
     type: 'certificate.released',
     serial: serialOf(n),
     issuer: issuer.name,
-    shard: 0,
+    shard: shardOfNth(n),
     by,
   }),
   lists: (...lists: readonly (readonly [shard: number, number: number, covers: number])[]): RollEvent => ({
