@@ -51,6 +51,11 @@ export const showReport = (out: Output, verified: Verified, report: Report): voi
       ...(count > findings.length ? [`… and ${countText(count - findings.length)} more`] : []),
       `${countText(size)} entries${from > 0 ? `, from ${countText(from)} on` : ''}, ${checkpoints === 1 ? '1 checkpoint' : `${countText(checkpoints)} checkpoints`}: ${count === 0 ? 'nothing found' : `${countText(count)} found`}.`,
       `root ${root ?? 'unknown'}`,
+      ...(findings.some(({ code }) => code === 'entry.type')
+        ? [
+            'An entry of a type or version that is not known here may be of a newer Chancery: verify with the version that wrote it. What other findings miss may be in such entries.',
+          ]
+        : []),
       ...witnesses.map(({ name, time }) =>
         visible(time === null ? `not cosigned by ${name}, who may see another roll` : `cosigned by ${name} at ${time}`),
       ),

@@ -106,7 +106,8 @@ const parsed = (octets: Buffer): RollEntry => {
     return parseEntry(octets)
   } catch (error) {
     if (!isRollFault(error)) throw error
-    throw new Failure('refused', `This is on the roll, but no entry that is known here: ${error.detail}.`)
+    const newer = isRollFault(error, 'entry.type') ? ' The version of Chancery that wrote it knows it.' : ''
+    throw new Failure('refused', `This is on the roll, but no entry that is known here: ${error.detail}.${newer}`)
   }
 }
 

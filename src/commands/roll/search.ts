@@ -79,7 +79,8 @@ const parsed = (octets: Uint8Array, index: number): RollEntry => {
     return parseEntry(octets)
   } catch (error) {
     if (!isRollFault(error)) throw error
-    throw new Failure('refused', `Entry ${index} cannot be read: ${error.detail}${whose}`)
+    const newer = isRollFault(error, 'entry.type') ? ' Search with the version of Chancery that wrote it.' : ''
+    throw new Failure('refused', `Entry ${index} cannot be read: ${error.detail}${whose}${newer}`)
   }
 }
 
