@@ -128,13 +128,8 @@ export const openStatus = async (
     isIssuer: async (serial) => isOfIssuer(await records.issuers(), serial),
     changed: ocsp.forget,
   })
-  let publishing = Promise.resolve()
-  const publishCrls = (): Promise<void> => {
-    publishing = publishing.then(publisher.run, publisher.run)
-    return publishing
-  }
   return {
-    publishCrls,
+    publishCrls: publisher.run,
     massRevocations,
     revocations,
     crls,
@@ -143,7 +138,8 @@ export const openStatus = async (
     crlFault: watch.fault,
     crlWarning: () => revokedText(crlImports, issuers) ?? watch.warning() ?? endingText(crlImports),
     jobs: (isStopping) => [
-      { name: 'crls', everyMs: 5_000, firstMs: 100, run: publishCrls },
+      { name: 'crls', everyMs: 5_000, firstMs: 100, run: publisher.due },
+      { name: 'crls-again', everyMs: 5_000, run: publisher.again },
       { name: 'crl-files', everyMs: 1_000, run: () => crls.refresh() },
       { name: 'unlisted', everyMs: 15_000, run: () => watch.look() },
       reportedKeysJob({

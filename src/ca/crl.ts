@@ -116,33 +116,60 @@ export interface CrlPublisherDeps {
 export interface CrlPublisher {
   /** Publishes all that is due. One issuer that cannot sign keeps no other from it. */
   run(): Promise<void>
+  /** The part of it that is of issuers whose lists did not fail the last time. One call after the other. */
+  due(): Promise<void>
+  /**
+   * The rest, when it has waited. One call after the other, beside those of `due`: a list that takes half a minute to
+   * fail, such as one that is too long, is waited for by no other issuer's.
+   */
+  again(): Promise<void>
 }
 
 export const openCrlPublisher = (deps: CrlPublisherDeps): CrlPublisher => {
   /** Up to where the changes of each issuer are known to be on its lists. */
   const followed = new Map<string, number>()
   const failures = new Map<string, Failure>()
+  const publish = async (issuer: Issuer): Promise<void> => {
+    const last = failures.get(issuer.name)
+    try {
+      deps.assertClock()
+      // Whoever cannot sign leaves it to another instance, which perhaps can.
+      issuer.assertAvailable()
+      if (await deps.mayGoOn(issuer.name)) await publishIssuer(deps, issuer, followed)
+      // Whoever is at it may serve what it has in memory, and knows nothing of it.
+      else if (deps.spoiled(issuer.name).size > 0) await publishSpoiled(deps, issuer)
+      failures.delete(issuer.name)
+    } catch (error) {
+      // What was recorded in vain is on the roll for good, so not every few seconds.
+      const waitMs = Math.min((last?.waitMs ?? firstWaitMs / 2) * 2, longestWaitMs)
+      failures.set(issuer.name, { waitMs, until: deps.elapsedMs() + waitMs })
+      deps.failed(issuer.name, error)
+    }
+  }
+  /** Chosen at once: what changes meanwhile is for the next call, so that no issuer is in both at a time. */
+  const each = (isTurn: (last: Failure | undefined) => boolean) => async (): Promise<void> => {
+    const chosen = deps.issuers
+      .all()
+      .filter(({ issuer, state }) => state !== 'retired' && isTurn(failures.get(issuer.name)))
+    for (const { issuer } of chosen) await publish(issuer)
+  }
+  const due = inTurn(each((last) => last === undefined))
+  const again = inTurn(each((last) => last !== undefined && last.until <= deps.elapsedMs()))
   return {
     run: async () => {
-      for (const { issuer, state } of deps.issuers.all()) {
-        const last = failures.get(issuer.name)
-        if (state === 'retired' || (last && last.until > deps.elapsedMs())) continue
-        try {
-          deps.assertClock()
-          // Whoever cannot sign leaves it to another instance, which perhaps can.
-          issuer.assertAvailable()
-          if (await deps.mayGoOn(issuer.name)) await publishIssuer(deps, issuer, followed)
-          // Whoever is at it may serve what it has in memory, and knows nothing of it.
-          else if (deps.spoiled(issuer.name).size > 0) await publishSpoiled(deps, issuer)
-          failures.delete(issuer.name)
-        } catch (error) {
-          // What was recorded in vain is on the roll for good, so not every few seconds.
-          const waitMs = Math.min((last?.waitMs ?? firstWaitMs / 2) * 2, longestWaitMs)
-          failures.set(issuer.name, { waitMs, until: deps.elapsedMs() + waitMs })
-          deps.failed(issuer.name, error)
-        }
-      }
+      // In this order: what fails now is not tried again at once.
+      await Promise.all([again(), due()])
     },
+    due,
+    again,
+  }
+}
+
+const inTurn = (work: () => Promise<void>): (() => Promise<void>) => {
+  let last = Promise.resolve()
+  return () => {
+    last = last.then(work, work)
+    return last
   }
 }
 
@@ -163,10 +190,12 @@ const publishIssuer = async (deps: CrlPublisherDeps, issuer: Issuer, followed: M
   const due = Array.from({ length: issuer.shards }, (_, shard) => ({ shard, head: heads.get(shard) })).filter(
     ({ shard, head }) => !head || isSpoiled(spoiled, head) || isDue(deps, head, changed.get(shard)),
   )
+  let unmade: Error | undefined
   for (const slice of slicesOf(due)) {
     if (!(await deps.mayGoOn(issuer.name))) return
-    await publishSlice(deps, issuer, slice, covers)
+    unmade = (await publishSlice(deps, issuer, slice, covers)) ?? unmade
   }
+  if (unmade) throw unmade
   followed.set(issuer.name, covers)
 }
 
@@ -177,7 +206,8 @@ const publishSpoiled = async (deps: CrlPublisherDeps, issuer: Issuer): Promise<v
   const spoiled = deps.spoiled(issuer.name)
   const due = (await deps.store.heads(issuer.name)).filter((head) => isSpoiled(spoiled, head))
   const [slice] = slicesOf(due.map((head) => ({ shard: head.shard, head })))
-  if (slice) await publishSlice(deps, issuer, slice, covers)
+  const unmade = slice && (await publishSlice(deps, issuer, slice, covers))
+  if (unmade) throw unmade
 }
 
 /** Not where a newer one is on its way already. */
@@ -213,14 +243,16 @@ const slicesOf = (due: readonly Due[]): readonly (readonly Due[])[] => {
   return slices
 }
 
+/** Resolves to why one of them was not made, where the others were. */
 const publishSlice = async (
   deps: CrlPublisherDeps,
   issuer: Issuer,
   due: readonly Due[],
   covers: number,
-): Promise<void> => {
+): Promise<Error | undefined> => {
   const start = performance.now()
-  const drafts = await draft(deps, issuer, due, covers)
+  const { drafts, unmade } = await draft(deps, issuer, due, covers)
+  if (drafts.length === 0) return unmade
   const lists = drafts.map(({ list }) => list)
   if (!(await deps.store.record(eventOf(issuer.name, lists), lists)))
     throw new Error('another instance has recorded lists of these shards meanwhile')
@@ -231,6 +263,7 @@ const publishSlice = async (
     deps.published(signed, issuer.name, performance.now() - start)
   }
   if (fault !== undefined) throw fault
+  return unmade
 }
 
 /**
@@ -268,7 +301,7 @@ const draft = async (
   issuer: Issuer,
   due: readonly Due[],
   covers: number,
-): Promise<readonly Draft[]> => {
+): Promise<{ readonly drafts: readonly Draft[]; readonly unmade: Error | undefined }> => {
   const now = deps.clock()
   // By how long before it was dated itself: the setting may have changed since.
   const ahead = due.find(
@@ -280,6 +313,7 @@ const draft = async (
   const shards = due.map(({ shard, head }) => ({ shard, since: head?.publishedUpdate ?? new Date(0) }))
   const entries = await encodeEntries(deps, await deps.store.revoked(issuer.name, shards, covers))
   const drafts: Draft[] = []
+  let unmade: Error | undefined
   for (const { shard, head } of due) {
     const { pieces, count } = entries.get(shard) ?? { pieces: [], count: 0 }
     const number = (head?.number ?? 0) + 1
@@ -296,10 +330,10 @@ const draft = async (
       ...partOf(issuer, shard),
     })
     // Nor is it recorded: each try would be on the roll for good, and its key counts as gone when it does not sign.
-    if (tbs.length > longestMessage)
-      throw new Error(
-        `the list of shard ${shard} would have ${tbs.length} octets, and ${longestMessage} are the most that is signed: have another issuer, with more lists, sign for its authority`,
-      )
+    if (tbs.length > longestMessage) {
+      unmade = tooLong(shard, tbs.length)
+      continue
+    }
     const tbsSha256 = deps.sha256(tbs)
     drafts.push({
       tbs,
@@ -308,8 +342,13 @@ const draft = async (
     })
     await deps.nextTurn()
   }
-  return drafts
+  return { drafts, unmade }
 }
+
+const tooLong = (shard: number, octets: number): Error =>
+  new Error(
+    `the list of shard ${shard} would have ${octets} octets, and ${longestMessage} are the most that is signed: have another issuer, with more lists, sign for its authority`,
+  )
 
 /**
  * Numbers on record have no gap, and those of lists that are lost are used again; but what relying parties see grows all the same

@@ -81,16 +81,20 @@ t.test('a list of a part says of which, and one of the whole issuer does not', a
 })
 
 t.test(
-  'a list that is too long to be signed is neither recorded nor asked of the key, which signs what else there is',
+  'a list that is too long to be signed is neither recorded nor asked of the key, which signs the others of its issuer',
   async (t) => {
     const one = { serial: Buffer.alloc(16, 0x41), revokedAt: new Date(), reason: 'superseded' } as const
     const revoked = async () => [{ shard: 0, count: 1_400_000, at: () => one }]
-    const { publisher, made, published, failures } = open({ store: { revoked } })
+    const { publisher, made, published, failures } = open({ shards: 40, store: { revoked } })
     await publisher.run()
     t.match(failures, [
-      /^default: the list of shard 0 would have 686\d{5} octets, and 67108856 are the most that is signed/,
+      /^default: the list of shard 0 would have 68\d{6} octets, and 67108856 are the most that is signed/,
     ])
-    t.same([made, published], [[], []])
+    const others = Array.from({ length: 39 }, (_, i) => i + 1)
+    t.same(
+      [made.flat(), published].map((lists) => lists.map(({ shard }) => shard).toSorted((a, b) => a - b)),
+      [others, others],
+    )
     t.equal(placed.issuer.fault, undefined)
     placed.issuer.assertAvailable()
   },
@@ -378,6 +382,43 @@ t.test('one that cannot sign keeps no other from it, and one that has retired ma
     made.flat().map(({ issuer }) => issuer),
     ['fine'],
   )
+})
+
+t.test('while the lists of one that has failed are tried again, those of others are published', async (t) => {
+  const named = (name: string) => Object.create(placed.issuer, { shards: { value: 1 }, name: { value: name } })
+  const [heads, held] = [new Map<string, CrlHead>(), Promise.withResolvers<boolean>()]
+  let [now, tries, last] = [0, 0, 0]
+  const { publisher, failures, made } = open({
+    issuers: { all: () => ['slow', 'fine'].map((name) => ({ ...placed, issuer: named(name) })) },
+    elapsedMs: () => now,
+    mayGoOn: async (issuer) => {
+      if (issuer === 'fine') return true
+      tries += 1
+      if (tries > 1) await held.promise
+      throw new Error('its list is too long')
+    },
+    store: {
+      heads: async (issuer) => [heads.get(issuer) ?? []].flat(),
+      changed: async () => new Map([[0, last]]),
+      record: async (_event, lists) => {
+        for (const list of lists) heads.set(list.issuer, { ...list, published: true, publishedUpdate: list.thisUpdate })
+        made.push([...lists])
+        return true
+      },
+      publish: async () => {},
+    },
+  })
+  await publisher.run()
+  t.same([tries, made.length], [1, 1])
+  now = 5_000
+  last = 10
+  const again = publisher.again()
+  await publisher.due()
+  t.same([tries, made.flat().map(({ issuer }) => issuer)], [2, ['fine', 'fine']])
+  t.equal(failures.length, 1)
+  held.resolve(true)
+  await again
+  t.equal(failures.length, 2)
 })
 
 t.test(
