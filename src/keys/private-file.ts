@@ -31,11 +31,18 @@ export const assertPrivateFile = (path: string): Promise<void> => withPrivateFil
 const withPrivateFile = <T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T> =>
   withFile(path, async (file) => {
     const { mode, uid, gid } = await file.stat()
-    if ((mode & 0o077) !== 0 && !isRootsForUs(path, { mode, uid, gid })) {
-      throw new Error(`${path} can be read by others (mode ${(mode & 0o777).toString(8)}): chmod 600 it.`)
-    }
+    if ((mode & 0o077) !== 0 && !isRootsForUs(path, { mode, uid, gid }))
+      throw new Error(`${path} can be read by others (mode ${(mode & 0o777).toString(8)})${mendingText(uid)}.`)
     return work(file)
   })
+
+/** Who owns it alone may change that, and once it is closed to others nobody else reads it: as of a secret that compose mounts. */
+const mendingText = (owner: number): string => {
+  const own = process.getuid?.() ?? owner
+  return own === owner || own === 0
+    ? ': chmod 600 it'
+    : `, and is the account ${owner}'s, while this runs as ${own}: chown ${own} and chmod 400 it where it comes from, on the host where it is mounted into a container`
+}
 
 const withFile = async <T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T> => {
   // To open a pipe that nobody writes into would hold a thread for good.

@@ -122,7 +122,11 @@ t.test(
     t.equal(await as([4242]), 'x')
     t.match(await as([4343]), /EACCES|mode 440/)
     await chmod(path, 0o444)
-    t.match(await as([4242]), /mode 444/)
+    t.match(
+      await as([4242]),
+      /\(mode 444\), and is the account 0's, while this runs as 12345: chown 12345 and chmod 400 it /,
+    )
+    await t.rejects(readPrivateFile(path), { message: /\(mode 444\): chmod 600 it\.$/ }, 'root may do so with any')
     await chmod(path, 0o460)
     t.match(await as([4242]), /mode 460/, 'writable by the group')
     await chmod(path, 0o440)
