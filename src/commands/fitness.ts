@@ -14,6 +14,7 @@ import { type Config, isLoopback } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { isInToken, type Keyring } from '../keys/keyring.ts'
 import { hasEnded } from '../policy/validity.ts'
+import { listsText } from '../roll/entries.ts'
 import { parseVerifierKey } from '../roll/note.ts'
 import { ed25519SpkiStart } from '../roll-crypto.ts'
 import { firstOrigin } from '../roll-side.ts'
@@ -68,6 +69,7 @@ export const unwise = async (
       : []),
     ...(await nameless(config, db)),
     ...(await standing(db, now)),
+    ...(await otherwiseCut(db)),
     ...(await refusedOwnNames(db, names, now)),
     ...(await revokedAbove(db)),
     ...(await holdingReported(db, now)),
@@ -151,6 +153,17 @@ const standing = async (db: Database, now: Date): Promise<readonly string[]> => 
           : `the issuer ${name} expires within ninety days: bring the next one`,
       ),
   ]
+}
+
+/** Nothing is taken over from the issuer before, and whoever fetches lists, or takes none of a part, is set up by one number. */
+const otherwiseCut = async (db: Database): Promise<readonly string[]> => {
+  const issuers = (await inUse(db)).filter(({ state }) => state !== 'crl-only')
+  return [...Map.groupBy(issuers, ({ authority }) => authority)]
+    .filter(([, mine]) => new Set(mine.map(({ shards }) => shards)).size > 1)
+    .map(([authority, mine]) => {
+      const each = mine.map(({ name, shards }) => `${name} has ${listsText(shards)}`).join(', ')
+      return `issuers of the authority ${authority} have different numbers of lists (${each}): make sure that its relying parties take both kinds, and fetch all of each (…/crl/NAME/ has their names)`
+    })
 }
 
 /** An issuer may be kept from the names of the service that it signs for, and signs for others all the same. */

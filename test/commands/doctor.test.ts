@@ -6,6 +6,7 @@ import t from 'tap'
 import { exitCodes } from '../../src/commands/failure.ts'
 import { unwise } from '../../src/commands/fitness.ts'
 import { openDatabase } from '../../src/store/database.ts'
+import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
@@ -69,6 +70,28 @@ t.test('a roll of which nothing was kept here is refused, until somebody says th
   t.ok(await unwise(saying), 'and if that stays, it is told')
   t.notOk(await unwise(away))
   t.same(await refused({ CHANCERY_ROLL_ANCHOR: 'none' }), [], 'which says it for good')
+})
+
+t.test('issuers of one authority with different numbers of lists are told, while both may sign', async (t) => {
+  const told = async (): Promise<readonly string[]> =>
+    JSON.parse((await doctor({}, '--json')).out).unwise.filter((one: string) => /numbers of lists/.test(one))
+  t.same(await told(), [], 'of two authorities they are nobody else’s')
+  const root = openTestRoot()
+  const bring = async (name: string, shards: number): Promise<void> => {
+    const body = { name, authority: 'etcd', subject: named(name) }
+    const { csr } = (await service.request('POST', '/v1/issuer-requests', { body })).json
+    const chain = root.certify(csr) + root.pem
+    t.equal((await service.request('PUT', `/v1/issuers/${name}`, { body: { chain, shards } })).status, 201)
+  }
+  await bring('etcd-2', 128)
+  t.same(await told(), [])
+  await bring('etcd-3', 1)
+  t.match(await told(), [
+    /^Issuers of the authority etcd have .* \(etcd has 128 lists, etcd-2 has 128 lists, etcd-3 has one list\): make sure /,
+  ])
+  for (const name of ['etcd-2', 'etcd-3'])
+    t.equal((await service.request('POST', `/v1/issuers/${name}/moves`, { body: { move: 'discard' } })).status, 200)
+  t.same(await told(), [])
 })
 
 t.test('keys that do not open, issuers that are gone, and an open data folder are told', async (t) => {
