@@ -51,7 +51,7 @@ export const addIssuerCommand = (program: Command): void => {
     const names = new Set(items.map(({ name }) => name))
     const waiting = (await readRequests(client)).filter(({ name }) => !names.has(name))
     const rows = waiting.map((request) => ({ ...request, state: 'requested', since: request.createdAt }))
-    out.table([...items, ...rows], ['name', 'authority', 'state', 'since'])
+    out.table([...items, ...rows], ['name', 'authority', 'state', 'shards', 'since'])
   })
 
   withRestOptions(

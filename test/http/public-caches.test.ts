@@ -160,6 +160,19 @@ t.test('a list that its issuer is to have is not told to be nowhere, but asked f
   }
 })
 
+t.test('the files of an issuer that has lists are told, a line each, also while the database is away', async (t) => {
+  const { world, get } = await open(t)
+  const { status, headers, octets } = await get('/crl/new/')
+  t.same([status, octets.toString()], [200, '0.crl\n1.crl\n2.crl\n3.crl\n'])
+  t.match(headers, { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'public, max-age=60' })
+  t.equal((await get('/crl/new/', { 'if-none-match': String(headers.etag) })).status, 304)
+  for (const path of ['/crl/old/', '/crl/nobody/'])
+    t.match((await get(path)).json(), { status: 404, code: 'crl.not_found' }, path)
+  world.isAway = true
+  t.equal((await get('/crl/ended/')).status, 200)
+  t.match((await get('/crl/nobody/')).json(), { status: 503, code: 'db.unavailable' })
+})
+
 t.test('questions about an issuer that is not open here yet are put off, about any other turned away', async (t) => {
   const { world, get } = await open(t)
   for (const issuer of ['new', 'ended']) {

@@ -2,6 +2,8 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -143,28 +145,47 @@ t.test('a client certificate is accepted, and refused once it is revoked and the
   t.equal((await stat(lists.OUT)).mtimeMs, before.mtimeMs, 'those that are there stay')
 })
 
+/** A server that says this, whatever it is asked. Resolves to its URL. */
+const listen = async (t: Test, text: string): Promise<string> => {
+  const server = createServer((_request, response) => response.end(text)).listen(0, '127.0.0.1')
+  t.teardown(() => server.close())
+  await once(server, 'listening')
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
 const until = async (holds: () => boolean): Promise<void> => {
   for (const deadline = Date.now() + 20_000; !holds(); await sleep(50))
     if (Date.now() > deadline) throw new Error('it did not come')
 }
 
-t.test('an issuer with one list is there with the URL of that, beside others', async (t) => {
-  const folder = await mkdtemp(join(tmpdir(), 'chancery-mqtt-'))
-  t.teardown(() => rm(folder, { recursive: true }))
-  const service = await openTestService(t)
-  const root = openTestRoot()
-  const ask = { name: 'whole', authority: 'mqtt', subject: subjectOf('Whole') }
-  const { csr } = (await service.request('POST', '/v1/issuer-requests', { body: ask })).json
-  const body = { chain: root.certify(csr) + root.pem, shards: 1 }
-  t.equal((await service.request('PUT', '/v1/issuers/whole', { body })).status, 201)
-  await service.service.publishCrls()
-  const [whole, parts] = ['whole', 'default'].map((name) => `${service.publicUrl}/crl/${name}`)
-  const fetchFrom = (...urls: readonly string[]): Promise<unknown> => {
-    const env = { ...process.env, LISTS: urls.join(' '), OUT: join(folder, 'lists.pem'), RELOAD: 'false' }
-    return promisify(execFile)('sh', [script], { env })
-  }
-  await fetchFrom(`${whole}/0.crl`, `${parts}`)
-  const pem = await readFile(join(folder, 'lists.pem'), 'utf8')
-  t.equal(pem.match(/BEGIN X509 CRL/g)?.length, 129)
-  await t.rejects(fetchFrom(`${whole}`), 'and not with its name: it has no others')
-})
+t.test(
+  'of each issuer as many lists are fetched as it has, and where that is not told nothing is written',
+  async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), 'chancery-mqtt-'))
+    t.teardown(() => rm(folder, { recursive: true }))
+    const service = await openTestService(t)
+    const root = openTestRoot()
+    const ask = { name: 'whole', authority: 'mqtt', subject: subjectOf('Whole') }
+    const { csr } = (await service.request('POST', '/v1/issuer-requests', { body: ask })).json
+    const body = { chain: root.certify(csr) + root.pem, shards: 1 }
+    t.equal((await service.request('PUT', '/v1/issuers/whole', { body })).status, 201)
+    await service.service.publishCrls()
+    const [whole, parts] = ['whole', 'default'].map((name) => `${service.publicUrl}/crl/${name}`)
+    const fetchFrom = (...urls: readonly string[]): Promise<unknown> => {
+      const env = { ...process.env, LISTS: urls.join(' '), OUT: join(folder, 'lists.pem'), RELOAD: 'false' }
+      return promisify(execFile)('sh', [script], { env })
+    }
+    await fetchFrom(`${whole}`, `${parts}`)
+    const pem = await readFile(join(folder, 'lists.pem'), 'utf8')
+    t.equal(pem.match(/BEGIN X509 CRL/g)?.length, 129)
+    const told = await listen(t, '0.crl\n../../lists.pem\n')
+    const refusal = (url: string) =>
+      fetchFrom(url).then(
+        () => '',
+        (error: { stderr: string }) => error.stderr,
+      )
+    t.equal(await refusal(told), `${told}/ does not tell which lists there are\n`)
+    t.match(await refusal(`${service.publicUrl}/crl/nobody`), /404/)
+    t.equal(await readFile(join(folder, 'lists.pem'), 'utf8'), pem)
+  },
+)

@@ -57,7 +57,11 @@ t.test('from a certificate to its revocation, as the page tells it', async (t) =
   }
   await service.service.publishCrls()
   t.match(await type('lists'), /revoked +0\n[\s\S]*web\.pem: OK/)
-  const gap = createServer(({ url }, answer) => answer.writeHead(url === '/crl/default/64.crl' ? 503 : 200).end('x'))
+  const files = (await (await fetch(`${service.publicUrl}/crl/default/`)).text()).split('\n').slice(0, -1)
+  t.same([files.length, files[0], files.at(-1)], [128, '0.crl', '127.crl'])
+  const gap = createServer(({ url }, answer) =>
+    answer.writeHead(url === '/crl/default/64.crl' ? 503 : 200).end(url === '/crl/default/' ? files.join('\n') : 'x'),
+  )
   t.teardown(() => gap.close())
   await once(gap.listen(0, '127.0.0.1'), 'listening')
   const without = `http://127.0.0.1:${(gap.address() as AddressInfo).port}`

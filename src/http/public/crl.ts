@@ -1,4 +1,6 @@
 /** Lists of what is revoked (RFC 5280 4.2.1.13; RFC 2585 4), from memory. */
+import { hash } from 'node:crypto'
+
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import type { ShelvedCrl } from '../../ca/crl-shelf.ts'
@@ -12,6 +14,12 @@ import { sendFresh } from '../conditional.ts'
 import type { PublicDeps } from '../deps.ts'
 
 export const crlRoutes = (app: App, { crls, crlImports, records, clock }: PublicDeps): void => {
+  /** The files of each issuer's lists, a line each, for those who fetch all of them. How many there are is fixed for good. */
+  const files = new Map<string, Buffer>()
+  const learn = async (): Promise<void> => {
+    for (const { name, state, shards } of await records.issuers('fresh'))
+      if (state !== 'retired') files.set(name, Buffer.from(Array.from({ length: shards }, fileOf).join('')))
+  }
   app.get(
     '/crl/:issuer/:file',
     {
@@ -33,6 +41,23 @@ export const crlRoutes = (app: App, { crls, crlImports, records, clock }: Public
     },
   )
 
+  app.get(
+    '/crl/:issuer/',
+    { config: { access: 'open' }, handlerTimeout, schema: { params: Type.Object({ issuer: Label }, closed) } },
+    async (request, reply) => {
+      const { issuer } = request.params
+      if (!files.has(issuer)) await learn()
+      const octets = files.get(issuer)
+      if (!octets) throw new Problem('crl.not_found', 'There is no issuer with this name that has lists.')
+      return sendFresh(request, reply as FastifyReply, {
+        octets,
+        type: 'text/plain; charset=utf-8',
+        tag: `"${hash('sha256', octets)}"`,
+        cacheControl: `public, max-age=${maxAge}`,
+      })
+    },
+  )
+
   // Where a ceremony has put the list of an offline root.
   app.get('/*', { config: { access: 'open' }, handlerTimeout }, async (request, reply) => {
     const list = crlImports.find(request.url.split('?', 1)[0] as string, request.host)
@@ -41,6 +66,8 @@ export const crlRoutes = (app: App, { crls, crlImports, records, clock }: Public
     return sendList(request, reply as FastifyReply, { ...list, sharesDate: true }, clock())
   })
 }
+
+const fileOf = (_: unknown, shard: number): string => `${shard}.crl\n`
 
 const isToHave =
   (issuer: string, shard: number) =>

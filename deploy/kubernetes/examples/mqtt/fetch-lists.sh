@@ -1,15 +1,17 @@
 #!/bin/sh
-# Fetches the lists of all shards of the issuers in LISTS (URLs, with spaces between), and has mosquitto read them. An issuer with one
-# list is there with the URL of that: …/0.crl. mosquitto refuses everybody whose issuer has no list. Where one cannot be had nothing
-# changes: those that are there hold until their end.
+# Fetches all lists of the issuers in LISTS (URLs, with spaces between), and has mosquitto read them. Each is asked for the files that
+# there are: one issuer may have 128, and the one that follows it one. mosquitto refuses everybody whose issuer has no list. Where one
+# cannot be had nothing changes: those that are there hold until their end.
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-last=$((${SHARDS:-128} - 1))
+fetch() { curl --silent --show-error --fail --fail-early --retry 3 "$@"; }
 issuer=0
 for url in $LISTS; do
-  case $url in *.crl) lists=$url ;; *) lists="$url/[0-$last].crl" ;; esac
-  curl --silent --show-error --fail --fail-early --retry 3 --output "$work/$issuer.#1.crl" "$lists"
+  files=$(fetch "$url/")
+  # They become names of files here.
+  case $files in '' | *[!0-9crl.[:space:]]*) echo "$url/ does not tell which lists there are" >&2 && exit 1 ;; esac
+  fetch --output "$work/$issuer.#1" "$url/{$(echo $files | tr ' ' ,)}"
   issuer=$((issuer + 1))
 done
 for list in "$work"/*.crl; do
