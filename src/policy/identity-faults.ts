@@ -15,10 +15,13 @@ import { isText } from './subject.ts'
 
 type Report = (field: string, value: unknown, reason: string) => void
 
-/** The document, if nothing is wrong with it, or every fault, a thousand at most. A part whose shape is sound is judged by its sense too. */
+/**
+ * The document, if nothing is wrong with it, or every fault, a thousand at most. A part whose shape is sound is judged by its sense
+ * too; of what is stored, by what was asked when the first ones were written.
+ */
 export const faultsOfProvider = (
   input: unknown,
-  name?: string,
+  { name, isStored = false }: { readonly name?: string; readonly isStored?: boolean } = {},
 ): { readonly document?: ProviderDocument; readonly faults: readonly Violation[] } => {
   const shape = shapeFaults(ProviderDocumentSchema, input).map((fault) => ({ check: 'provider.schema', ...fault }))
   const faults: Violation[] = [...misnamed(input, name), ...shape].slice(0, mostFaults)
@@ -26,7 +29,7 @@ export const faultsOfProvider = (
     if (faults.length < mostFaults) faults.push(fault)
   }
   const sound = soundPartsOfProvider(input)
-  for (const [check, find] of senses)
+  for (const [check, find] of isStored ? senses : [...senses, ...laterSenses])
     find(sound, (field, value, reason) => add({ check, field, value: show(value), reason }))
   const unfit = shape.length === 0 ? textFault(input) : undefined
   if (unfit !== undefined) add({ check: 'provider.schema', field: '', value: '', reason: unfit })
@@ -52,10 +55,13 @@ const textFault = (document: unknown): string | undefined => {
 
 type Sense = (sound: SoundProvider, report: Report) => void
 
-/** Tokens are found by it in the tables, whose texts have no NUL, and whose indexes take 2,704 octets. */
+/** Tokens are found by it in the tables, whose texts have no NUL. */
 const issuerFaults: Sense = ({ issuer }, report) => {
-  if (issuer === undefined) return
-  if (!isText(issuer)) report('/issuer', issuer, 'has a NUL, or half of a character')
+  if (issuer !== undefined && !isText(issuer)) report('/issuer', issuer, 'has a NUL, or half of a character')
+}
+
+/** Indexes take 2,704 octets: of a longer one, tokens that count once are accepted by nobody, and all others are. */
+const longIssuer: Sense = ({ issuer = '' }, report) => {
   const octets = Buffer.byteLength(issuer)
   if (octets > maxIssuer) report('/issuer', issuer, `is ${octets} octets of UTF-8; at most ${maxIssuer} are allowed`)
 }
@@ -130,6 +136,9 @@ const senses: readonly (readonly [string, Sense])[] = [
   ['provider.times', timeFaults],
   ['provider.mappings', mappingFaults],
 ]
+
+/** What was not asked from the beginning. */
+const laterSenses: typeof senses = [['provider.schema', longIssuer]]
 
 const keyWays: ReadonlySet<string> = new Set(['discovery', 'url', 'static'])
 const keyTypes: ReadonlySet<string> = new Set(['RSA', 'EC', 'OKP', 'AKP'])

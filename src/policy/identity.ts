@@ -62,8 +62,11 @@ export interface Identity {
 }
 
 /** Reads a document (YAML or JSON that was parsed already). Throws one `provider.invalid` with every fault and its place. */
-export const parseProvider = (input: unknown, at: { readonly version: number; readonly name?: string }): Provider => {
-  const { document, faults } = faultsOfProvider(input, at.name)
+export const parseProvider = (
+  input: unknown,
+  at: { readonly version: number; readonly name?: string; readonly isStored?: boolean },
+): Provider => {
+  const { document, faults } = faultsOfProvider(input, at)
   if (document === undefined || faults.length > 0) {
     const count = faults.length === 1 ? 'one fault' : `${faults.length} faults`
     throw new Problem('provider.invalid', `The document has ${count}.`, { violations: faults })

@@ -8,14 +8,21 @@ import { sha256 } from '../sha256.ts'
 import type { Log } from '../telemetry.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
-import { openVersions, type Version, type VersionKind, type Versions, versionStatements } from './versions.ts'
+import {
+  openVersions,
+  type Parse,
+  type Version,
+  type VersionKind,
+  type Versions,
+  versionStatements,
+} from './versions.ts'
 
 export interface ProvidersDeps {
   readonly db: Database
   readonly roll: RollWriter
   readonly log: Log
   /** From what was written, or from what is stored, to what decides; throws `provider.invalid`. */
-  readonly parse: (document: unknown, version: number) => Provider
+  readonly parse: Parse<Provider>
 }
 
 export interface OpenProviders extends Providers, Pick<Versions<Provider>, 'refresh' | 'close'> {}

@@ -20,6 +20,9 @@ export interface Version<T> {
   readonly createdBy: string
 }
 
+/** What is stored was valid when it was written: nothing starts where later rules are asked of it as well. */
+export type Parse<T> = (document: unknown, version: number, isStored: boolean) => T
+
 /** What is particular to one kind of document. */
 export interface VersionKind<T extends Read> {
   readonly statements: VersionStatements
@@ -27,7 +30,7 @@ export interface VersionKind<T extends Read> {
   readonly title: string
   readonly missing: ProblemCode
   /** From what was written, or from what is stored. Throws for a document that is not valid. */
-  readonly parse: (document: unknown, version: number) => T
+  readonly parse: Parse<T>
   readonly canonical: (value: T) => string
   /** The column that this kind has beside the others. */
   readonly column: (value: T) => string
@@ -70,7 +73,7 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
   const { statements } = kind
 
   const versionOf = (row: VersionRow): Version<T> => ({
-    value: kind.parse(JSON.parse(row.document), row.version),
+    value: kind.parse(JSON.parse(row.document), row.version, true),
     createdAt: row.created_at,
     createdBy: row.created_by,
   })
@@ -109,7 +112,7 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
   }
 
   const putAll: Versions<T>['putAll'] = async (documents, by, precondition) => {
-    const firsts = documents.map((document) => kind.parse(document, 1))
+    const firsts = documents.map((document) => kind.parse(document, 1, false))
     const outcomes = await roll.change(async (tx) => {
       const events: RollEvent[] = []
       const result: Put<T>[] = []
@@ -134,7 +137,7 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
       rows: [row],
     } = await tx.query<VersionRow>(statements.one, [name, null])
     assertPrecondition(`The ${kind.title} ${JSON.stringify(name)}`, row, precondition)
-    const value = row ? kind.parse(document, row.version + 1) : first
+    const value = row ? kind.parse(document, row.version + 1, false) : first
     if (row && row.sha256.toString('hex') === value.sha256) return { stored: versionOf(row), created: false }
     return { stored: await insert(kind, tx, value, by), created: true }
   }

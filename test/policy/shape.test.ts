@@ -146,7 +146,7 @@ t.test('no more faults are told than anybody reads', async (t) => {
   t.equal(faultsOfProvider({ mappings: [{ grants: [{ names }] }] }).faults.length, 1000)
   // Nor of the place.
   t.equal(faultsOf({ names, name: 'one' }, { name: 'other' }).faults.length, 1000)
-  t.equal(faultsOfProvider({ ...fields, name: 'one' }, 'other').faults.length, 1000)
+  t.equal(faultsOfProvider({ ...fields, name: 'one' }, { name: 'other' }).faults.length, 1000)
 })
 
 t.test('what is said of a fault without a description is a sentence of its own', async (t) => {
