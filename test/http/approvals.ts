@@ -1,6 +1,8 @@
 /** What tests of approvals share: a profile that wants them, and people who give them. */
 import { randomBytes } from 'node:crypto'
 
+import { shardOf } from '../../src/ca/serial.ts'
+import { unsaidShards } from '../../src/roll/entries.ts'
 import { openStores } from '../../src/service.ts'
 import { openApprovalStore } from '../../src/store/approvals.ts'
 import type { Queryable } from '../../src/store/database.ts'
@@ -51,10 +53,11 @@ export const leaveOpenIntent = async (db: Queryable, id: string): Promise<void> 
   const text = `
     insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
       plan, approval)
-    select $1, r.principal, r.idempotency_key, 1, r.digest, i.issuer, i.shard, r.profile, r.profile_version,
+    select $1, r.principal, r.idempotency_key, 1, r.digest, i.issuer, $3::integer, r.profile, r.profile_version,
       decode(replace(encode(i.tbs, 'hex'), encode(i.serial, 'hex'), encode($1, 'hex')), 'hex'), r.plan, r.id
     from approval_requests r, (select * from intents where profile = 'server' limit 1) i where r.id = $2::uuid`
-  const { rowCount } = await db.query({ text }, [Buffer.concat([Buffer.of(0x41), randomBytes(15)]), id])
+  const serial = Buffer.concat([Buffer.of(0x41), randomBytes(15)])
+  const { rowCount } = await db.query({ text }, [serial, id, shardOf(serial, unsaidShards)])
   if (rowCount !== 1) throw new Error('there is no certificate to make it from')
 }
 
