@@ -1,9 +1,21 @@
-/** What every answer that a test gets must be: one of the description of the API, with places as docs/errors.md has them. */
+/**
+ * What every answer that a test gets must be: one of the description of the API, of the shape that it has there, with places as
+ * docs/errors.md has them.
+ */
 import { readFileSync } from 'node:fs'
+
+import { Ajv2020 } from 'ajv/dist/2020.js'
 
 interface Fields {
   readonly [name: string]: string | readonly string[] | undefined
   readonly 'content-type'?: string | undefined
+}
+
+interface Answered {
+  readonly method: string
+  readonly path: string
+  readonly status: number
+  readonly fields: Fields
 }
 
 interface Described {
@@ -20,18 +32,12 @@ type Operations = Readonly<Record<string, { readonly responses: Readonly<Record<
  * What is no call of the API may answer what it likes.
  */
 export const assertDescribed = (method: string, path: string, status: number, fields: Fields = {}): void => {
-  description ??= readDescription()
-  const { calls, shared } = description
-  // Wherever GET is, HEAD is too, and answers the same.
-  const operation = method === 'HEAD' ? 'get' : method.toLowerCase()
-  const call = calls.find(({ form, operations }) => operations[operation] && form.test(path))
-  if (call && !Object.hasOwn(call.operations[operation]?.responses ?? {}, status))
+  const { call, answer } = answerOf(method, path, status)
+  if (call && answer === undefined)
     throw new Error(`${method} ${call.path} answers ${status}, which openapi/chancery.json does not have`)
-  const answer = call?.operations[operation]?.responses[status]
   if (answer === undefined) return
-  const { headers = {}, content = {} } =
-    answer.$ref === undefined ? answer : (shared[answer.$ref.split('/').at(-1) ?? ''] ?? {})
-  const [type] = (fields['content-type'] ?? '').split(';', 1)
+  const { headers = {}, content = {} } = answer
+  const type = typeOf(fields)
   // 304 has no body, whatever its fields say of the one that is held.
   if (type && status !== 304 && !Object.hasOwn(content, type))
     throw new Error(`${method} ${call?.path} answers ${status} as ${type}, which openapi/chancery.json does not have`)
@@ -41,6 +47,18 @@ export const assertDescribed = (method: string, path: string, status: number, fi
       throw new Error(
         `${method} ${call?.path} answers ${status} with ${field}, which openapi/chancery.json does not have`,
       )
+}
+
+/** Throws for JSON of another shape than the call is described with: whoever makes types of it reads members that are not there. */
+export const assertShape = ({ method, path, status, fields }: Answered, json: unknown): void => {
+  const { call, answer, place } = answerOf(method, path, status)
+  const type = typeOf(fields)
+  if (!answer?.content?.[type] || !['application/json', 'application/problem+json'].includes(type)) return
+  ajv ??= openAjv()
+  const fits = ajv.getSchema(`chancery#${place}/content/${escaped(type)}/schema`)
+  if (fits?.(json) === true) return
+  const faults = ajv.errorsText(fits?.errors)
+  throw new Error(`${method} ${call?.path} answers ${status} unlike openapi/chancery.json: ${faults}`)
 }
 
 /** Throws for a member of a problem that clients are not told of. */
@@ -82,8 +100,7 @@ interface Description {
 }
 
 const readDescription = (): Description => {
-  const text = readFileSync(new URL('../../openapi/chancery.json', import.meta.url), 'utf8')
-  const { paths, components } = JSON.parse(text) as {
+  const { paths, components } = readJson() as {
     readonly paths: Readonly<Record<string, Operations>>
     readonly components: {
       readonly responses: Readonly<Record<string, Described>>
@@ -97,6 +114,33 @@ const readDescription = (): Description => {
   return { calls, shared, members: new Set(Object.keys(schemas.Problem.properties)) }
 }
 
+/** What a call is described to answer with, and where in the description that is. */
+const answerOf = (method: string, path: string, status: number) => {
+  description ??= readDescription()
+  const { calls, shared } = description
+  // Wherever GET is, HEAD is too, and answers the same.
+  const operation = method === 'HEAD' ? 'get' : method.toLowerCase()
+  const call = calls.find(({ form, operations }) => operations[operation] && form.test(path))
+  const responses = call?.operations[operation]?.responses ?? {}
+  const answer = Object.hasOwn(responses, status) ? responses[status] : undefined
+  if (answer?.$ref === undefined)
+    return { call, answer, place: `/paths/${escaped(call?.path ?? '')}/${operation}/responses/${status}` }
+  return { call, answer: shared[answer.$ref.split('/').at(-1) ?? ''], place: answer.$ref.slice(1) }
+}
+
+const typeOf = (fields: Fields): string => (fields['content-type'] ?? '').split(';', 1)[0] ?? ''
+
+/** As part of a JSON pointer in a fragment (RFC 6901 6). */
+const escaped = (key: string): string => encodeURIComponent(key.replaceAll('~', '~0').replaceAll('/', '~1'))
+
+const openAjv = (): Ajv2020 => {
+  const options = { strict: false, validateSchema: false, allErrors: true, formats: { 'date-time': rfc3339 } }
+  return new Ajv2020(options).addSchema(readJson() as object, 'chancery')
+}
+
+const readJson = (): unknown =>
+  JSON.parse(readFileSync(new URL('../../openapi/chancery.json', import.meta.url), 'utf8'))
+
 const formOf = (path: string): RegExp =>
   new RegExp(
     `^${path
@@ -109,4 +153,6 @@ const formOf = (path: string): RegExp =>
 const pointer = /^([/]([^~/]|~[01])*)*$/
 /** Others say how an answer may be kept and shown, and are no part of what a call does. */
 const actedOn = ['etag', 'link', 'location', 'retry-after', 'www-authenticate']
+const rfc3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/
 let description: Description | undefined
+let ajv: Ajv2020 | undefined

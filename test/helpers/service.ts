@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { type Serving, serve } from '../../src/commands/serve.ts'
 import { type Config, loadConfig } from '../../src/config.ts'
 import { openTestDatabase, type TestDatabase } from './database.ts'
-import { assertDescribed, assertMembers, assertNext, assertPointers } from './described.ts'
+import { assertDescribed, assertMembers, assertNext, assertPointers, assertShape } from './described.ts'
 import { bare } from './environment.ts'
 import { quiet } from './log.ts'
 
@@ -128,6 +128,8 @@ export const send = (
         const json = isJson && text !== '' ? parse(text) : undefined
         try {
           assertDescribed(method, url.pathname, response.statusCode ?? 0, response.headers)
+          const answered = { method, path: url.pathname, status: response.statusCode ?? 0, fields: response.headers }
+          if (json !== undefined) assertShape(answered, json)
           if (response.headers['content-type'] === 'application/problem+json' && json) assertMembers(json)
           assertPointers(json)
           assertNext(json)

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { assertDescribed, assertMembers, assertPointers } from '../helpers/described.ts'
+import { assertDescribed, assertMembers, assertPointers, assertShape } from '../helpers/described.ts'
 import { openTestService } from '../helpers/service.ts'
 import { pem, rdn, request, seq, utf8 } from '../x509/build.ts'
 import { csrFor } from './people.ts'
@@ -54,23 +54,36 @@ t.test('each answer that a test gets is looked up in the description', async (t)
       'it may be away, or not know who asks',
     )
   t.throws(() => assertMembers({ code: 'csr.pem', other: 1 }), /A problem has other/)
+  const live = {
+    method: 'GET',
+    path: '/livez',
+    status: 200,
+    fields: { 'content-type': 'application/json; charset=utf-8' },
+  }
+  t.doesNotThrow(() => assertShape(live, { live: true }))
+  t.throws(() => assertShape(live, { live: 'yes' }), /GET [/]livez answers 200 unlike .*live must be/)
+  const denied = { method: 'GET', path: '/v1/events', status: 403, fields: { 'content-type': type } }
+  t.throws(
+    () => assertShape(denied, { code: 'auth.forbidden' }),
+    /answers 403 unlike .*must have required property 'type'/,
+    'also of a shared one',
+  )
 })
 
 t.test('a Content-Type without a body is passed over where no body is taken, and a body is refused', async (t) => {
   t.ok(deletes.length >= 5, `${deletes}`)
+  const chunked = { 'transfer-encoding': 'chunked' }
   for (const path of deletes) {
     const { status, json } = await service.request('DELETE', path)
+    const untyped = await service.request('DELETE', path, { headers: chunked })
+    t.equal(untyped.status, status, `${path} of a stream without an octet`)
     for (const type of ['application/json', 'text/plain', 'no type'])
-      for (const length of [{}, { 'content-length': '0' }]) {
+      for (const length of [{}, { 'content-length': '0' }, chunked]) {
         const answer = await service.request('DELETE', path, { headers: { 'content-type': type, ...length } })
         t.equal(answer.status, status, `${path} ${type} ${JSON.stringify(length)}`)
         t.equal(answer.json?.code, json?.code)
       }
-    for (const asked of [
-      { body: {} },
-      { body: 'x' },
-      { headers: { 'content-type': 'application/json', 'transfer-encoding': 'chunked' } },
-    ]) {
+    for (const asked of [{ body: {} }, { body: 'x' }]) {
       const answer = await service.request('DELETE', path, asked)
       t.match(answer.json, { status: 415, code: 'request.media_type', detail: 'This call takes no body.' }, path)
     }
@@ -95,28 +108,35 @@ t.test(
   },
 )
 
-t.test('a GET that a proxy has passed on as chunked, and that has no octet, is one without a body', async (t) => {
-  const chunked = { 'transfer-encoding': 'chunked' }
-  for (const method of ['GET', 'HEAD'])
-    for (const path of ['/v1/events', '/v1/certificates', '/metrics', '/readyz'])
-      for (const headers of [chunked, { ...chunked, 'content-type': 'application/json' }])
-        t.equal((await service.request(method, path, { headers })).status, 200, `${method} ${path}`)
-  const later = async (piece: string): Promise<number | undefined> => {
-    const headers = { ...chunked, authorization: `Bearer ${service.adminToken}` }
-    const call = httpsRequest(new URL('/v1/events', service.url), { ca: service.ca, method: 'GET', headers })
-    const answered = once(call, 'response')
-    call.flushHeaders()
-    await sleep(50)
-    if (piece !== '') call.write(piece)
-    await sleep(50)
-    call.end()
-    const [answer] = await answered
-    answer.resume()
-    return answer.statusCode
-  }
-  t.equal(await later(''), 200, 'also where its end comes later')
-  t.equal(await later('{"status":"revoked"}'), 415, 'and one that has octets after all is refused')
-})
+t.test(
+  'a GET or DELETE that a proxy has passed on as chunked, and that has no octet, is one without a body',
+  async (t) => {
+    const chunked = { 'transfer-encoding': 'chunked' }
+    for (const method of ['GET', 'HEAD'])
+      for (const path of ['/v1/events', '/v1/certificates', '/metrics', '/readyz'])
+        for (const headers of [chunked, { ...chunked, 'content-type': 'application/json' }])
+          t.equal((await service.request(method, path, { headers })).status, 200, `${method} ${path}`)
+    const later = async (piece: string, method = 'GET', path = '/v1/events'): Promise<number | undefined> => {
+      const headers = { ...chunked, authorization: `Bearer ${service.adminToken}` }
+      const call = httpsRequest(new URL(path, service.url), { ca: service.ca, method, headers })
+      const answered = once(call, 'response')
+      call.flushHeaders()
+      await sleep(50)
+      if (piece !== '') call.write(piece)
+      await sleep(50)
+      call.end()
+      const [answer] = await answered
+      answer.resume()
+      return answer.statusCode
+    }
+    t.equal(await later(''), 200, 'also where its end comes later')
+    t.equal(await later('{"status":"revoked"}'), 415, 'and one that has octets after all is refused')
+    for (const path of deletes) {
+      t.equal(await later('', 'DELETE', path), (await service.request('DELETE', path)).status, path)
+      t.equal(await later('{}', 'DELETE', path), 415, path)
+    }
+  },
+)
 
 t.test('whoever sends no body where one is taken is told so, and what to send', async (t) => {
   const methods = ['post', 'put', 'patch'] as const
@@ -143,6 +163,8 @@ t.test('whoever sends no body where one is taken is told so, and what to send', 
     }
     await told({})
     await told({ 'content-length': '0' })
+    // curl -d '' says so.
+    await told({ 'content-length': '0', 'content-type': 'application/x-www-form-urlencoded' })
     for (const type of types) {
       await told({ 'content-type': type })
       await told({ 'content-type': type, 'transfer-encoding': 'chunked' })

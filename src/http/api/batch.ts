@@ -60,8 +60,8 @@ const refusedStatuses = [...new Set(Object.values(problems).map(({ status }) => 
 
 const BatchOutcome = Type.Union(
   [
-    Type.Object({ status: Type.Literal(201), certificate: IssuedCertificate }, closed),
-    Type.Object({ status: Type.Literal(202), request: RequestView }, closed),
+    Type.Object({ status: Type.Enum([201]), certificate: IssuedCertificate }, closed),
+    Type.Object({ status: Type.Enum([202]), request: RequestView }, closed),
     Type.Object({ status: Type.Enum(refusedStatuses), problem: ProblemView }, closed),
   ],
   { title: 'BatchOutcome' },

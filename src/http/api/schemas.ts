@@ -184,7 +184,10 @@ const ReachedLimit = Type.Object(
   {
     name: Type.String({ description: 'as grants and settings have it' }),
     value: Type.Integer({ description: 'how much it allows' }),
-    freesAt: { ...Time, description: 'when there may be room again' },
+    freesAt: Type.Optional({
+      ...Time,
+      description: 'when there may be room again; absent where the request never fits',
+    }),
   },
   { ...named('ReachedLimit'), description: 'which limit is reached' },
 )
