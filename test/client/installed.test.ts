@@ -70,14 +70,13 @@ t.test('the packed project is installed, and issues for somebody who may not wri
   t.same(files, [], 'no sources that Node would refuse to run from there, and no tests')
   const locked = JSON.parse(await readFile(join(place, 'npm-shrinkwrap.json'), 'utf8'))
   t.same(locked, JSON.parse(await readFile(join(home, 'package-lock.json'), 'utf8')), 'what it needs is locked')
-  await mkdir(join(place, 'node_modules/.bin'), { recursive: true })
+  // Without .bin/node, which npm 9 and 10 take away with the Nodes of other platforms.
   for (const [name, { dev }] of Object.entries<{ dev?: boolean }>(locked.packages)) {
     const from = join(home, name)
     if (!/^node_modules\/(@[^/]+\/)?[^/]+$/.test(name) || dev || !(await isThere(from))) continue
     await mkdir(join(place, name, '..'), { recursive: true })
     await symlink(from, join(place, name))
   }
-  await symlink(await realpath(join(home, 'node_modules/.bin/node')), join(place, 'node_modules/.bin/node'))
   await mkdir(join(folder, 'bin'))
   await chmod(join(place, 'bin/chancery.mjs'), 0o755)
   await symlink(join(place, 'bin/chancery.mjs'), join(folder, 'bin/chancery'))
