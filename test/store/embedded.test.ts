@@ -24,6 +24,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { SettingFault } from '../../src/setting-fault.ts'
+import { assertPrivate } from '../../src/store/embedded/home.ts'
 import { type Embedded, openEmbedded } from '../../src/store/embedded.ts'
 import { quiet as log } from '../helpers/log.ts'
 
@@ -354,6 +355,20 @@ t.test('a set-up that died half-way is cleared away and done again', async (t) =
   await mkdir(join(dataDir, 'postgres'))
   await open(t, dataDir)
   t.strictSame(await readdir(dataDir), ['postgres'])
+})
+
+t.test('a file system that keeps no modes is refused with what to do', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-modes-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  await assertPrivate(folder)
+  // What exFAT makes of it; few machines that test have one.
+  for (const mode of [0o755, 0o777, 0o710, 0o701]) {
+    await chmod(folder, mode)
+    await t.rejects(assertPrivate(folder), {
+      constructor: SettingFault,
+      message: /keeps no modes.+: set CHANCERY_DATA to a/,
+    })
+  }
 })
 
 t.test('a folder with something else in it is refused with a sentence, and left alone', async (t) => {

@@ -75,6 +75,7 @@ export const makeHome = async (dataDir: string, binaries: Binaries, log: Log): P
   const half = await mkdtemp(join(parent, `${prefix}${process.pid}-`))
   let elsewhere: string | undefined
   try {
+    await assertPrivate(half)
     const account = await decideAccount(half, binaries, log)
     elsewhere = account.elsewhere
     log.info(
@@ -97,6 +98,19 @@ export const makeHome = async (dataDir: string, binaries: Binaries, log: Log): P
   const home = await loadHome(parent, binaries)
   if (home === undefined) throw new Error(`${folder} vanished while it was being made.`)
   return home
+}
+
+/**
+ * Refuses a folder that was made for its owner alone, and is not: exFAT, NTFS and folders that a virtual machine shares
+ * keep no modes, so that PostgreSQL refuses them, and keys there are for everybody to read.
+ */
+export const assertPrivate = async (folder: string): Promise<void> => {
+  const { mode } = await stat(folder)
+  if ((mode & 0o077) === 0) return
+  throw new SettingFault(
+    `${dirname(folder)} is on a file system that keeps no modes, so that others may read what is written there, keys as well: set CHANCERY_DATA to a folder on another one.`,
+    { cause: new Error(`${folder} was made with mode 700 and has ${(mode & 0o777).toString(8)}`) },
+  )
 }
 
 const initialise = async (cluster: string, account: Account, passwords: Home['passwords']): Promise<void> => {
