@@ -139,7 +139,7 @@ for (const node of nodes) {
     t.equal(first.code, 7)
     t.match(first.err, /^set-up: installing packages.*\nset-up: ready\n$/)
     t.strictSame(JSON.parse(first.out), { argv: ['exit', '7'], node: process.version, proto: false })
-    t.match(await readFile(join(root, 'npm.log'), 'utf8'), /^ci --ignore-scripts --include=dev --include=optional/)
+    t.match(await readFile(join(root, 'npm.log'), 'utf8'), /^ci --omit=dev --ignore-scripts --include=optional/)
     const native = join(root, 'node_modules', platform, 'native')
     t.equal(await readlink(join(native, 'lib/libpq.so.5')), 'libpq.so.5.18')
     t.equal((await stat(join(native, 'bin/postgres'))).mode & 0o111, 0o111)
@@ -290,6 +290,61 @@ t.test(
     t.equal(code, 1)
     t.match(err, /needs libab_ent\.so\.1, which is not here: install it \(.+ the package libab-ent1\)\.\n/)
     t.strictSame(await readdir(join(root, 'node_modules/.bin')), [], 'and the next npm start does not find it first')
+  },
+)
+
+t.test(
+  'whoever starts the service waits for no packages of tests, which are added to those that are there',
+  async (t) => {
+    const { root, made } = await treeOf(t)
+    const record = async (place: string, packages: object) =>
+      writeFile(
+        join(root, place),
+        JSON.stringify({
+          packages: { ...JSON.parse(await readFile(join(root, place), 'utf8')).packages, ...packages },
+        }),
+      )
+    const entry = { version: '1.0.0', integrity: 'sha512-x' }
+    await record('package-lock.json', { 'node_modules/tap': { ...entry, dev: true } })
+    await writeFile(join(root, 'tools/build.ts'), "console.log('built')")
+    await npmOf(root, install)
+    t.match(await setUp(root, ['chancery']), { code: 0, err: /npm ci; missing: node_modules\)\nset-up: ready\n$/ })
+
+    await writeFile(join(root, 'node_modules/one/in-use'), '')
+    await npmOf(root, 'echo "no room" >&2; exit 1')
+    const failed = await setUp(root, ['build'])
+    t.match(failed, {
+      code: 1,
+      err: /npm install; missing: tap\)\nno room\n.*once more\nno room\n.*cannot be installed/s,
+    })
+    t.match(await setUp(root, ['chancery']), { code: 0, err: /^$/ }, 'what was there is there')
+
+    await mkdir(join(made, '.bin'))
+    await mkdir(join(made, 'tap'))
+    await writeFile(join(made, '.bin/tap'), '')
+    await writeFile(join(made, 'tap/package.json'), JSON.stringify({ version: entry.version }))
+    await record('made/.package-lock.json', { 'node_modules/tap': entry })
+    await npmOf(root, '[ "$1" = install ] || rm -rf node_modules; mkdir -p node_modules; cp -R made/. node_modules')
+    t.match(await setUp(root, ['build']), {
+      code: 0,
+      out: 'built\n',
+      err: /npm install; missing: tap\)\nset-up: ready\n$/,
+    })
+    t.ok(await stat(join(root, 'node_modules/one/in-use')), 'nothing was taken from below a service that runs')
+
+    await rm(join(root, 'node_modules/one'), { recursive: true })
+    t.match(await setUp(root, ['chancery']), { code: 0, err: /npm ci; missing: one\)\nset-up: ready\n$/ })
+    t.match(await setUp(root, ['build']), { code: 0, err: /^set-up: ready\n$/ }, 'whoever had them keeps them')
+    t.strictSame(
+      (await readFile(join(root, 'npm.log'), 'utf8')).match(/^(ci|install --no-save) --(omit|include)=dev/gm),
+      [
+        'ci --omit=dev',
+        'install --no-save --include=dev',
+        'install --no-save --include=dev',
+        'install --no-save --include=dev',
+        'ci --include=dev',
+      ],
+    )
   },
 )
 

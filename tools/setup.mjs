@@ -62,7 +62,7 @@ const verbs = {
   start: { run: (args) => [[...flags, entry, 'serve', ...args]] },
   chancery: { run: (args) => [[...flags, entry, ...args]] },
   build: { dev: true, run: (args) => [['tools/build.ts', ...args]] },
-  bundle: { run: (args) => [['tools/bundle.ts', ...args]] },
+  bundle: { dev: true, run: (args) => [['tools/bundle.ts', ...args]] },
   openapi: { run: (args) => [['tools/openapi.ts', ...args]] },
   bench: { parts: true, run: (args) => [['bench/main.ts', ...args]] },
   // With arguments only those tests; without, everything that must hold before a commit.
@@ -148,7 +148,7 @@ const isComplete = (dev) =>
 /** Only ever does what is missing. Runs under the lock. */
 const complete = async (dev) => {
   const missing = missingPackage(dev) ?? stalePackage()
-  if (missing !== undefined) await installPackages(missing)
+  if (missing !== undefined) await installPackages(missing, dev)
   if (isComplete(dev)) return
   assertPinnedNode()
   makeLinks()
@@ -197,11 +197,20 @@ const stalePackage = () => {
   })?.[0]
 }
 
-const installPackages = async (missing) => {
-  say(`installing packages, about a minute the first time (npm ci; missing: ${missing.replace(/^node_modules\//, '')})`)
+/**
+ * Half of the packages are for tests and builds alone: the service comes up in half the time without them. Whoever tests has them
+ * added, beside a service that may run in the same folder; whoever had them keeps them.
+ */
+const installPackages = async (missing, dev) => {
+  const all = dev || fs.existsSync(bin('tap'))
+  const adds = missingPackage(false) === undefined && stalePackage() === undefined
+  const verb = adds ? ['install', '--no-save'] : ['ci']
+  say(
+    `installing packages, about a minute the first time (npm ${verb[0]}; missing: ${missing.replace(/^node_modules\//, '')})`,
+  )
   for (const attempt of [1, 2]) {
-    const { ok, output } = await npmCi()
-    const still = ok ? missingPackage(true) : undefined
+    const { ok, output } = await runNpm([...verb, all ? '--include=dev' : '--omit=dev'])
+    const still = ok ? missingPackage(all) : undefined
     if (ok && still === undefined) return
     if (isUnreachable(output))
       throw new Sentence(
@@ -211,12 +220,13 @@ const installPackages = async (missing) => {
       throw new Sentence(
         `The packages cannot be installed${still ? ` (${still} is missing)` : ''}; npm’s reason stands above.`,
       )
-    say('the installation is torn; once more from nothing')
-    fs.rmSync(modules, { recursive: true, force: true })
+    say(`the installation is torn; once more${adds ? '' : ' from nothing'}`)
+    if (!adds) fs.rmSync(modules, { recursive: true, force: true })
   }
 }
 
-const npmCi = () => {
+/** `npm ci` and `npm install --no-save` go by the lockfile, and leave it as it is. */
+const runNpm = (args) => {
   assertWritable()
   // Not with what we are about to delete: npm starts from outside of node_modules.
   const env = {
@@ -225,15 +235,7 @@ const npmCi = () => {
     PATH: pathWithout(modules),
     npm_config_ignore_scripts: 'true',
   }
-  const options = [
-    'ci',
-    '--ignore-scripts',
-    '--include=dev',
-    '--include=optional',
-    '--no-audit',
-    '--no-fund',
-    '--loglevel=error',
-  ]
+  const options = [...args, '--ignore-scripts', '--include=optional', '--no-audit', '--no-fund', '--loglevel=error']
   const npm =
     process.env.npm_execpath?.endsWith('.js') && !process.execPath.startsWith(modules)
       ? [process.execPath, process.env.npm_execpath]
