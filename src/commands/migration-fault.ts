@@ -63,7 +63,7 @@ const faults: readonly Fault[] = [
       `the server, or this role there (default_transaction_read_only), only reads: name the one that takes writes in ${name}`,
   },
   {
-    of: /^42501 (?!CheckMyDatabase )/,
+    of: /^42501 (?!(CheckMyDatabase|-) )/,
     kind: 'usage',
     next: ({ name, url }) =>
       `the role ${JSON.stringify(placeOf(url).role)} does not own the tables: name their owner in ${name}, or let an administrator give them to it ("alter database … owner to" where it is new, "reassign owned" after a restore by another role)`,

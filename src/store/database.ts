@@ -230,11 +230,12 @@ export const sqlState = (error: unknown): string | undefined => {
 
 /**
  * The code, the routine of the server that said it, and its words, with a space between: of these the last are in the language that
- * the server speaks (`lc_messages`, as its machine has it). Poolers and the socket know no routine.
+ * the server speaks (`lc_messages`, as its machine has it). Poolers know no routine, neither of what they say themselves nor of a
+ * connection that the server turned down (`-`); of what is not the server's own there is none at all.
  */
 export const wordsOf = (error: Error): string => {
-  const { code = '', routine } = error as { readonly code?: string; readonly routine?: string }
-  return [code, ...(routine === undefined ? [] : [routine]), error.message].join(' ')
+  const { code = '', routine = '-' } = error as { readonly code?: string; readonly routine?: string }
+  return [code, ...(sqlState(error) === undefined ? [] : [routine]), error.message].join(' ')
 }
 
 type Observe = NonNullable<DatabaseOptions['observe']>

@@ -77,13 +77,12 @@ t.test(
   },
 )
 
-/** As PostgreSQL 17 says it where its machine speaks Turkish. */
-const turkish = (code: string, routine: string, message: string): pg.DatabaseError =>
+/** As PostgreSQL 17 says it where its machine speaks Turkish. PgBouncer passes that of a connection on without the routine. */
+const turkish = (code: string, routine: string | undefined, message: string): pg.DatabaseError =>
   Object.assign(new pg.DatabaseError(message, 0, 'error'), { code, routine })
 
 t.test('what is wrong is told whatever language the server speaks', async (t) => {
   const setting = { name: 'CHANCERY_MIGRATION_URL', url: 'postgresql://owner@h/chancery' } as const
-  const toConnect = turkish('42501', 'CheckMyDatabase', '"chancery" veritabanına erişim engellendi')
   for (const [error, message] of [
     [
       turkish('42704', 'get_role_oid', '"ghost" rolü mevcut değil'),
@@ -95,15 +94,40 @@ t.test('what is wrong is told whatever language the server speaks', async (t) =>
     ],
   ] as const)
     t.throws(() => explainMigration(setting)(error), { kind: 'usage', message }, error.message)
-  t.throws(() => explainMigration(setting)(toConnect), toConnect, 'who knows where the server is tells of it')
-  for (const [error, message] of [
-    [toConnect, /the role "owner" may not connect to it \(.+\); grant it that \("grant connect on database"\)/],
+  const toTables = /the role "owner" has no rights to its tables, as after a restore without them/
+  const toConnect = /the role "owner" may not connect to it \(.+\); grant it that \("grant connect on database"\)/
+  for (const [code, routine, words, kind, message] of [
+    ['42501', 'aclcheck_error', 'schema_migrations tablosuna erişim engellendi', 'usage', toTables],
+    ['42501', 'CheckMyDatabase', '"chancery" veritabanına erişim engellendi', 'usage', toConnect],
+    ['42501', undefined, '"chancery" veritabanına erişim engellendi', 'usage', toConnect],
+    ['55000', 'CheckMyDatabase', '"chancery" veritabanı şu anda bağlatı kabul etmiyor', 'later', /it takes no conn/],
     [
-      turkish('42501', 'aclcheck_error', 'schema_migrations tablosuna erişim engellendi'),
-      /the role "owner" has no rights to its tables, as after a restore without them/,
+      '55000',
+      undefined,
+      '"chancery" veritabanı şu anda bağlatı kabul etmiyor',
+      'later',
+      /it takes no connections \(.+let/,
     ],
-  ] as const)
-    t.throws(() => explainDatabase(setting)(error), { kind: 'usage', message }, error.message)
+    [
+      '28000',
+      'InitializeSessionUserId',
+      '"owner" rolü mevcut değil',
+      'usage',
+      /no role "owner" that may log in \("owner" r/,
+    ],
+    [
+      '28000',
+      undefined,
+      '"owner" rolü mevcut değil',
+      'usage',
+      /let in the role "owner" from here \(.+\); let it log in/,
+    ],
+  ] as const) {
+    const error = turkish(code, routine, words)
+    t.throws(() => explainDatabase(setting)(error), { kind, message }, `${routine}: ${words}`)
+    if (routine !== 'aclcheck_error')
+      t.throws(() => explainMigration(setting)(error), error, 'who knows where the server is tells of it')
+  }
 })
 
 t.test('rights that a restore has left out are named, and given back', async (t) => {

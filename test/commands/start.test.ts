@@ -46,6 +46,9 @@ t.test('a database that cannot be opened is told in one sentence, with an exit c
   const closed = `kept_out_${process.pid}_${Date.now()}`
   await server.asSuperuser((superuser) => superuser.query(`create role ${closed} password 'closed'`))
   t.teardown(() => server.asSuperuser((superuser) => superuser.query(`drop role ${closed}`)))
+  const other = await openTestDatabase(t, { empty: true })
+  const { database: shut } = placeOf(other.servingUrl)
+  await server.asSuperuser((superuser) => superuser.query(`alter database ${shut} allow_connections false`))
   const nowhere = 'postgresql://chancery:hunter2-hunter2@127.0.0.1:1/records'
   const cases: [string, string, Readonly<Record<string, string>>, number, string][] = [
     [
@@ -95,8 +98,15 @@ t.test('a database that cannot be opened is told in one sentence, with an exit c
       'serve',
       { CHANCERY_DATABASE_URL: servingUrl.replace(/\/\/[^@]*@/, `//${closed}:closed@`) },
       exitCodes.usage,
-      `The database ${JSON.stringify(database)} at ${address} cannot be opened: the role "${closed}" may not log in (28000); give it that ("alter role … login"), or set another role in CHANCERY_DATABASE_URL.`,
+      `The database ${JSON.stringify(database)} at ${address} cannot be opened: there is no role "${closed}" that may log in (role "${closed}" is not permitted to log in); create it, or give it that ("alter role … login"), or set another role in CHANCERY_DATABASE_URL.`,
     ],
+    ...['serve', 'migrate'].map((verb): (typeof cases)[number] => [
+      `a database that takes no connections, for who is to ${verb}`,
+      verb,
+      { CHANCERY_DATABASE_URL: servingUrl.replace(database, shut) },
+      exitCodes.later,
+      `The database ${JSON.stringify(shut)} at ${address} cannot be opened: it takes no connections (database "${shut}" is not currently accepting connections); let it ("alter database … allow_connections true"), or set another in CHANCERY_DATABASE_URL.`,
+    ]),
     [
       'an unknown database',
       'serve',
