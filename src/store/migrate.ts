@@ -58,7 +58,7 @@ export const assertMigrated = async (db: Queryable, directory?: string): Promise
   const { hidden = false, usable = true, role = '', astray = null } = found[0] ?? {}
   if (astray !== null)
     throw new WrongSchema(
-      `The sessions of this role have another ${astray} than PostgreSQL's own, with which our statements mean something else: "alter role ${role} reset ${astray}", and that of the database, the server or CHANCERY_DATABASE_URL if it has one.`,
+      `The sessions of this role have another ${astray} than PostgreSQL's own, with which our statements mean something else: "alter role ${role} reset ${astray}", and that of the database, the server or the URL if it has one; what a pooler keeps open has it until it is opened anew.`,
     )
   if (hidden)
     throw new WrongSchema(
@@ -225,7 +225,7 @@ const grantServing = async (client: pg.Client, role: string): Promise<void> => {
   await client.query('select grant_serving($1)', [role])
 }
 
-/** All tables of the schema are granted at once, and PostgreSQL turns that down for one to which we have no right at all. */
+/** All tables of the schema are granted at once, and PostgreSQL turns that down for one to whose columns we have no right at all. */
 const assertOurs = async (client: pg.Client): Promise<void> => {
   const { rows } = await client.query<{ name: string; extension: string | null }>(selectStrange)
   const [strange] = rows
@@ -326,14 +326,14 @@ const selectSeen = `
     select exists (select from pg_class c join pg_namespace n on n.oid = relnamespace
       where relname = 'schema_migrations' and nspname = 'public') as is_there) as found`
 
-/** Somebody's extension, as pg_buffercache, or a table of whoever watches the server. */
+/** Somebody's extension, as pg_buffercache, or a table of whoever watches the server. These are the rights that columns have. */
 const selectStrange = `
   select quote_ident(relname) as name, quote_ident(extname) as extension
   from pg_class c
     left join pg_depend on classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e'
     left join pg_extension e on e.oid = refobjid
   where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f')
-    and not has_table_privilege(c.oid, 'select, insert, update, delete, truncate, references, trigger')
+    and not has_table_privilege(c.oid, 'select, insert, update, references')
   order by relname limit 1`
 
 const selectNumberings = `

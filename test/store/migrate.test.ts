@@ -218,7 +218,10 @@ t.test("what is somebody else's in our schema is told of where it stops the gran
     '0001_grants.sql': `
       create table things (n int);
       create function grant_serving(serving name) returns void language plpgsql as $$
-        begin execute format('grant select on all tables in schema public to %I', serving); end $$;`,
+        begin
+          execute format('revoke all on all tables in schema public from %I', serving);
+          execute format('grant select on all tables in schema public to %I', serving);
+        end $$;`,
   })
   const superuser = await openSuperuser(t, ownerUrl)
   await superuser.query({ text: 'create table "Heartbeat" (n int)' })
@@ -227,9 +230,10 @@ t.test("what is somebody else's in our schema is told of where it stops the gran
       /^"Heartbeat" in the schema public is .+ \("alter table public\."Heartbeat" set schema …"\), or, where it is/,
   })
   t.strictSame((await owner.query({ text: `select to_regclass('things') as things` })).rows, [{ things: null }])
-  for (const right of ['select', 'trigger']) {
+  for (const [right, isEnough] of Object.entries({ select: true, references: true, trigger: false, delete: false })) {
     await superuser.query({ text: `grant ${right} on "Heartbeat" to chancery_owner` })
-    await t.resolves(run(), right)
+    if (isEnough) await t.resolves(run(), right)
+    else await t.rejects(run(), { message: /^"Heartbeat" in the schema public is somebody else's/ }, right)
     await superuser.query({ text: `revoke ${right} on "Heartbeat" from chancery_owner` })
   }
   await superuser.query({ text: 'alter extension plpgsql add table "Heartbeat"' })
