@@ -4,7 +4,7 @@ import { isProblem } from '../errors.ts'
 import { heldUpBy } from '../store/held-up.ts'
 import { openPinGuard } from '../store/pins.ts'
 import { readLastMode } from '../store/roll-opening.ts'
-import { onlyReads } from '../store/safety.ts'
+import { movedCollation, onlyReads } from '../store/safety.ts'
 import { hasNoRoom } from '../store/turned-down.ts'
 import type { Log } from '../telemetry.ts'
 import { unsafe, unwise } from './fitness.ts'
@@ -39,6 +39,7 @@ export const runDoctor = async (
           ...(await modeFault(config, records)),
           ...(await roomFault(records)),
           ...(await heldUpBy(db)),
+          ...(await orderFault(records)),
           ...clockFault(records),
           ...(await unwise(config, db, keys, new Date())),
         ].map(sentence),
@@ -79,6 +80,16 @@ const writeFault = async ({ db }: Pick<CommandRecords, 'db'>): Promise<readonly 
 /** Most of what is read and recorded here is small enough to go through. */
 const roomFault = async ({ db }: Pick<CommandRecords, 'db'>): Promise<readonly string[]> =>
   (await hasNoRoom(db)) ? ['the database has no room on its disk: give it some, and it goes on by itself'] : []
+
+/** As of files that were copied to a machine of another release: what keeps a key from having two certificates is an index as well. */
+const orderFault = async ({ db }: Pick<CommandRecords, 'db'>): Promise<readonly string[]> => {
+  const moved = await movedCollation(db)
+  if (moved === undefined) return []
+  const { database, before, now } = moved
+  return [
+    `the database was made where texts were sorted by version ${before} of its collation, and here that is ${now}, so that its indexes may miss what is there: as its owner "reindex (concurrently) database ${database}", then "alter database ${database} refresh collation version"`,
+  ]
+}
 
 /** As of a dump that was restored where the settings of before are not: all that is said besides is of production. */
 const modeFault = async ({ mode }: Config, { db }: Pick<CommandRecords, 'db'>): Promise<readonly string[]> =>

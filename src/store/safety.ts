@@ -20,6 +20,21 @@ export const onlyReads = async (db: Database): Promise<boolean> => {
   return rows[0]?.setting === 'on'
 }
 
+/**
+ * What sorted the texts of the database when it was made, and what sorts them now, where these differ: all of our indexes that do
+ * not say "C" go by it. PostgreSQL says so to whoever connects, and goes on.
+ */
+export const movedCollation = async (db: Queryable): Promise<MovedCollation | undefined> =>
+  (await db.query<MovedCollation>(selectMoved)).rows[0]
+
+/** Versions of the library that sorts. */
+interface MovedCollation {
+  /** Quoted as SQL wants it. */
+  readonly database: string
+  readonly before: string
+  readonly now: string
+}
+
 /** What a role that serves may do and should not, each as a sentence; by default of the role that asks. */
 export const faultsOfRights = async (db: Database, role?: string): Promise<readonly string[]> => {
   const { rows } = await db.query<{ fault: string }>(selectRights, [role ?? null])
@@ -44,6 +59,14 @@ const selectSettings = {
     select name, reset_val as setting from pg_settings
     where (name in ('fsync', 'full_page_writes') and reset_val <> 'on') or (name = 'synchronous_commit' and reset_val = 'off')
     order by name`,
+}
+
+/** Neither is known of a locale that never changes, as C is. */
+const selectMoved = {
+  text: `
+    select quote_ident(datname) as database, datcollversion as before, pg_database_collation_actual_version(oid) as now
+    from pg_database
+    where datname = current_database() and datcollversion <> pg_database_collation_actual_version(oid)`,
 }
 
 const selectOwns = {

@@ -5,13 +5,15 @@ import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { unwise } from '../../src/commands/fitness.ts'
+import { placeOf } from '../../src/config.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
-import { openTestDatabase } from '../helpers/database.ts'
+import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { openSql } from '../helpers/sql.ts'
 import { tamper } from '../helpers/tamper.ts'
 import { csrFor } from '../http/people.ts'
 
@@ -182,6 +184,27 @@ t.test('a database without room on its disk is told, though it takes what is sma
   const url = `${service.database.servingUrl}&options=-c%20search_path=public,pg_catalog`
   t.match((await doctor({ CHANCERY_DATABASE_URL: url })).out, /^ {2}- The database has no room on its disk: give it /m)
   t.notMatch((await doctor()).out, /no room/)
+})
+
+t.test('a collation that sorts in another way than when the database was made is told', async (t) => {
+  const told = async (): Promise<string> =>
+    /^ {2}- The database was made where texts .*$/m.exec((await doctor()).out)?.[0] ?? ''
+  t.equal(await told(), '')
+  const server = await openTestServer()
+  const { database } = placeOf(service.database.servingUrl)
+  await server.asSuperuser((superuser) =>
+    superuser.query(`update pg_database set datcollversion = '0.9' where datname = $1`, [database]),
+  )
+  t.match(
+    await told(),
+    new RegExp(
+      `by version 0\\.9 of its collation, and here that is [^,]+, .*: as its owner "reindex \\(concurrently\\) database ${database}", then "alter database ${database} refresh collation version"\\.$`,
+    ),
+  )
+  const owner = await openSql(t, service.database.ownerUrl)
+  await owner.query(`reindex (concurrently) database ${database}`)
+  await owner.query(`alter database ${database} refresh collation version`)
+  t.equal(await told(), '', 'and no more once that is done')
 })
 
 t.test('before the first start, a roll that is about to have no name of its own is told', async (t) => {
