@@ -12,7 +12,7 @@ import type pg from 'pg'
 
 import type { Log } from '../telemetry.ts'
 import type { Queryable } from './database.ts'
-import { meaningRows } from './session-settings.ts'
+import { meaningRows, neededRows } from './session-settings.ts'
 import { Client } from './wire.ts'
 
 export interface MigrateOptions {
@@ -320,7 +320,7 @@ const tableExists = `select to_regclass('schema_migrations') is not null as pres
 const selectSeen = `
   select seen is not null as present, seen is null and is_there as hidden, has_schema_privilege(to_regnamespace('public'), 'usage') as usable,
     quote_ident(current_user) as role, (
-      select name from pg_settings join (values ${meaningRows}) wanted (name, value) using (name)
+      select name from pg_settings join (values ${neededRows}) wanted (name, value) using (name)
       where setting <> value order by name limit 1) as astray
   from to_regclass('schema_migrations') as seen, lateral (
     select exists (select from pg_class c join pg_namespace n on n.oid = relnamespace

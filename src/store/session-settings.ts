@@ -24,10 +24,17 @@ export const meanings = {
   transform_null_equals: 'off',
   array_nulls: 'on',
 } as const
+const rowsOf = (settings: Readonly<Record<string, string>>): string =>
+  Object.entries(settings)
+    .map(([name, value]) => `('${name}', '${value}')`)
+    .join(', ')
 /** Rows of a `values`, by name and value. */
-export const meaningRows = Object.entries(meanings)
-  .map(([name, value]) => `('${name}', '${value}')`)
-  .join(', ')
+export const meaningRows = rowsOf(meanings)
+/**
+ * Where the last is another one no trigger runs, as where somebody has loaded a dump so: they guard the records, and keep what follows from
+ * them. Only a superuser may say it, so that we look, and cannot set it.
+ */
+export const neededRows = rowsOf({ ...meanings, session_replication_role: 'origin' })
 /**
  * Whatever the role or the database says: times in any other form are turned down (`types.ts`), a day has 24 hours, since limits of a
  * day end at UTC's midnight; the tables, with all that guards them, are in one schema; and a statement waits for those before it,

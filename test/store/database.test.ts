@@ -8,7 +8,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { renewedUrl } from '../../src/config/renewed-url.ts'
-import { loadConfig } from '../../src/config.ts'
+import { loadConfig, placeOf } from '../../src/config.ts'
 import { isProblem } from '../../src/errors.ts'
 import {
   constraintOf,
@@ -411,6 +411,22 @@ t.test('SQL means what it says whatever settings the database has, or it is told
     })
   }
 })
+
+t.test(
+  'nothing is served where no trigger runs, as a dump is loaded, for only a superuser may say that one does',
+  async (t) => {
+    const { servingUrl } = await openTestDatabase(t)
+    const { database } = placeOf(servingUrl)
+    await assertMigrated(open(t, { url: servingUrl }))
+    const server = await openTestServer()
+    await server.asSuperuser((superuser) =>
+      superuser.query(`alter database ${database} set session_replication_role = replica`),
+    )
+    await t.rejects(assertMigrated(open(t, { url: servingUrl })), {
+      message: /have another session_replication_role than PostgreSQL's own, .*: "alter role /,
+    })
+  },
+)
 
 t.test('what is acknowledged is on a disk whatever the role has, and waits for standbys as it says', async (t) => {
   const role = decodeURIComponent(new URL(ownerUrl.replace('@/', '@localhost/')).username)
