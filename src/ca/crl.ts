@@ -135,10 +135,12 @@ export const openCrlPublisher = (deps: CrlPublisherDeps): CrlPublisher => {
       deps.assertClock()
       // Whoever cannot sign leaves it to another instance, which perhaps can.
       issuer.assertAvailable()
-      if (await deps.mayGoOn(issuer.name)) await publishIssuer(deps, issuer, followed)
+      if (await deps.mayGoOn(issuer.name)) {
+        // Of what another instance goes on with nobody knows here whether it went well.
+        if (await publishIssuer(deps, issuer, followed)) failures.delete(issuer.name)
+      }
       // Whoever is at it may serve what it has in memory, and knows nothing of it.
       else if (deps.spoiled(issuer.name).size > 0) await publishSpoiled(deps, issuer)
-      failures.delete(issuer.name)
     } catch (error) {
       // What was recorded in vain is on the roll for good, so not every few seconds.
       const waitMs = Math.min((last?.waitMs ?? firstWaitMs / 2) * 2, longestWaitMs)
@@ -179,7 +181,12 @@ interface Failure {
   readonly until: number
 }
 
-const publishIssuer = async (deps: CrlPublisherDeps, issuer: Issuer, followed: Map<string, number>): Promise<void> => {
+/** Resolves to whether it came to its end: another instance may have gone on with it, or this one is stopping. */
+const publishIssuer = async (
+  deps: CrlPublisherDeps,
+  issuer: Issuer,
+  followed: Map<string, number>,
+): Promise<boolean> => {
   const covers = await deps.store.rollSize()
   // The database's clock was just read.
   deps.assertClock()
@@ -190,13 +197,16 @@ const publishIssuer = async (deps: CrlPublisherDeps, issuer: Issuer, followed: M
   const due = Array.from({ length: issuer.shards }, (_, shard) => ({ shard, head: heads.get(shard) })).filter(
     ({ shard, head }) => !head || isSpoiled(spoiled, head) || isDue(deps, head, changed.get(shard)),
   )
-  let unmade: Error | undefined
+  let [unmade, isWhole]: [Error | undefined, boolean] = [undefined, true]
   for (const slice of slicesOf(due)) {
-    if (!(await deps.mayGoOn(issuer.name))) return
+    isWhole = await deps.mayGoOn(issuer.name)
+    if (!isWhole) break
     unmade = (await publishSlice(deps, issuer, slice, covers)) ?? unmade
   }
+  // Also where it was handed on: to find out may take longer than a lease lasts.
   if (unmade) throw unmade
-  followed.set(issuer.name, covers)
+  if (isWhole) followed.set(issuer.name, covers)
+  return isWhole
 }
 
 /** Of two that do so at once the database takes one. */

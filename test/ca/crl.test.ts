@@ -421,6 +421,29 @@ t.test('while the lists of one that has failed are tried again, those of others 
   t.equal(failures.length, 2)
 })
 
+t.test('one that has failed is not forgotten while another instance is at it', async (t) => {
+  let [now, asked] = [0, 0]
+  // To make what is too long takes longer than a lease lasts: the other one goes on with the second slice, and is at it later on.
+  const turns = [true, true, false, false]
+  const one = { serial: Buffer.alloc(16, 0x41), revokedAt: new Date(), reason: 'superseded' } as const
+  const { publisher, failures } = open({
+    shards: 40,
+    elapsedMs: () => now,
+    mayGoOn: async () => {
+      asked += 1
+      return turns.shift() ?? true
+    },
+    store: { revoked: async () => [{ shard: 0, count: 1_400_000, at: () => one }] },
+  })
+  await publisher.run()
+  t.match(failures, [/^default: the list of shard 0 would have /])
+  now = 5_000
+  await publisher.again()
+  t.same([asked, failures.length], [4, 1])
+  await publisher.due()
+  t.equal(asked, 4, 'it keeps nobody waiting')
+})
+
 t.test(
   'who fails is tried again ever later, a minute at most, and as soon as at first once it went well',
   async (t) => {
@@ -431,7 +454,7 @@ t.test(
       mayGoOn: async () => {
         tried.push(now)
         if (isAway) throw new Error('the database is away')
-        return false
+        return true
       },
     })
     const runUntil = async (end: number): Promise<void> => {
