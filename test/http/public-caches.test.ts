@@ -29,6 +29,7 @@ const open = async (t: Test) => {
     { name: 'new', state: 'active', shards: 4, certificate: der },
     { name: 'old', state: 'retired', shards: 4, certificate: der },
     { name: 'ended', state: 'crl-only', shards: 4, certificate: der },
+    { name: 'here', state: 'retired', shards: 2, certificate: der },
   ]
   const app = await openPublicApp({
     ...deps,
@@ -162,15 +163,24 @@ t.test('a list that its issuer is to have is not told to be nowhere, but asked f
 
 t.test('the files of an issuer that has lists are told, a line each, also while the database is away', async (t) => {
   const { world, get } = await open(t)
+  world.isAway = true
   const { status, headers, octets } = await get('/crl/new/')
   t.same([status, octets.toString()], [200, '0.crl\n1.crl\n2.crl\n3.crl\n'])
   t.match(headers, { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'public, max-age=60' })
   t.equal((await get('/crl/new/', { 'if-none-match': String(headers.etag) })).status, 304)
-  for (const path of ['/crl/old/', '/crl/nobody/'])
-    t.match((await get(path)).json(), { status: 404, code: 'crl.not_found' }, path)
-  world.isAway = true
+  const head = await get('/crl/new/', {}, 'HEAD')
+  t.same([head.status, head.headers['content-length'], head.headers.etag], [200, '24', headers.etag])
   t.equal((await get('/crl/ended/')).status, 200)
   t.match((await get('/crl/nobody/')).json(), { status: 503, code: 'db.unavailable' })
+  world.isAway = false
+  for (const path of ['/crl/old/', '/crl/nobody/'])
+    t.match((await get(path)).json(), { status: 404, code: 'crl.not_found' }, path)
+})
+
+t.test('those of an issuer that has retired are told as long as its last lists are there', async (t) => {
+  const { get } = await open(t)
+  t.equal((await get('/crl/here/1.crl')).status, 200)
+  t.equal((await get('/crl/here/')).octets.toString(), '0.crl\n1.crl\n')
 })
 
 t.test('questions about an issuer that is not open here yet are put off, about any other turned away', async (t) => {

@@ -16,10 +16,21 @@ import type { PublicDeps } from '../deps.ts'
 export const crlRoutes = (app: App, { crls, crlImports, records, clock }: PublicDeps): void => {
   /** The files of each issuer's lists, a line each, for those who fetch all of them. How many there are is fixed for good. */
   const files = new Map<string, Buffer>()
-  const learn = async (): Promise<void> => {
-    for (const { name, state, shards } of await records.issuers('fresh'))
-      if (state !== 'retired') files.set(name, Buffer.from(Array.from({ length: shards }, fileOf).join('')))
+  const learn = async (as?: 'fresh'): Promise<void> => {
+    for (const { name, state, shards } of await records.issuers(as)) {
+      if (files.has(name)) continue
+      // The last lists of one that has retired stay, and whoever fetches them beside those of others is not to be turned away.
+      const there = Array.from({ length: shards }, (_, shard) => shard).filter(
+        (shard) => state !== 'retired' || crls.find(name, shard),
+      )
+      if (there.length > 0) files.set(name, Buffer.from(there.map((shard) => `${shard}.crl\n`).join('')))
+    }
   }
+  // Nobody who can fetch the lists while the database is away is to be without their names. No start waits for it, or fails by it.
+  app.addHook('onReady', (done) => {
+    learn().catch(() => {})
+    done()
+  })
   app.get(
     '/crl/:issuer/:file',
     {
@@ -46,7 +57,7 @@ export const crlRoutes = (app: App, { crls, crlImports, records, clock }: Public
     { config: { access: 'open' }, handlerTimeout, schema: { params: Type.Object({ issuer: Label }, closed) } },
     async (request, reply) => {
       const { issuer } = request.params
-      if (!files.has(issuer)) await learn()
+      if (!files.has(issuer)) await learn('fresh')
       const octets = files.get(issuer)
       if (!octets) throw new Problem('crl.not_found', 'There is no issuer with this name that has lists.')
       return sendFresh(request, reply as FastifyReply, {
@@ -66,8 +77,6 @@ export const crlRoutes = (app: App, { crls, crlImports, records, clock }: Public
     return sendList(request, reply as FastifyReply, { ...list, sharesDate: true }, clock())
   })
 }
-
-const fileOf = (_: unknown, shard: number): string => `${shard}.crl\n`
 
 const isToHave =
   (issuer: string, shard: number) =>
