@@ -2,7 +2,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:http'
+import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -145,13 +145,40 @@ t.test('a client certificate is accepted, and refused once it is revoked and the
   t.equal((await stat(lists.OUT)).mtimeMs, before.mtimeMs, 'those that are there stay')
 })
 
-/** A server that says this, whatever it is asked. Resolves to its URL. */
-const listen = async (t: Test, text: string): Promise<string> => {
-  const server = createServer((_request, response) => response.end(text)).listen(0, '127.0.0.1')
+/** A server that answers so. Resolves to its URL. */
+const listen = async (t: Test, answer: RequestListener): Promise<string> => {
+  const server = createServer(answer).listen(0, '127.0.0.1')
   t.teardown(() => server.close())
   await once(server, 'listening')
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 }
+
+const page: RequestListener = (_request, response) => response.end('<html>Please log in.</html>')
+const redirect: RequestListener = (_request, response) => response.writeHead(302, { location: '/login' }).end()
+const empty: RequestListener = (_request, response) => response.end()
+const cut: RequestListener = (_request, response) => {
+  response.writeHead(200, { 'content-length': 100 }).write('0.crl\n', () => response.destroy())
+}
+const names =
+  (text: string, list = empty): RequestListener =>
+  (request, response) =>
+    request.url === '/' ? response.end(text) : list(request, response)
+
+/** What somebody says in the place of the service, and what is said of it. */
+const astray: readonly (readonly [string, RequestListener, RegExp])[] = [
+  ['the names of other files', names('0.crl\n../../lists.pem\n'), /^\S+ does not tell which lists there are$/m],
+  ['a page in the place of names', page, /does not tell which/],
+  ['a redirection of it', redirect, /does not tell which/],
+  ['no names', empty, /does not tell which/],
+  ['lines without a name', names(' \n \n'), /^curl: \(3\)/],
+  ['names that are cut off', cut, /^curl: \(18\)/],
+  ['a name that is cut off', names('0.crl\n1.c', (_, response) => response.writeHead(404).end()), /404/],
+  ['a million names', names('0.crl\n'.repeat(1_000_000)), /./],
+  ['a page in the place of a list', names('0.crl\n', page), /^a file that was fetched is no list$/m],
+  ['a redirection', names('0.crl\n', redirect), /is no list/],
+  ['an empty list', names('0.crl\n'), /is no list/],
+  ['a list that is cut off', names('0.crl\n', cut), /^curl: \(18\)/],
+]
 
 const until = async (holds: () => boolean): Promise<void> => {
   for (const deadline = Date.now() + 20_000; !holds(); await sleep(50))
@@ -175,16 +202,18 @@ t.test(
       const env = { ...process.env, LISTS: urls.join(' '), OUT: join(folder, 'lists.pem'), RELOAD: 'false' }
       return promisify(execFile)('sh', [script], { env })
     }
-    await fetchFrom(`${whole}`, `${parts}`)
+    await fetchFrom(`${whole}`, `${parts}/`)
     const pem = await readFile(join(folder, 'lists.pem'), 'utf8')
     t.equal(pem.match(/BEGIN X509 CRL/g)?.length, 129)
-    const told = await listen(t, '0.crl\n../../lists.pem\n')
-    const refusal = (url: string) =>
-      fetchFrom(url).then(
+    const refusal = (...urls: readonly string[]) =>
+      fetchFrom(...urls).then(
         () => '',
         (error: { stderr: string }) => error.stderr,
       )
-    t.equal(await refusal(told), `${told}/ does not tell which lists there are\n`)
+    for (const [what, answer, told] of astray) {
+      t.match(await refusal(`${whole}`, await listen(t, answer)), told, what)
+      t.equal(await readFile(join(folder, 'lists.pem'), 'utf8'), pem, `${what}: those that are there stay`)
+    }
     t.match(await refusal(`${service.publicUrl}/crl/nobody`), /404/)
     t.equal(await readFile(join(folder, 'lists.pem'), 'utf8'), pem)
   },

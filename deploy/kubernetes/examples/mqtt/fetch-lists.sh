@@ -8,6 +8,7 @@ trap 'rm -rf "$work"' EXIT
 fetch() { curl --silent --show-error --fail --fail-early --retry 3 "$@"; }
 issuer=0
 for url in $LISTS; do
+  url=${url%/}
   files=$(fetch "$url/")
   # They become names of files here.
   case $files in '' | *[!0-9crl.[:space:]]*) echo "$url/ does not tell which lists there are" >&2 && exit 1 ;; esac
@@ -15,6 +16,8 @@ for url in $LISTS; do
   issuer=$((issuer + 1))
 done
 for list in "$work"/*.crl; do
+  # It begins as DER of more than 127 octets, and a page that says why there is none does not: mosquitto would read no list after it.
+  case $(head -c 2 "$list" | base64) in MI*) ;; *) echo 'a file that was fetched is no list' >&2 && exit 1 ;; esac
   echo '-----BEGIN X509 CRL-----'
   base64 "$list"
   echo '-----END X509 CRL-----'
