@@ -75,7 +75,7 @@ t.test('verify says nothing of it where only what is known is wrong', async (t) 
 t.test('search does not say that there are no others, and with which version to search', async (t) => {
   t.match(await chancery('search', '--from', folder, '--name', 'web.example.com'), {
     code: exitCodes.refused,
-    err: /^Entry 4 cannot be read: .* version 9; .* Search with the version of Chancery that wrote it\.$/m,
+    err: /^Entry 4 cannot be read: .* version 9; .* If it is, search with the version of Chancery that wrote it\.$/m,
   })
 })
 

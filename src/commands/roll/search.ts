@@ -79,7 +79,9 @@ const parsed = (octets: Uint8Array, index: number): RollEntry => {
     return parseEntry(octets)
   } catch (error) {
     if (!isRollFault(error)) throw error
-    const newer = isRollFault(error, 'entry.type') ? ' Search with the version of Chancery that wrote it.' : ''
+    const newer = isRollFault(error, 'entry.type')
+      ? ' If it is, search with the version of Chancery that wrote it.'
+      : ''
     throw new Failure('refused', `Entry ${index} cannot be read: ${error.detail}${whose}${newer}`)
   }
 }
