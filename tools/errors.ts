@@ -27,7 +27,7 @@ Every answer of 4xx or 5xx is a problem document (RFC 9457, \`application/proble
 | \`retryAfter\` | seconds, the same as in Retry-After; with every 503 |
 | \`violations\` | each failed check with \`check\` (a stable id), \`field\` (a JSON pointer: into what was sent, or into what it asks for, as \`/subject/organization\` and \`/names/0\`, the first of its names, where those of a body count as dns, ip, uri, email; empty where it is about all of it), \`value\` and \`reason\` |
 | \`checks\`, \`notes\` | with a refusal by policy: every check with its outcome, and what was dropped or shortened |
-| \`limit\` | with 429: which limit it is, what it allows, and \`freesAt\`, when there may be room again |
+| \`limit\` | with 429, and with \`limit.names\`: which limit it is, what it allows, and \`freesAt\`, when there may be room again; a request that never fits has none |
 | \`issuer\` | with \`revocation.proof\`: whose the certificate is, told to who has signed by its key and named another |
 | \`offset\` | octets into the decoded input, where a parser stopped |
 | \`next\` | what to do |

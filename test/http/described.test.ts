@@ -62,6 +62,7 @@ t.test('each answer that a test gets is looked up in the description', async (t)
   }
   t.doesNotThrow(() => assertShape(live, { live: true }))
   t.throws(() => assertShape(live, { live: 'yes' }), /GET [/]livez answers 200 unlike .*live must be/)
+  t.throws(() => assertShape(live, undefined), /must be object/, 'and what is no JSON')
   const denied = { method: 'GET', path: '/v1/events', status: 403, fields: { 'content-type': type } }
   t.throws(
     () => assertShape(denied, { code: 'auth.forbidden' }),

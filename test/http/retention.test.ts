@@ -18,7 +18,7 @@ const refuse = async (months: readonly number[], count: number): Promise<void> =
   await owner.query(
     `insert into refusals (id, at, principal, code, digest, detail, violations)
       select gen_random_uuid(), date_trunc('month', now(), 'UTC') - make_interval(months => m) + make_interval(secs => i), 'old',
-        'csr.pem', '', '', '[]' from unnest($1::integer[]) m, generate_series(1, $2) i`,
+        'csr.pem', decode(repeat('ab', 32), 'hex'), '', '[]' from unnest($1::integer[]) m, generate_series(1, $2) i`,
     [months, count],
   )
   await owner.query(`select maintain_refusals('3650 days')`)
