@@ -95,8 +95,11 @@ t.test('what a proxy that compresses makes of an ETag matches nothing, and is to
   const detail = (list: string) => put({ 'if-match': list }).then(({ status, json }) => `${status} ${json.detail}`)
   const told =
     '412 If-Match holds no ETag of any profile, but one as a proxy makes it that compresses answers: send the sha256 of the version in quotes.'
-  for (const changed of [`W/${tag}`, tag.replace(/"$/, '-gzip"'), `"x", W/${tag}`]) t.equal(await detail(changed), told)
-  t.equal(await detail('"x"'), '412 If-Match holds no ETag of any profile.')
+  for (const suffix of ['-gzip', '--gzip', ';br']) t.equal(await detail(tag.replace(/"$/, `${suffix}"`)), told, suffix)
+  for (const changed of [`W/${tag}`, `"x", W/${tag}`, `W/${tag.replace(/"$/, '-zstd"')}`])
+    t.equal(await detail(changed), told, changed)
+  for (const other of ['"x"', `${tag} x`, tag.replaceAll('"', ''), tag.replace(/"$/, '0"')])
+    t.equal(await detail(other), '412 If-Match holds no ETag of any profile.', `${other}: no proxy did that`)
 })
 
 t.test('nothing is changed in spite of a condition that its call does not read (RFC 9110 13.1.1, 14.5)', async (t) => {

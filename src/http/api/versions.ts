@@ -226,9 +226,9 @@ const preconditionOf = (
   return { ifMatch: tags }
 }
 
-/** Those of nginx and HAProxy are weak then, and Apache's have a suffix. */
+/** Those of nginx and HAProxy are weak then; others, as Apache, put a suffix to them: `-gzip`, `--gzip`, `;br`. */
 const changedBy = (ifMatch: string): string =>
-  /(W\/"|")[0-9a-f]{64}(-[a-z]+)?"/.test(ifMatch)
+  /W\/"[0-9a-f]{64}|"[0-9a-f]{64}[^0-9a-f"][^"]*"/.test(ifMatch)
     ? ', but one as a proxy makes it that compresses answers: send the sha256 of the version in quotes'
     : ''
 
