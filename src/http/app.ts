@@ -356,7 +356,7 @@ const guardRoutes = (app: App, deps: GuardDeps, state: { readonly stopping: bool
           assertDecodable(request.url)
           assertSingle(request)
           assertHeeded(request, route.config?.headers)
-          return mindsBody ? assertBodyType(request, spellings) : undefined
+          return mindsBody ? assertBodyType(request, reply, spellings) : undefined
         })
         .then(done as () => void, (error) => done(unaskedOr(error, deps, { request, reply })))
     }

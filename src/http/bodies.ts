@@ -1,7 +1,7 @@
 /** Bodies of requests: which types a route takes, and how each is read. */
 import type { IncomingMessage } from 'node:http'
 
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import { Problem } from '../errors.ts'
 import type { NextTurn } from '../turns.ts'
@@ -11,18 +11,20 @@ import { largeBody, parseJson, parseYaml, smallBody } from './json.ts'
 import { assertMediaType } from './media.ts'
 import { isPrivateKey, keyInBody } from './private-keys.ts'
 import { assertQuery } from './query.ts'
-import { hasBody } from './unread.ts'
+import { askOnce, hasBody } from './unread.ts'
 
 /**
  * The type of a body is settled before its first octet is read; a coding would hide its true size. A body that nobody reads
  * would be taken for one that was heeded, as filters that are sent with a search.
  */
 export const assertBodyType = (
-  { headers, raw }: FastifyRequest,
+  request: FastifyRequest,
+  reply: FastifyReply,
   spellings: ReadonlySet<string>,
 ): Promise<void> | undefined => {
+  const { headers, raw } = request
   const takesNone = spellings.size === 0
-  if (takesNone && isChunked(headers)) return assertEmpty(raw)
+  if (takesNone && isChunked(headers)) return assertEmpty(request, reply)
   if (hasBody(raw)) {
     assertMediaType(headers['content-type'], spellings)
     assertUncoded(headers)
@@ -55,8 +57,9 @@ const isChunked = ({ 'transfer-encoding': transfer }: IncomingMessage['headers']
  * Proxies and gateways pass a GET or a DELETE on as chunked before they know that nothing comes, and then send no octet; so do
  * clients that are given an empty stream. Fastify would look for a body of a DELETE.
  */
-const assertEmpty = async (request: IncomingMessage): Promise<void> => {
-  for await (const _ of request.iterator({ destroyOnReturn: false })) assertMediaType(undefined, new Set())
+const assertEmpty = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
+  askOnce(request, reply)
+  for await (const _ of request.raw.iterator({ destroyOnReturn: false })) assertMediaType(undefined, new Set())
   delete request.headers['content-type']
   delete request.headers['transfer-encoding']
 }

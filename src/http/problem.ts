@@ -117,12 +117,19 @@ export const sendProblem = (reply: FastifyReply, problem: Problem): FastifyReply
 export const openErrorHandler =
   (log: Log) =>
   (error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
-    const problem = keyFirst(toProblem(error, request.routeOptions.config.tooLarge), request.body)
+    const known = isLate(error, request) ? late() : toProblem(error, request.routeOptions.config.tooLarge)
+    const problem = keyFirst(known, request.body)
     request.problem = problem.code
     request.reason = problem.options.reason ?? null
     logCause(log, request.id, problem)
     return sendProblem(reply, problem)
   }
+
+/** The deadline of a call that takes no body begins with it: we were not slow where its chunks have not come to their end by then. */
+const isLate = (error: unknown, { raw }: FastifyRequest): boolean =>
+  codeOf(error) === 'FST_ERR_HANDLER_TIMEOUT' && raw.complete === false
+
+const late = (): Problem => new Problem('request.timeout', 'The request did not arrive in time.')
 
 /** Why something of ours went wrong, where that is known. */
 export const logCause = (log: Log, id: string, { code, detail, kind, options: { cause } }: Problem): void => {

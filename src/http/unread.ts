@@ -39,9 +39,17 @@ export const noteEarly = (request: IncomingMessage): boolean => {
  * Whoever waits to be asked for a body (RFC 9110 10.1.1) is asked here: not before it is known who that is, and that the call takes
  * one of this length. Node ends the connection of one that was answered without.
  */
-export const askForBody = (request: FastifyRequest, { raw }: FastifyReply, _body: unknown, done: () => void): void => {
-  if (request.headers.expect !== undefined && isAwaited(request)) raw.writeContinue()
+export const askForBody = (request: FastifyRequest, reply: FastifyReply, _body: unknown, done: () => void): void => {
+  askOnce(request, reply)
   done()
+}
+
+/** As `askForBody` does, for what reads it before then. */
+export const askOnce = (request: FastifyRequest, { raw }: FastifyReply): void => {
+  const { headers } = request.raw
+  if (headers.expect === undefined || !isAwaited(request)) return
+  raw.writeContinue()
+  delete headers.expect
 }
 
 /**

@@ -117,6 +117,22 @@ t.test(
       for (const path of ['/v1/events', '/v1/certificates', '/metrics', '/readyz'])
         for (const headers of [chunked, { ...chunked, 'content-type': 'application/json' }])
           t.equal((await service.request(method, path, { headers })).status, 200, `${method} ${path}`)
+    /** How often it was asked for a body before it was answered, and with what. */
+    const asked = async (method: string, path: string): Promise<readonly [times: number, status?: number]> => {
+      const headers = { ...chunked, authorization: `Bearer ${service.adminToken}`, expect: '100-continue' }
+      const call = httpsRequest(new URL(path, service.url), { ca: service.ca, method, headers })
+      let times = 0
+      call.on('continue', () => {
+        times += 1
+        call.end()
+      })
+      const answered = once(call, 'response')
+      call.flushHeaders()
+      const [answer] = await answered
+      answer.resume()
+      call.destroy()
+      return [times, answer.statusCode]
+    }
     const later = async (piece: string, method = 'GET', path = '/v1/events'): Promise<number | undefined> => {
       const headers = { ...chunked, authorization: `Bearer ${service.adminToken}` }
       const call = httpsRequest(new URL(path, service.url), { ca: service.ca, method, headers })
@@ -131,6 +147,17 @@ t.test(
       return answer.statusCode
     }
     t.equal(await later(''), 200, 'also where its end comes later')
+    for (const [method, path] of [
+      ['GET', '/v1/events'],
+      ...deletes.map((path) => ['DELETE', path] as const),
+    ] as const) {
+      const told = await asked(method, path)
+      t.same(
+        told,
+        [1, (await service.request(method, path)).status],
+        `${method} ${path} waits to be asked for it, once`,
+      )
+    }
     t.equal(await later('{"status":"revoked"}'), 415, 'and one that has octets after all is refused')
     for (const path of deletes) {
       t.equal(await later('', 'DELETE', path), (await service.request('DELETE', path)).status, path)

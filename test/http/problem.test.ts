@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
-import { connect } from 'node:net'
+import { type AddressInfo, connect } from 'node:net'
 import { Duplex, PassThrough } from 'node:stream'
 
 import fastify, { errorCodes, type InjectOptions } from 'fastify'
@@ -13,10 +13,12 @@ import {
   describeProblem,
   documentOf,
   httpErrors,
+  openErrorHandler,
   schemaProblem,
   toProblem,
 } from '../../src/http/problem.ts'
 import { errorsText } from '../../tools/errors.ts'
+import { quiet } from '../helpers/log.ts'
 import { openStandIn, reached } from './stand-in.ts'
 
 t.test('docs/errors.md lists every problem as the table has it, and no other', async (t) => {
@@ -415,6 +417,25 @@ t.test('a socket whose TLS failed is given no answer: it would wait there for a 
     t.equal(socket.read(), null)
   }
   t.end()
+})
+
+t.test('what has not arrived when its call is given up is late, and no fault of ours', async (t) => {
+  const app = fastify({ handlerTimeout: 20 })
+  t.teardown(() => app.close())
+  app.setErrorHandler(openErrorHandler(quiet))
+  app.delete('/', { onRequest: async ({ raw }) => void (await once(raw, 'end')) }, () => undefined)
+  app.get('/', () => new Promise(() => {}))
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = app.server.address() as AddressInfo
+  const codeOf = async (fields: string): Promise<unknown> => {
+    const socket = connect(port, '127.0.0.1')
+    socket.write(`${fields}\r\nHost: x\r\n\r\n`)
+    const [answer] = await once(socket.setEncoding('utf8'), 'data')
+    socket.destroy()
+    return /"code":"([^"]*)"/.exec(answer)?.[1]
+  }
+  t.equal(await codeOf('DELETE / HTTP/1.1\r\nTransfer-Encoding: chunked'), 'request.timeout')
+  t.equal(await codeOf('GET / HTTP/1.1'), 'overload.deadline')
 })
 
 t.test('a handler that never answers is given up with a retryable problem', async (t) => {
