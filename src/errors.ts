@@ -190,7 +190,7 @@ export const problems = {
   'issuer.state': { status: 409, title: 'The issuer cannot make this move now', retryable: false, next: 'See the violations: each says what must come first.' },
   'state.exists': { status: 409, title: 'It exists already', retryable: false, next: 'Choose another name, or use what is there.' },
   'state.reserved': { status: 409, title: 'Reserved for the service itself', retryable: false, next: 'Leave it to the service, and use another name for what is yours.' },
-  'precondition.failed': { status: 412, title: 'Changed in the meantime', retryable: false, next: 'Fetch it again, redo the change, and send its new ETag in If-Match.' },
+  'precondition.failed': { status: 412, title: 'Changed in the meantime', retryable: false, next: 'Fetch it again, redo the change, and send its new sha256, in quotes, in If-Match.' },
   'precondition.required': { status: 428, title: 'Precondition required', retryable: false, next: 'Send If-Match with the ETag of what you change, or If-None-Match: * to create.' },
   'idempotency.key': bad('Malformed Idempotency-Key', 'Use 1 to 128 visible ASCII characters; for a batch, one for each item and none in the header.'),
   'idempotency.reused': { status: 409, title: 'Idempotency-Key used for another request', retryable: false, next: 'Use a new key for a different request.' },

@@ -92,6 +92,11 @@ t.test('what a proxy that compresses makes of an ETag matches nothing, and is to
   t.equal(got.headers['cache-control'], 'private, no-cache, no-transform')
   const tag = String(got.headers['etag'])
   t.equal(tag, `"${got.json.sha256}"`, 'as is said then')
+  t.match(
+    (await put({ 'if-match': '"x"' })).json.next,
+    'send its new sha256, in quotes',
+    'an ETag might be changed again',
+  )
   const detail = (list: string) => put({ 'if-match': list }).then(({ status, json }) => `${status} ${json.detail}`)
   const told =
     '412 If-Match holds no ETag of any profile, but one as a proxy makes it that compresses answers: send the sha256 of the version in quotes.'
