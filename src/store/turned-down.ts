@@ -31,7 +31,7 @@ export const openTurnedDown = (now = (): number => performance.now()): TurnedDow
   return {
     failed: (error) => {
       const kind = kinds.find(({ state }) => state === sqlState(error))
-      if (kind === undefined || isOfSystem(error)) return
+      if (kind === undefined || kind.isNothing?.(error)) return
       const at = now()
       if (at >= kind.until) kind.isSeen = false
       const isBack = at >= kind.until && at - kind.last < recurringMs
@@ -57,6 +57,8 @@ interface Kind {
   readonly isMissing: (db: Queryable) => Promise<boolean | undefined>
   /** Where one look sees nothing missing, nothing is. */
   readonly isSure?: true
+  /** Of those that are turned down by the same code, what tells of no fault. */
+  readonly isNothing?: (error: unknown) => boolean
 }
 
 /** 256 KiB of what cannot be compressed, where nobody else keeps anything; none of it stays. */
@@ -80,6 +82,9 @@ export const hasNoRoom = async (db: Queryable): Promise<boolean | undefined> => 
   }
 }
 
+/** Of functions of the server's own we ask what few may know, and do without; so we do where nobody may look for room. */
+const isOfSystem = (error: unknown): boolean => /\b(pg_|lo_|plpgsql\b)/.test((error as Error).message)
+
 /** By SQLSTATE: disk_full, lock_not_available, insufficient_privilege. */
 const reasons: Readonly<Record<string, Kind>> = {
   [diskFull]: { reason: 'the database has no room on its disk', isMissing: hasNoRoom },
@@ -94,14 +99,12 @@ const reasons: Readonly<Record<string, Kind>> = {
     reason:
       'the role that serves lacks a right in the database: "chancery migrate" of the owner of the tables gives it all that it needs',
     isMissing: (db) => lacksRights(db).catch(() => undefined),
+    isNothing: isOfSystem,
   },
 }
 
 /** That long a fault lasts when what was missing is back: `/readyz` remembers for two seconds more. */
 const lookEveryMs = 4_000
-
-/** Of functions of the server's own we ask what few may know, and do without; so we do where nobody may look for room. */
-const isOfSystem = (error: unknown): boolean => /\b(pg_|lo_|plpgsql\b)/.test((error as Error).message)
 
 /** What is small, or needs another right, goes through in between: no sign that all is well again. */
 const lastingMs = 30_000

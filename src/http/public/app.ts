@@ -16,6 +16,7 @@ import type { PublicDeps } from '../deps.ts'
 import { rollRoutes } from '../roll.ts'
 import { hostFault } from '../routes.ts'
 import { crlRoutes } from './crl.ts'
+import { type FindIssuer, openKnownIssuers } from './known-issuers.ts'
 import { ocspRoutes } from './ocsp.ts'
 
 export const openPublicApp = async (deps: PublicDeps): Promise<App> => {
@@ -25,28 +26,17 @@ export const openPublicApp = async (deps: PublicDeps): Promise<App> => {
     reply.header('x-content-type-options', 'nosniff')
     done(hostFault(request))
   })
-  issuerRoutes(app, deps)
-  crlRoutes(app, deps)
+  const issuerOf = openKnownIssuers(app, deps.records)
+  issuerRoutes(app, issuerOf)
+  crlRoutes(app, deps, issuerOf)
   ocspRoutes(app, deps)
   if (deps.roll) rollRoutes(app, deps.roll, 'open')
   await app.ready()
   return app
 }
 
-/**
- * RFC 5280 4.2.2.1: the certificate that caIssuers points to, DER. A name has one certificate for good, so what was read once
- * is given without the database: who builds a chain needs it when that is away, as much as the lists.
- */
-const issuerRoutes = (app: App, { records }: PublicDeps): void => {
-  const known = new Map<string, Buffer>()
-  const learn = async (as?: 'fresh'): Promise<void> => {
-    for (const { name, certificate } of await records.issuers(as)) known.set(name, certificate)
-  }
-  // No start waits for it, or fails by it: whoever asks for one that is not known by then reads again.
-  app.addHook('onReady', (done) => {
-    learn().catch(() => {})
-    done()
-  })
+/** RFC 5280 4.2.2.1: the certificate that caIssuers points to, DER. */
+const issuerRoutes = (app: App, issuerOf: FindIssuer): void => {
   app.get(
     '/issuers/:file',
     {
@@ -55,10 +45,7 @@ const issuerRoutes = (app: App, { records }: PublicDeps): void => {
       schema: { params: Type.Object({ file: Type.String({ pattern: fileName, maxLength: 67 }) }, closed) },
     },
     async (request, reply) => {
-      const name = request.params.file.slice(0, -suffix.length)
-      // A certificate may have its URL from the moment that it was brought: a cache would keep a 404 for longer than that.
-      if (!known.has(name)) await learn('fresh')
-      const octets = known.get(name)
+      const octets = (await issuerOf(request.params.file.slice(0, -suffix.length)))?.certificate
       if (!octets) throw new Problem('issuer.not_found', 'There is no issuer with this name.')
       const tag = `"${hash('sha256', octets)}"`
       return sendFresh(request, reply as FastifyReply, {

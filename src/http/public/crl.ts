@@ -12,25 +12,9 @@ import type { App } from '../app.ts'
 import { handlerTimeout } from '../bounds.ts'
 import { sendFresh } from '../conditional.ts'
 import type { PublicDeps } from '../deps.ts'
+import type { FindIssuer } from './known-issuers.ts'
 
-export const crlRoutes = (app: App, { crls, crlImports, records, clock }: PublicDeps): void => {
-  /** The files of each issuer's lists, a line each, for those who fetch all of them. How many there are is fixed for good. */
-  const files = new Map<string, Buffer>()
-  const learn = async (as?: 'fresh'): Promise<void> => {
-    for (const { name, state, shards } of await records.issuers(as)) {
-      if (files.has(name)) continue
-      // The last lists of one that has retired stay, and whoever fetches them beside those of others is not to be turned away.
-      const there = Array.from({ length: shards }, (_, shard) => shard).filter(
-        (shard) => state !== 'retired' || crls.find(name, shard),
-      )
-      if (there.length > 0) files.set(name, Buffer.from(there.map((shard) => `${shard}.crl\n`).join('')))
-    }
-  }
-  // Nobody who can fetch the lists while the database is away is to be without their names. No start waits for it, or fails by it.
-  app.addHook('onReady', (done) => {
-    learn().catch(() => {})
-    done()
-  })
+export const crlRoutes = (app: App, { crls, crlImports, records, clock }: PublicDeps, issuerOf: FindIssuer): void => {
   app.get(
     '/crl/:issuer/:file',
     {
@@ -52,14 +36,15 @@ export const crlRoutes = (app: App, { crls, crlImports, records, clock }: Public
     },
   )
 
+  // The files of the lists, a line each, for those who fetch all of them.
   app.get(
     '/crl/:issuer/',
     { config: { access: 'open' }, handlerTimeout, schema: { params: Type.Object({ issuer: Label }, closed) } },
     async (request, reply) => {
-      const { issuer } = request.params
-      if (!files.has(issuer)) await learn('fresh')
-      const octets = files.get(issuer)
-      if (!octets) throw new Problem('crl.not_found', 'There is no issuer with this name that has lists.')
+      const issuer = await issuerOf(request.params.issuer)
+      const there = issuer === undefined ? [] : shardsThere(issuer, crls)
+      if (there.length === 0) throw new Problem('crl.not_found', 'There is no issuer with this name that has lists.')
+      const octets = Buffer.from(there.map((shard) => `${shard}.crl\n`).join(''))
       return sendFresh(request, reply as FastifyReply, {
         octets,
         type: 'text/plain; charset=utf-8',
@@ -77,6 +62,10 @@ export const crlRoutes = (app: App, { crls, crlImports, records, clock }: Public
     return sendList(request, reply as FastifyReply, { ...list, sharesDate: true }, clock())
   })
 }
+
+/** The last lists of one that has retired stay, and whoever fetches them beside those of others is not to be turned away. */
+const shardsThere = ({ name, state, shards }: IssuerRecord, crls: PublicDeps['crls']): readonly number[] =>
+  Array.from({ length: shards }, (_, shard) => shard).filter((shard) => state !== 'retired' || crls.find(name, shard))
 
 const isToHave =
   (issuer: string, shard: number) =>
