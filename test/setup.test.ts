@@ -417,7 +417,7 @@ t.test('an unknown verb says which there are', async (t) => {
   const { root } = await treeOf(t)
   t.match(await setUp(root, ['serve']), {
     code: 2,
-    err: /^set-up: usage: node tools\/setup.mjs <start\|chancery\|build\|bundle\|openapi\|bench\|test>/,
+    err: /^set-up: usage: node tools\/setup.mjs <start\|chancery\|build\|bundle\|format\|openapi\|bench\|test>/,
   })
 })
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * Set-up and start: `node tools/setup.mjs <start|test|chancery|bench|openapi|build|bundle> [arguments]`.
+ * Set-up and start: `node tools/setup.mjs <start|test|chancery|bench|openapi|build|bundle|format> [arguments]`.
  *
  * Runs on any Node from 20 on, and needs nothing but npm. It installs what is missing, finishes what `--ignore-scripts`
  * leaves undone, and then runs the pinned Node by its path (a shell that has run the old one keeps it cached).
@@ -63,6 +63,7 @@ const verbs = {
   chancery: { run: (args) => [[...flags, entry, ...args]] },
   build: { dev: true, run: (args) => [['tools/build.ts', ...args]] },
   bundle: { dev: true, run: (args) => [['tools/bundle.ts', ...args]] },
+  format: { dev: true, run: (args) => [[bin('biome'), 'check', '--write', ...args]] },
   openapi: { run: (args) => [['tools/openapi.ts', ...args]] },
   bench: { parts: true, run: (args) => [['bench/main.ts', ...args]] },
   // With arguments only those tests; without, everything that must hold before a commit.
