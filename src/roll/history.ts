@@ -289,7 +289,10 @@ const versionOf = (
     tell('reference.missing', `there is no version ${version} of the profile ${name}`)
 }
 
-/** Its last octets say which of its issuer's lists a serial is on, as its certificate does: nobody looks for it on another. */
+/**
+ * Its last octets say which of its issuer's lists a serial is on (as `shardOf` does it, ca/serial.ts), and so does its certificate: nobody
+ * looks for it on another.
+ */
 const onItsList = (
   { serial, issuer, shard }: { readonly serial: string; readonly issuer: string; readonly shard: number },
   { issuers }: Known,
