@@ -21,6 +21,7 @@ import t, { type Test } from 'tap'
 
 import { type AnchorFile, openAnchorFile, readAnchorFile } from '../src/anchor.ts'
 import type { Checkpoint } from '../src/roll/checkpoint.ts'
+import { drill } from './helpers/drill.ts'
 import { openFullDisk } from './helpers/full-disk.ts'
 import { sha256 } from './helpers/hash.ts'
 
@@ -246,7 +247,7 @@ t.test('two places are written in turn, whoever opens it', async (t) => {
   )
 })
 
-t.test('a write that is cut off after any octet leaves the checkpoint before it', async (t) => {
+drill('a write that is cut off after any octet leaves the checkpoint before it', async (t) => {
   const path = join(folder, 'torn')
   for (const [sizes, next] of [
     [[1], 2],
@@ -772,7 +773,7 @@ t.test('a disk that has gone on is given as long as before', async (t) => {
   await anchor.close()
 })
 
-t.test('a disk that hangs is one that fails, until it goes on', async (t) => {
+drill('a disk that hangs is one that fails, until it goes on', async (t) => {
   const path = newPath()
   const disk = await openHangingDisk(t)
   const anchor = await openAnchorFile({ path, patienceMs: 2_000 })

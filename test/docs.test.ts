@@ -9,6 +9,7 @@ import { promisify } from 'node:util'
 import t from 'tap'
 
 import { blocksOf } from './helpers/docs.ts'
+import { drill } from './helpers/drill.ts'
 import { freePort } from './helpers/port.ts'
 
 const root = join(import.meta.dirname, '..')
@@ -16,7 +17,7 @@ const run = promisify(execFile)
 
 t.setTimeout(300_000)
 
-t.test('README: one command starts it, and its examples do what they say', async (t) => {
+drill('README: one command starts it, and its examples do what they say', async (t) => {
   const blocks = await blocksOf('README.md')
   t.same([...blocks.keys()], ['start', 'first', 'request', 'curl', 'explain'])
   const folder = await mkdtemp(join(tmpdir(), 'chancery-readme-'))

@@ -10,6 +10,7 @@ import t from 'tap'
 
 import { socketsFor } from '../src/open-files.ts'
 import { openTestDatabase } from './helpers/database.ts'
+import { drill } from './helpers/drill.ts'
 import { startInstance } from './helpers/instance.ts'
 import { freePort } from './helpers/port.ts'
 
@@ -25,7 +26,7 @@ t.test('each listener takes as many sockets as the system leaves room for', asyn
   t.match(told[0], { event: 'sockets.few', openFiles: 1_024, connections: 457 })
 })
 
-t.test('who takes all sockets of the public listener stops no request to the API', async (t) => {
+drill('who takes all sockets of the public listener stops no request to the API', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const data = await mkdtemp(join(tmpdir(), 'chancery-files-'))
   t.teardown(() => rm(data, { recursive: true, force: true }))

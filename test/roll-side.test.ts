@@ -19,6 +19,7 @@ import {
 import { type Database, openDatabase } from '../src/store/database.ts'
 import { readDatabaseId, readStanding } from '../src/store/roll-opening.ts'
 import { openTestDatabase } from './helpers/database.ts'
+import { drill } from './helpers/drill.ts'
 import { openFullDisk } from './helpers/full-disk.ts'
 import { quiet } from './helpers/log.ts'
 import { openReplica } from './helpers/replica.ts'
@@ -166,7 +167,7 @@ t.test('records are where they were, elsewhere on the server, or on another one'
   await t.rejects(told(silent), { message: `${moved} one that does not tell its number: ${adopt}` })
 })
 
-t.test('what a start adds to a roll is said once, and of what there is', async (t) => {
+drill('what a start adds to a roll is said once, and of what there is', async (t) => {
   const start = async () => {
     const { size } = await stores.roll.head()
     await openRollForTheFirstTime(stores, keys)

@@ -21,6 +21,7 @@ import { isHeldUp } from '../src/store/held-up.ts'
 import { openTurnedDown } from '../src/store/turned-down.ts'
 import { parsePem } from '../src/x509/pem.ts'
 import { named, openTestRoot } from './helpers/ceremony.ts'
+import { drill } from './helpers/drill.ts'
 import { quiet } from './helpers/log.ts'
 import { openReplica, type Replica, type ReplicaOptions } from './helpers/replica.ts'
 import { openSql } from './helpers/sql.ts'
@@ -105,7 +106,7 @@ for (const [what, { sign, first, reason }] of Object.entries(breakages))
     t.match(await readiness(), { status: 200, key: { ok: true } }, 'and readiness says so')
   })
 
-t.test('replicas with different names keep their own profile, and leave the one of the others alone', async (t) => {
+drill('replicas with different names keep their own profile, and leave the one of the others alone', async (t) => {
   const one = await openReplicaService(t, { env: { CHANCERY_NAMES: 'one.test,10.0.0.1' } })
   const { policies, records } = one.stores
   const versionsOf = async ({ config }: Pick<Replica, 'config'>) =>
@@ -468,7 +469,7 @@ t.test('an HTTPS certificate holds at both ends of its time, and no millisecond 
   t.same(told, ['own-certificate.missing', 'own-certificate.missing'], 'no stand-in is a renewal')
 })
 
-t.test('the anchor of an HTTPS certificate is the root above the issuer that has signed it', async (t) => {
+drill('the anchor of an HTTPS certificate is the root above the issuer that has signed it', async (t) => {
   const { stores, service, config } = await openReplicaService(t, { env: { CHANCERY_STAGING_TIME: '0s' } })
   const headers = { authorization: `Bearer ${(await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()}` }
   const call = async (method: 'POST' | 'PUT', url: string, payload: object) => {
@@ -509,7 +510,7 @@ t.test('a start in the last hours of its issuer has an HTTPS certificate for wha
   )
 })
 
-t.test('a database without room on its disk takes no records, though it answers', async (t) => {
+drill('a database without room on its disk takes no records, though it answers', async (t) => {
   const { service, stores, config, database } = await openReplicaService(t)
   const token = (await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()
   const ready = async () => {
@@ -597,7 +598,7 @@ t.test(
   },
 )
 
-t.test('whatever table somebody keeps, issuing goes on, or it is said to be held up', async (t) => {
+drill('whatever table somebody keeps, issuing goes on, or it is said to be held up', async (t) => {
   const { service, stores, config, database } = await openReplicaService(t)
   const forgotten = await openSql(t, database.ownerUrl)
   const token = (await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()

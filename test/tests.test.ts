@@ -12,17 +12,22 @@ const tool = join(import.meta.dirname, '..', 'tools', 'tests.ts')
 
 interface Runs {
   readonly signalled?: NodeJS.Signals
+  readonly env?: Readonly<Record<string, string>>
   /** Seconds for each file. A busy machine may take one to start Node. */
   readonly patience?: number
 }
 
 /** Runs these files, in a folder for temporary things where no server is. */
-const runTests = async (t: Test, files: Readonly<Record<string, string>>, { signalled, patience = 60 }: Runs = {}) => {
+const runTests = async (
+  t: Test,
+  files: Readonly<Record<string, string>>,
+  { signalled, env: more = {}, patience = 60 }: Runs = {},
+) => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-tests-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   await mkdir(join(folder, 'deep'))
   for (const [name, text] of Object.entries(files)) await writeFile(join(folder, name), text)
-  const env = { ...bare, TMPDIR: folder, TAP_TIMEOUT: String(patience) }
+  const env = { ...bare, ...more, TMPDIR: folder, TAP_TIMEOUT: String(patience) }
   const child = spawn(process.execPath, [tool, folder], { env, stdio: ['ignore', 'pipe', 'inherit'] })
   let out = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -54,6 +59,22 @@ t.test('files in all folders are run, and their assertions summed up', async (t)
   t.match(out, /^1\.\.2$/m)
   t.match(out, /^ok \d - .*b\.test\.ts # time=\d+ms$/m)
   t.match(out, /^ {4}ok 1 - is so$/m)
+})
+
+t.test('drills are left out only where nobody asks for them, and it is said how many', async (t) => {
+  const helper = join(import.meta.dirname, 'helpers', 'drill.ts')
+  const files = {
+    'a.test.ts': `import { drill } from '${helper}'; drill('long', async (t) => { t.pass() }); drill('longer', async () => {})`,
+    'b.test.ts': passing,
+  }
+  const brief = await runTests(t, files, { env: { DRILLS: 'no' } })
+  t.equal(brief.code, 0)
+  t.match(brief.out, /^# drills left out: 2 \(npm test -- --all runs them too\)$/m)
+  t.match(brief.out, /^ {4}ok 1 - long # SKIP a drill/m)
+  const whole = await runTests(t, files)
+  t.equal(whole.code, 0)
+  t.notMatch(whole.out, /drills left out/)
+  t.match(whole.out, /^ {4}ok 1 - long # time=/m)
 })
 
 t.test('whoever fails, crashes, ends without a word or hangs has failed', async (t) => {

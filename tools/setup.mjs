@@ -66,14 +66,14 @@ const verbs = {
   format: { dev: true, run: (args) => [[bin('biome'), 'check', '--write', ...args]] },
   openapi: { run: (args) => [['tools/openapi.ts', ...args]] },
   bench: { parts: true, run: (args) => [['bench/main.ts', ...args]] },
-  // With arguments only those tests; without, everything that must hold before a commit.
+  // With names only those tests; without, everything that must hold before a commit.
   test: {
     dev: true,
     parts: true,
     run: (args) =>
-      args.length > 0
+      args.some((arg) => arg !== '--all')
         ? [['tools/tests.ts', ...args]]
-        : [[bin('biome'), 'check', '--error-on-warnings'], [bin('tsc')], ['tools/tests.ts']],
+        : [[bin('biome'), 'check', '--error-on-warnings'], [bin('tsc')], ['tools/tests.ts', ...args]],
   },
 }
 

@@ -22,6 +22,7 @@ import type { KeyKind } from '../../src/x509/algorithms.ts'
 import { encodePem, parsePemCertificates } from '../../src/x509/pem.ts'
 import { faultsInRecords } from '../crash/checker.ts'
 import { named, openTestRoot, span } from '../helpers/ceremony.ts'
+import { drill } from '../helpers/drill.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { openSql } from '../helpers/sql.ts'
 import { derFor } from '../http/people.ts'
@@ -102,7 +103,7 @@ const stage = async (
   await life.stage(name, { chain: parsePemCertificates(chain, 8) }, 'admin')
 }
 
-t.test('whoever has not followed a move signs with the issuer that is active now', async (t) => {
+drill('whoever has not followed a move signs with the issuer that is active now', async (t) => {
   const { openInstance, faults } = await open(t)
   const { life } = await openInstance()
   const late = await openInstance()
@@ -151,7 +152,7 @@ t.test('an issuer that has ended has signed nothing that is still valid', async 
   await t.rejects(life.move('default', 'end', how), { code: 'issuer.state', message: /have not expired/ })
 })
 
-t.test('an intent whose outcome is open, or that was abandoned, keeps its issuer from ending', async (t) => {
+drill('an intent whose outcome is open, or that was abandoned, keeps its issuer from ending', async (t) => {
   const { database, stores, openInstance } = await open(t)
   const { life } = await openInstance()
   await stage(life, 'next')

@@ -16,6 +16,7 @@ import { parsePublicKey } from '../../src/x509/keys.ts'
 import { parsePem } from '../../src/x509/pem.ts'
 import { encodeSubject } from '../../src/x509/subject.ts'
 import { memoryKey, named, openTestRoot, span } from '../helpers/ceremony.ts'
+import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 import { printable, rdn, seq } from '../x509/build.ts'
@@ -55,7 +56,7 @@ const eventsOf = async (service: TestService, type: string) =>
     JSON.parse(entry),
   )
 
-t.test('a new issuer is asked for, certified elsewhere, imported, and takes the place of the old one', async (t) => {
+drill('a new issuer is asked for, certified elsewhere, imported, and takes the place of the old one', async (t) => {
   const { service, csr } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })
   const folder = await mkdtemp(join(tmpdir(), 'chancery-life-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
@@ -144,7 +145,7 @@ t.test('whoever imports an issuer says how many lists it has, for good; 128 unle
     )
 })
 
-t.test(
+drill(
   'an issuer is named to the octet as in its own certificate, whatever type its strings are of there',
   async (t) => {
     const { service, csr } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })
@@ -308,7 +309,7 @@ t.test('a chain that does not fit is refused, with all that is wrong', async (t)
   })
 })
 
-t.test('a name or a key of another issuer is not taken, and a key that is there is', async (t) => {
+drill('a name or a key of another issuer is not taken, and a key that is there is', async (t) => {
   const { service, csr } = await openRequested(t)
   const ask = (body: object) =>
     service.request('POST', '/v1/issuer-requests', { body: { authority: 'default', subject, ...body } })
@@ -473,7 +474,7 @@ t.test('an ML-DSA-65 leaf under an ML-DSA-65 issuer is verified by openssl', asy
   t.match(stdout, /Public Key Algorithm: ML-DSA-65/)
 })
 
-t.test('a new chain is published for a while before it signs, unless there is nobody else', async (t) => {
+drill('a new chain is published for a while before it signs, unless there is nobody else', async (t) => {
   const { service, csr } = await openRequested(t, { CHANCERY_STAGING_TIME: '1h' })
   await importChain(service, root.certify(csr) + root.pem)
   const early = await move(service, 'default-2027', 'activate')

@@ -13,6 +13,7 @@ import { parseRequest } from '../../src/x509/csr.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
 import { memoryKey, named, openTestRoot, span } from '../helpers/ceremony.ts'
+import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { tamper } from '../helpers/tamper.ts'
 import { csrFor } from '../http/people.ts'
@@ -121,7 +122,7 @@ for (const [what, names, pathLength] of [
     )
   })
 
-t.test('a cross-certificate that is revoked takes no issuer away to which another way leads', async (t) => {
+drill('a cross-certificate that is revoked takes no issuer away to which another way leads', async (t) => {
   const { service } = await openBench(t)
   const { old, next, cross, certify, revoke } = await openRoots(['Root 1', 'Root 2'])
   const certificate = await certify(await ask(service, 'next'))
@@ -153,7 +154,7 @@ t.test('a cross-certificate that is revoked takes no issuer away to which anothe
   t.notOk((await anchors()).includes(pem(certificate)), 'but where it is the only one')
 })
 
-t.test('what stands above an issuer already is asked nothing that it was not when it came', async (t) => {
+drill('what stands above an issuer already is asked nothing that it was not when it came', async (t) => {
   const { service: before, verify } = await openBench(t)
   const [root, between] = [openTestRoot('Root'), openTestRoot('Between')]
   const csr = await ask(before, 'below')

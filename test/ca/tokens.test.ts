@@ -11,6 +11,7 @@ import { discoverKeys } from '../../src/keys/fetch-json.ts'
 import { readToken, TokenFault, verifyToken } from '../../src/keys/jwt.ts'
 import { fetchedKeys, KeysUnavailable, staticKeys } from '../../src/keys/key-set.ts'
 import { parseProvider } from '../../src/policy/identity.ts'
+import { drill } from '../helpers/drill.ts'
 import {
   audience,
   githubJob,
@@ -252,7 +253,7 @@ t.test('keys that do not exist make nobody fetch more often', async (t) => {
   t.ok(issuer.fetches() <= 7, `${issuer.fetches()} fetches in a minute`)
 })
 
-t.test('an issuer that is down, slow, huge, or somebody else', async (t) => {
+drill('an issuer that is down, slow, huge, or somebody else', async (t) => {
   for (const trouble of ['down', 'slow', 'huge', 'garbage', 'redirect', 'other issuer', 'error'] as const) {
     const issuer = await openTestIssuer(t)
     issuer.trouble = trouble

@@ -14,6 +14,7 @@ import { adviceFor } from '../../src/commands/issue/advice.ts'
 import type { Held } from '../../src/commands/issue/folder.ts'
 import { readTask, wardOf } from '../../src/commands/issue/into.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
+import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
 import { ip } from '../x509/build.ts'
 import { newFolder } from './folders.ts'
@@ -201,7 +202,7 @@ t.test('nor is what stops in the middle waited for any longer, and why it ended 
   await t.rejects(client.call('GET', '/v1/profiles'), { kind: 'later', message: 'The answer broke off: aborted.' })
 })
 
-t.test('whoever takes his time with what came is not said to wait, and gets the rest', async (t) => {
+drill('whoever takes his time with what came is not said to wait, and gets the rest', async (t) => {
   const octets = 8 * 1024 * 1024
   answerBy(t, (response) => response.writeHead(200).end(Buffer.alloc(octets)))
   let taken = 0

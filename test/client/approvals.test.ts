@@ -17,6 +17,7 @@ import { openOutput } from '../../src/commands/output.ts'
 import { askedMs, secondsOf } from '../../src/commands/refused.ts'
 import { decide, type RequestAnswer } from '../../src/commands/request.ts'
 import { blocksOf } from '../helpers/docs.ts'
+import { drill } from '../helpers/drill.ts'
 import { type Chancery, chanceryFor, envFor, putCommand, startChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
@@ -35,7 +36,7 @@ t.before(async () => {
 
 const eventsOf = async (id: string): Promise<Record<string, unknown>[]> => openDesk(service).eventsOf(id)
 
-t.test('from the question to the certificate, as the page tells it', async (t) => {
+drill('from the question to the certificate, as the page tells it', async (t) => {
   const blocks = await blocksOf('docs/approvals.md')
   const service = await openTestService(t)
   const folder = await newFolder(t)
@@ -128,7 +129,7 @@ t.test('who asks waits, is told of the approval, and has the certificate', async
   t.ok(await readShown(out))
 })
 
-t.test('a plan that has changed is issued by nobody, and who asks is told why', async (t) => {
+drill('a plan that has changed is issued by nobody, and who asks is told why', async (t) => {
   const out = join(await newFolder(t), 'vault')
   t.match(await chancery([...issueArgs(out), '--no-wait']), {
     code: exitCodes.later,
@@ -157,7 +158,7 @@ t.test('a plan that has changed is issued by nobody, and who asks is told why', 
   t.equal(await readShown(out), undefined)
 })
 
-t.test('who asked withdraws it, and asks anew by the same command', async (t) => {
+drill('who asked withdraws it, and asks anew by the same command', async (t) => {
   const out = join(await newFolder(t), 'vault')
   await chancery([...issueArgs(out), '--no-wait'])
   const { id } = await pendingOf('vault')
@@ -212,7 +213,7 @@ t.test('who asks is told what keeps it, once it is approved', async (t) => {
     if (held) await service.request('DELETE', `/v1/grants/${id}`)
 })
 
-t.test('several are waited for together, whichever is approved first', async (t) => {
+drill('several are waited for together, whichever is approved first', async (t) => {
   const folder = await newFolder(t)
   const names = ['one', 'two', 'three', 'four', 'five', 'six']
   const orders = names.map((name) => ({ profile: 'vault', names: [`${name}.example.com`], out: join(folder, name) }))
@@ -246,7 +247,7 @@ const vaultCsr = async (folder: string): Promise<string> => {
   return join(folder, 'csr')
 }
 
-t.test('with --csr and --out, the same command finds the same request', async (t) => {
+drill('with --csr and --out, the same command finds the same request', async (t) => {
   const folder = await newFolder(t)
   const csr = await vaultCsr(folder)
   const out = join(folder, 'chain.pem')
@@ -277,7 +278,7 @@ t.test('with --csr and --out, the same command finds the same request', async (t
   t.same((await readdir(folder)).sort(), ['chain.pem', 'csr', 'key.pem'], 'and with its end')
 })
 
-t.test('whoever gave the key of a request that has ended is told to give another', async (t) => {
+drill('whoever gave the key of a request that has ended is told to give another', async (t) => {
   const csr = await vaultCsr(await newFolder(t))
   const args = ['--token-file', tokens['requester'] ?? '', '--profile', 'vault', '--idempotency-key', 'said']
   const one = ['issue', ...args, '--csr', csr, '--no-wait']
@@ -408,7 +409,7 @@ t.test('nothing of an answer steers the terminal', async (t) => {
   await desk.withdraw(requester, request)
 })
 
-t.test('who waits looks again when the service says, and not before', async (t) => {
+drill('who waits looks again when the service says, and not before', async (t) => {
   const told = {
     ...{ id: 'a', state: 'pending', required: 1, approvals: [], obstacle: null },
     ...{ expiresAt: '2026-11-26T08:00:00Z' },

@@ -21,6 +21,7 @@ import t from 'tap'
 import { parse } from 'yaml'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { mainFile, type Run } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
@@ -97,7 +98,7 @@ t.test('a token of standard input is kept in the file, and shown by nothing', as
   t.equal((await chancery(['refusals'])).code, 0)
 })
 
-t.test('what is no login leaves no trace', async (t) => {
+drill('what is no login leaves no trace', async (t) => {
   const before = await readFile(file(), 'utf8')
   const torn = join(home, 'torn.pem')
   const pem = await readFile(root, 'utf8')
@@ -157,7 +158,7 @@ t.test('what is no login leaves no trace', async (t) => {
   t.equal(await readFile(file(), 'utf8'), before)
 })
 
-t.test('options win over the environment, and this over the context', async (t) => {
+drill('options win over the environment, and this over the context', async (t) => {
   t.equal(
     (
       await chancery([
@@ -223,7 +224,7 @@ t.test('one that is removed is gone, with its token', async (t) => {
   t.match(await chancery(['refusals']), { code: exitCodes.usage }, 'and no other one takes its place')
 })
 
-t.test('of several commands at once none loses what another has written', async (t) => {
+drill('of several commands at once none loses what another has written', async (t) => {
   const before = Object.keys(parse(await readFile(file(), 'utf8')).contexts)
   const names = ['a', 'b', 'c', 'd', 'e', 'f']
   const place = ['--server', 'https://127.0.0.1:1', '--ca', root, '--token-file', tokenFile]
@@ -268,7 +269,7 @@ t.test('a file of somebody else is not followed, nor a pipe waited for', async (
   t.match(await chancery(['context', 'list'], { env }), { code: exitCodes.usage, err: /is longer than 4194304/ })
 })
 
-t.test('a file that others can read, or that is something else, is refused', async (t) => {
+drill('a file that others can read, or that is something else, is refused', async (t) => {
   const good = await readFile(file(), 'utf8')
   for (const mode of [0o644, 0o640, 0o604]) {
     await chmod(file(), mode)

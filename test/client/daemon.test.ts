@@ -10,6 +10,7 @@ import { type LogLine, lookAfter, type Standing, type Status, type Ward } from '
 import { dueAt, momentOf, pauseOf, readRenewBefore } from '../../src/commands/issue/renewal.ts'
 import { ExecFailure } from '../../src/commands/issue/tell.ts'
 import { wordsOf } from '../../src/commands/issue/words.ts'
+import { drill } from '../helpers/drill.ts'
 import { chanceryFor, startChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder, readShown } from './folders.ts'
@@ -325,7 +326,7 @@ t.test('it has expired once the second that its notAfter names is over (RFC 5280
   }
 })
 
-t.test('as a process it issues, says how it stands, and ends at SIGTERM', async (t) => {
+drill('as a process it issues, says how it stands, and ends at SIGTERM', async (t) => {
   const service = await openTestService(t)
   const out = await newFolder(t)
   const orders = join(out, 'orders.yaml')
@@ -386,7 +387,7 @@ t.test('as a process it issues, says how it stands, and ends at SIGTERM', async 
   })
 })
 
-t.test('two that look after the same folder keep one certificate in it', async (t) => {
+drill('two that look after the same folder keep one certificate in it', async (t) => {
   const service = await openTestService(t)
   const folder = await newFolder(t)
   const out = join(folder, 'shared')
@@ -407,7 +408,7 @@ t.test('two that look after the same folder keep one certificate in it', async (
   ])
 })
 
-t.test('while a request hangs it ends as well, and takes the question up again later', async (t) => {
+drill('while a request hangs it ends as well, and takes the question up again later', async (t) => {
   const service = await openTestService(t)
   const out = await newFolder(t)
   const { server } = service.service.app

@@ -11,6 +11,7 @@ import { exitCodes } from '../../src/commands/failure.ts'
 import { keyTypeNames } from '../../src/commands/issue/order.ts'
 import { readOrders } from '../../src/commands/issue/orders.ts'
 import { blocksOf } from '../helpers/docs.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { mainFile } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -19,7 +20,7 @@ import { newFolder, readShown } from './folders.ts'
 const run = promisify(execFile)
 t.setTimeout(300_000)
 
-t.test('from logging in to certificates that stay fresh, as the page tells it', async (t) => {
+drill('from logging in to certificates that stay fresh, as the page tells it', async (t) => {
   const blocks = await blocksOf('docs/client.md')
   const service = await openTestService(t)
   const folder = await newFolder(t)

@@ -21,6 +21,7 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
+import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder, readShown } from './folders.ts'
 
@@ -44,7 +45,7 @@ const stranger = { uid: 10_001, gid: 10_001 }
 const isRoot = process.geteuid?.() === 0
 const identity: Partial<typeof stranger> = isRoot && spawnSync('ls', [home], stranger).status === 0 ? stranger : {}
 
-t.test('the packed project is installed, and issues for somebody who may not write there', async (t) => {
+drill('the packed project is installed, and issues for somebody who may not write there', async (t) => {
   const folder = await realpath(await newFolder(t))
   const tree = join(folder, 'tree')
   await mkdir(tree)

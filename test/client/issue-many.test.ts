@@ -9,6 +9,7 @@ import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { blocksOf } from '../helpers/docs.ts'
+import { drill } from '../helpers/drill.ts'
 import { type Chancery, chanceryFor, envFor, putCommand } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, untilState, wantApprovals } from '../http/approvals.ts'
@@ -162,7 +163,7 @@ t.test('where some are refused and others may be tried again, it is worth to', a
   )
 })
 
-t.test('what comes too soon for a limit of requests is sent again, and not what is done', async (t) => {
+drill('what comes too soon for a limit of requests is sent again, and not what is done', async (t) => {
   const limits = { requestsPerSecond: 10 }
   const token = await employ(service, 'slow', 'requester', { profiles: ['server'], limits })
   const texts = Array.from({ length: 45 }, (_, n) => [`${n}.csr`, csrFor(`${n}.slow.example.com`)])
@@ -175,7 +176,7 @@ t.test('what comes too soon for a limit of requests is sent again, and not what 
   )
 })
 
-t.test('what people must approve is told with its request, and is there when they have', async (t) => {
+drill('what people must approve is told with its request, and is there when they have', async (t) => {
   await wantApprovals(service, 'payments', { required: 1 })
   const { alice } = await employApprovers(service, ['payments'])
   await service.request('POST', '/v1/grants', {
@@ -213,7 +214,7 @@ t.test('what people must approve is told with its request, and is there when the
   t.equal(await serialIn(join(out, 'one.pem')), serial)
 })
 
-t.test('the same command with the same key gets the same certificates, and never a second one', async (t) => {
+drill('the same command with the same key gets the same certificates, and never a second one', async (t) => {
   const same = csrFor('same.keyed.example.com')
   const { folder, files, out } = await filesOf(t, {
     'a.csr': same,
@@ -250,7 +251,7 @@ t.test('the same command with the same key gets the same certificates, and never
   t.equal((await issuedFor('c.keyed.example.com')).length, 2)
 })
 
-t.test('what is wrong with any file is told together, and nothing is sent', async (t) => {
+drill('what is wrong with any file is told together, and nothing is sent', async (t) => {
   const { folder, files } = await filesOf(t, {
     'web.csr': csrFor('web.faults.example.com'),
     'web.req': csrFor('web.faults.example.com'),

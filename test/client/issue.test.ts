@@ -22,6 +22,7 @@ import { exitCodes, Failure } from '../../src/commands/failure.ts'
 import { fileNames, openFolder } from '../../src/commands/issue/folder.ts'
 import { readTask } from '../../src/commands/issue/into.ts'
 import { obtain, type Task } from '../../src/commands/issue/obtain.ts'
+import { drill } from '../helpers/drill.ts'
 import { type Chancery, chanceryFor, startChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { shiftedBy } from '../helpers/shifted.ts'
@@ -54,7 +55,7 @@ const taskFor = async (name: string, out: string, more: Partial<Task> = {}): Pro
   ...more,
 })
 
-t.test('one command makes key, certificate, chain and root, and says what it made', async (t) => {
+drill('one command makes key, certificate, chain and root, and says what it made', async (t) => {
   await assertTools('openssl')
   const out = join(await newFolder(t), 'web')
   const names = ['--name', 'Web.example.com', '--name', '127.0.0.1', '--name', '::1']
@@ -95,7 +96,7 @@ t.test('one command makes key, certificate, chain and root, and says what it mad
   t.equal((await readdir(at('.chancery/versions'))).length, 2, 'and no older one')
 })
 
-t.test('names are told apart by their form; what is none is told before anything is asked', async (t) => {
+drill('names are told apart by their form; what is none is told before anything is asked', async (t) => {
   const out = await newFolder(t)
   const mixed = ['--name', 'spiffe://example.com/a', '--name', 'a@example.com', '--json']
   const explained = await chancery(['explain', '--profile', 'server', ...mixed])
@@ -122,7 +123,7 @@ t.test('names are told apart by their form; what is none is told before anything
   t.same(await readdir(out), [], 'and nothing was made')
 })
 
-t.test('every kind of key gets its certificate', async (t) => {
+drill('every kind of key gets its certificate', async (t) => {
   const out = await newFolder(t)
   for (const [type, kind] of [
     ['P-256', /id-ecPublicKey[\s\S]*P-256/],
@@ -160,7 +161,7 @@ t.test('every kind of key gets its certificate', async (t) => {
   t.match(run, { code: exitCodes.usage, err: /--key-type is one of p-256, / })
 })
 
-t.test('options that would be passed over are errors', async (t) => {
+drill('options that would be passed over are errors', async (t) => {
   const out = await newFolder(t)
   const own = ['issue', '--profile', 'server', '--name', 'web.example.com', '--out', out]
   for (const [args, sentence] of [
@@ -324,7 +325,7 @@ t.test('files of ours that somebody has changed are said to be', async (t) => {
   t.match(await chancery(args), { code: exitCodes.usage, err: /current leads to cannot be read/ })
 })
 
-t.test('a reader never sees a key beside the certificate of another', async (t) => {
+drill('a reader never sees a key beside the certificate of another', async (t) => {
   const out = await newFolder(t)
   const task = await taskFor('seen.example.com', out)
   let reading = true
@@ -346,7 +347,7 @@ t.test('a reader never sees a key beside the certificate of another', async (t) 
   t.ok(seen.size > 5, `${seen.size} were seen`)
 })
 
-t.test('killed at any moment, what is seen belongs together, and no certificate is lost', async (t) => {
+drill('killed at any moment, what is seen belongs together, and no certificate is lost', async (t) => {
   const out = await newFolder(t)
   const args = ['issue', '--profile', 'server', '--name', 'killed.example.com', '--out', out]
   const seen = new Set<string>()
@@ -391,7 +392,7 @@ t.test('a certificate that is odd by the clock here is told as such', async (t) 
   }
 })
 
-t.test('--renew-before does nothing while there is time, and renews when there is not', async (t) => {
+drill('--renew-before does nothing while there is time, and renews when there is not', async (t) => {
   const out = await newFolder(t)
   const args = ['issue', '--profile', 'server', '--name', 'renewed.example.com', '--out', out]
   const first = await chancery([...args, '--renew-before', '30%'])
@@ -417,7 +418,7 @@ t.test('--renew-before does nothing while there is time, and renews when there i
   t.equal(JSON.parse(changed.out).issued, true, 'and whenever something else is asked for')
 })
 
-t.test('--exec runs when new files are in place, and again until it succeeds', async (t) => {
+drill('--exec runs when new files are in place, and again until it succeeds', async (t) => {
   const out = await newFolder(t)
   const script = join(out, 'reload.sh')
   const log = join(out, 'log')

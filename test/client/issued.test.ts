@@ -9,6 +9,7 @@ import { readTask } from '../../src/commands/issue/into.ts'
 import type { IssuedAnswer } from '../../src/commands/issue/issued.ts'
 import { obtain, type Task } from '../../src/commands/issue/obtain.ts'
 import { openClientCa } from '../helpers/clients.ts'
+import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 import { newFolder, readShown } from './folders.ts'
@@ -68,7 +69,7 @@ const lies: readonly (readonly [what: string, changes: Changes, sentence: RegExp
   ['no roots', { roots: '' }, /no certificate/],
 ]
 
-t.test('the first certificate', async (t) => {
+drill('the first certificate', async (t) => {
   const out = await newFolder(t)
   for (const [what, changes, sentence] of lies) {
     const message = new RegExp(`^The server answered with .*${sentence.source}.*; nothing was written\\.$`)

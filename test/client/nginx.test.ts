@@ -8,6 +8,7 @@ import type { TLSSocket } from 'node:tls'
 
 import t from 'tap'
 
+import { drill } from '../helpers/drill.ts'
 import { freePort } from '../helpers/port.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -21,7 +22,7 @@ interface Fetched {
   readonly octets: number
 }
 
-t.test('from an empty folder to a renewed certificate, without a dropped connection', async (t) => {
+drill('from an empty folder to a renewed certificate, without a dropped connection', async (t) => {
   const nginx = await pathOf('nginx')
   const service = await openTestService(t)
   const chancery = chanceryFor(service)

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { drill } from '../helpers/drill.ts'
 import { audience, githubJob, openTestIssuer, type TestIssuer } from '../helpers/issuer.ts'
 import { chanceryFor, type Run } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
@@ -50,7 +51,7 @@ const runnerOf = (service: TestService, folder: string) => {
   }
 }
 
-t.test('one token is enough for a certificate', async (t) => {
+drill('one token is enough for a certificate', async (t) => {
   for (const [what, settings] of [
     ['it asks for itself what must be trusted', {}],
     ['where no certificate may, what has come is there for the next token', { CHANCERY_CLIENT_RENEWAL: 'no' }],
@@ -68,7 +69,7 @@ t.test('one token is enough for a certificate', async (t) => {
   }
 })
 
-t.test('who waits for people comes back with another token', async (t) => {
+drill('who waits for people comes back with another token', async (t) => {
   const service = await openTestService(t)
   await wantApprovals(service, 'payments', { required: 1 })
   const { alice } = await employApprovers(service, ['payments'])

@@ -12,6 +12,7 @@ import { exitCodes, Failure } from '../../src/commands/failure.ts'
 import { openFolder } from '../../src/commands/issue/folder.ts'
 import { type IntoOptions, readTask, wardOf } from '../../src/commands/issue/into.ts'
 import { obtain, type Task } from '../../src/commands/issue/obtain.ts'
+import { drill } from '../helpers/drill.ts'
 import { chanceryFor, startChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder, readShown } from './folders.ts'
@@ -46,7 +47,7 @@ const untilThere = async (file: string): Promise<string> => {
   }
 }
 
-t.test('a key that is not that of its certificate is replaced, with a certificate for it', async (t) => {
+drill('a key that is not that of its certificate is replaced, with a certificate for it', async (t) => {
   const out = await newFolder(t)
   const options = { profile: 'server', name: ['damaged.example.com'], out }
   const ward = wardOf(await readTask(options, client.origin), { now: Date.now, openClient: async () => client })
@@ -162,7 +163,7 @@ t.test('a renewal that is refused for its key is tried with a new one', async (t
   t.equal(refused, 2)
 })
 
-t.test('who says to whom the files are to be given is heeded at once, though there is nothing to renew', async (t) => {
+drill('who says to whom the files are to be given is heeded at once, though there is nothing to renew', async (t) => {
   const out = await newFolder(t)
   const args = [...issueArgs('given.example.com', out), '--renew-before', '30%']
   t.equal((await chancery(args)).code, 0)
@@ -203,7 +204,7 @@ t.test('nobody is given the key of another order, wherever a link above leads', 
   t.equal((await stat(join(theirs, 'key.pem'))).mode & 0o7777, 0o600)
 })
 
-t.test('nobody else says where a key is written and what is removed, by a link or a folder of theirs', async (t) => {
+drill('nobody else says where a key is written and what is removed, by a link or a folder of theirs', async (t) => {
   const args = (out: string) => issueArgs('led.example.com', out)
   const theirs = await newFolder(t)
   await writeFile(join(theirs, 'precious'), 'of somebody else')

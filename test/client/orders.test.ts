@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { drill } from '../helpers/drill.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder, readShown } from './folders.ts'
@@ -13,7 +14,7 @@ t.setTimeout(300_000)
 const service = await openTestService(t)
 const chancery = chanceryFor(service)
 
-t.test('each that failed is told of with its folder, and the first decides the exit code', async (t) => {
+drill('each that failed is told of with its folder, and the first decides the exit code', async (t) => {
   const folder = await newFolder(t)
   const file = join(folder, 'orders.yaml')
   const [one, two, three] = ['one', 'two', 'three'].map((name) => join(folder, name)) as [string, string, string]

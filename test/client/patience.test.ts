@@ -8,6 +8,7 @@ import { type Client, openClient } from '../../src/commands/client.ts'
 import { Failure } from '../../src/commands/failure.ts'
 import { type LogLine, lookAfter, type Standing, type Ward } from '../../src/commands/issue/daemon.ts'
 import { type IntoOptions, issueInto, readTask, wardOf } from '../../src/commands/issue/into.ts'
+import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder } from './folders.ts'
 
@@ -111,7 +112,7 @@ const openOrders = async (t: Test, count: number) => {
   return { clock, calls, lines, run, due: (last as Standing).renewAt.getTime() }
 }
 
-t.test('where nothing else hangs, what is due is renewed when it is due', async (t) => {
+drill('where nothing else hangs, what is due is renewed when it is due', async (t) => {
   const { clock, calls, lines, run, due } = await openOrders(t, 20)
   clock.pass(due - clock.now() - 14 * minute)
   await run({ of: (path) => (isAdvice(path) ? silence : undefined) }, hour)
@@ -123,7 +124,7 @@ t.test('where nothing else hangs, what is due is renewed when it is due', async 
   t.same(others, ['/v1/certificates/:serial/renewal', '/v1/certificates/:serial/bundle'])
 })
 
-t.test('while nobody answers and nothing is due, one order asks for all, and it is said', async (t) => {
+drill('while nobody answers and nothing is due, one order asks for all, and it is said', async (t) => {
   const { calls, lines, run } = await openOrders(t, 10)
   await run({ of: () => silence }, 10 * minute)
   t.ok(calls.length > 2 && calls.length < 12, `${calls.length} calls`)

@@ -10,6 +10,7 @@ import { adviceFor, momentIn } from '../../src/commands/issue/advice.ts'
 import type { Held } from '../../src/commands/issue/folder.ts'
 import { readTask, wardOf } from '../../src/commands/issue/into.ts'
 import { obtain, type Task } from '../../src/commands/issue/obtain.ts'
+import { drill } from '../helpers/drill.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
@@ -209,7 +210,7 @@ t.test('what people are asked to approve is not forgotten for a token that is de
   await t.rejects(readFile(pending), { code: 'ENOENT' }, 'when nobody can approve it any more, it is')
 })
 
-t.test('a command that comes by a timer asks the server when, and not too often', async (t) => {
+drill('a command that comes by a timer asks the server when, and not too often', async (t) => {
   const out = await newFolder(t)
   const issue = [
     'issue',

@@ -8,6 +8,7 @@ import t from 'tap'
 import { clientAt } from '../../src/commands/client.ts'
 import { exitCodes } from '../../src/commands/failure.ts'
 import { issueFor } from '../../src/commands/issue/for-request.ts'
+import { drill } from '../helpers/drill.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -20,7 +21,7 @@ const chancery = chanceryFor(service)
 const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
 const csr = csrOn(privateKey, ['sent.example.com'])
 
-t.test('a key that is named in place of a request goes nowhere', async (t) => {
+drill('a key that is named in place of a request goes nowhere', async (t) => {
   const folder = await newFolder(t)
   const asked: string[] = []
   service.service.app.server.on('request', ({ url = '' }) => asked.push(url))

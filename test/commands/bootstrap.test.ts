@@ -22,6 +22,7 @@ import { openImportStore } from '../../src/store/crls.ts'
 import type { Queryable } from '../../src/store/database.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { openTestDatabase } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { openSql } from '../helpers/sql.ts'
@@ -79,13 +80,13 @@ const assertWhole = async (t: Test, { data, database }: Awaited<ReturnType<typeo
   })
 }
 
-t.test('of those who start at once on one empty database, one makes what is missing, and all serve', async (t) => {
+drill('of those who start at once on one empty database, one makes what is missing, and all serve', async (t) => {
   const nowhere = await openNowhere(t)
   const all = await Promise.all([nowhere.start(), nowhere.start(), nowhere.start()])
   for (const serving of all) await assertWhole(t, nowhere, serving)
 })
 
-t.test('whoever comes while another one bootstraps waits as long as that takes, whatever the timeouts', async (t) => {
+drill('whoever comes while another one bootstraps waits as long as that takes, whatever the timeouts', async (t) => {
   const first = await openReplica(t)
   const { database } = first
   const other = await openSql(t, database.ownerUrl)
@@ -165,7 +166,7 @@ t.test("the development root's next list comes while an instance runs, at half o
   t.notOk(existsSync(key), 'and no other key takes its place')
 })
 
-t.test('a root whose key was taken offline certifies no more, and no other key takes its place', async (t) => {
+drill('a root whose key was taken offline certifies no more, and no other key takes its place', async (t) => {
   const { stores } = await openReplica(t)
   const nowhere = await openNowhere(t)
   const [from, to] = [stores.config.dataDir, nowhere.data].map((folder) => join(folder, 'offline-root'))
@@ -179,13 +180,13 @@ t.test('a root whose key was taken offline certifies no more, and no other key t
   t.same(await readdir(to as string), ['root.der'])
 })
 
-t.test('a database that lets every connection wait is waited for', async (t) => {
+drill('a database that lets every connection wait is waited for', async (t) => {
   const nowhere = await openNowhere(t)
   const proxy = await openProxy(t, 500)
   await assertWhole(t, nowhere, await nowhere.start({ through: proxy.through }))
 })
 
-t.test('a first start that lost its database is ended by the next one', async (t) => {
+drill('a first start that lost its database is ended by the next one', async (t) => {
   for (const [event, times] of [
     ['migrate.applied', 1],
     ['hierarchy.root', 1],
@@ -207,7 +208,7 @@ t.test('a first start that lost its database is ended by the next one', async (t
   }
 })
 
-t.test(
+drill(
   'a passphrase that is away is not made up anew: nothing signs until it is back, and then without a restart',
   async (t) => {
     const nowhere = await openNowhere(t)

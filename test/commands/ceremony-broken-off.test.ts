@@ -8,6 +8,7 @@ import { stringify } from 'yaml'
 import { createSealed } from '../../src/commands/ceremony/files.ts'
 import { runCeremony } from '../../src/commands/ceremony/run.ts'
 import { exitCodes } from '../../src/commands/failure.ts'
+import { drill } from '../helpers/drill.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { fileKey, opensslKeys, openTable, rootParameters, signParameters, type Table } from './ceremonies.ts'
 
@@ -32,7 +33,7 @@ const untilDigits = async (table: Table) => {
   return ceremony
 }
 
-t.test('an output that has no place is found out before the key is made', async (t) => {
+drill('an output that has no place is found out before the key is made', async (t) => {
   const table = await openTable(t)
   await mkdir(table.path('there'))
   await symlink('there', table.path('link'))

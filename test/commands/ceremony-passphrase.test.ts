@@ -5,13 +5,14 @@ import { readdir, writeFile } from 'node:fs/promises'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { drill } from '../helpers/drill.ts'
 import { crlParameters, fileKey, openTable, passphrase, rootParameters } from './ceremonies.ts'
 
 t.setTimeout(300_000)
 
 const done = { code: 0, err: '' }
 
-t.test('no key is made with a passphrase that nobody could type again from paper', async (t) => {
+drill('no key is made with a passphrase that nobody could type again from paper', async (t) => {
   const table = await openTable(t)
   const made = rootParameters('root', { key: { ...fileKey('root'), algorithm: 'ed25519', passphraseFile: 'odd' } })
   for (const [content, told] of [

@@ -4,6 +4,7 @@ import { chmod, readdir, rm, stat } from 'node:fs/promises'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { drill } from '../helpers/drill.ts'
 import { assertTools } from '../interop/tools.ts'
 import {
   crlParameters,
@@ -115,7 +116,7 @@ for (const [algorithm, bits] of [['ec-p256'], ['ec-p384'], ['ed25519'], ['rsa', 
     t.match(await table.verify('old.pem', leaf, ['below.pem', 'new.pem']), /self-signed certificate/)
   })
 
-t.test('a root and an intermediate say what their parameters said', async (t) => {
+drill('a root and an intermediate say what their parameters said', async (t) => {
   const table = await openTable(t)
   const nameConstraints = {
     permitted: {
@@ -162,7 +163,7 @@ t.test('a root and an intermediate say what their parameters said', async (t) =>
   }
 })
 
-t.test('each step is shown, and done only when it was typed', async (t) => {
+drill('each step is shown, and done only when it was typed', async (t) => {
   const table = await openTable(t)
   const files = async () => (await readdir(table.folder)).filter((name) => !/yaml|passphrase|csr|int\.key/.test(name))
   for (const [typed, said] of [
@@ -226,7 +227,7 @@ t.test('a transcript holds every digest, ends with its own, and tells no secret'
   t.match(out, (await table.read('int.txt')).slice(-65, -1), 'shown, so that it can be written down')
 })
 
-t.test('what is there is never overwritten', async (t) => {
+drill('what is there is never overwritten', async (t) => {
   const table = await openTable(t)
   await putRoot(table)
   const csr = await table.request('int', opensslKeys['ec-p256'], subjectOf('int'))
@@ -255,7 +256,7 @@ t.test('what is there is never overwritten', async (t) => {
   )
 })
 
-t.test('a request that does not fit is refused, with every reason, before the key is touched', async (t) => {
+drill('a request that does not fit is refused, with every reason, before the key is touched', async (t) => {
   const table = await openTable(t)
   await putRoot(table)
   const before = (await readdir(table.folder)).length
@@ -379,7 +380,7 @@ t.test('what could only fail at the signature is refused before a key is made', 
   })
 })
 
-t.test('a key that cannot be opened is told, with the exit code that fits', async (t) => {
+drill('a key that cannot be opened is told, with the exit code that fits', async (t) => {
   const table = await openTable(t)
   await putRoot(table)
   await table.act('other', rootParameters('other'))
@@ -413,7 +414,7 @@ t.test('a key that cannot be opened is told, with the exit code that fits', asyn
   t.match(await table.act('new', mixed), { code: exitCodes.refused, err: /is of ec-p256, 256 bits, and not ed25519/ })
 })
 
-t.test('a list of revocations only ever grows', async (t) => {
+drill('a list of revocations only ever grows', async (t) => {
   const table = await openTable(t)
   const validity = { notBefore: '2026-01-01T00:00:00Z', notAfter: '2046-01-01T00:00:00Z' }
   await table.act('root', rootParameters('root', { validity }))
@@ -489,7 +490,7 @@ t.test('a list of revocations only ever grows', async (t) => {
   t.match(text, /Serial Number: 02\n +Revocation Date: Apr {2}1 00:00:00 2026 GMT[\s\S]*Invalidity Date/)
 })
 
-t.test('another root is certified only where chains of it would be accepted', async (t) => {
+drill('another root is certified only where chains of it would be accepted', async (t) => {
   const table = await openTable(t)
   const subject = { organization: 'Example', commonName: 'Example Root' }
   await table.act('old', rootParameters('old', { pathLength: 1, subject }))
@@ -536,7 +537,7 @@ t.test('another root is certified only where chains of it would be accepted', as
   t.match(text, /Permitted:\n +DNS:example\.com/)
 })
 
-t.test('parameters that are not sound are told all at once, with their lines', async (t) => {
+drill('parameters that are not sound are told all at once, with their lines', async (t) => {
   const table = await openTable(t)
   await table.write(
     'bad.yaml',

@@ -8,6 +8,7 @@ import { withRecords } from '../../src/commands/with-records.ts'
 import { type Config, loadConfig } from '../../src/config.ts'
 import { readDatabaseId, readStanding } from '../../src/store/roll-opening.ts'
 import { copyBeside } from '../helpers/backup.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
@@ -51,7 +52,7 @@ t.test('which database of its server the records are in is on record', async (t)
   await db.close()
 })
 
-t.test('records of a version that knew of servers alone are served, and say which they are from then on', async (t) => {
+drill('records of a version that knew of servers alone are served, and say which they are from then on', async (t) => {
   const config = await configOf(before.database)
   t.match(await runAdoptDatabase(config, quiet), /nothing to adopt/)
   await starts(before.database)
@@ -61,7 +62,7 @@ t.test('records of a version that knew of servers alone are served, and say whic
   t.equal(noted.length, 1, 'once')
 })
 
-t.test('a copy beside them is not served, nor used by a command, before it was adopted', async (t) => {
+drill('a copy beside them is not served, nor used by a command, before it was adopted', async (t) => {
   const copy = await copyOf()
   const message =
     /^The records were in another database of this server \(oid \d+, and this one has \d+\), of which this is a copy: /

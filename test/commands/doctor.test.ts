@@ -9,6 +9,7 @@ import { placeOf } from '../../src/config.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
@@ -52,7 +53,7 @@ t.test('machines get JSON', async (t) => {
   t.match(JSON.parse(allowed.out).unwise, [/admin's|administrator/, /is in a file/])
 })
 
-t.test('a roll of which nothing was kept here is refused, until somebody says that it is the right one', async (t) => {
+drill('a roll of which nothing was kept here is refused, until somebody says that it is the right one', async (t) => {
   const anchor = service.config.roll.anchor as string
   const refused = async (env: Readonly<Record<string, string>> = {}): Promise<readonly string[]> =>
     JSON.parse((await doctor(env, '--json')).out).refused.filter((one: string) =>
@@ -74,7 +75,7 @@ t.test('a roll of which nothing was kept here is refused, until somebody says th
   t.same(await refused({ CHANCERY_ROLL_ANCHOR: 'none' }), [], 'which says it for good')
 })
 
-t.test('issuers of one authority with different numbers of lists are told, while both may sign', async (t) => {
+drill('issuers of one authority with different numbers of lists are told, while both may sign', async (t) => {
   const told = async (): Promise<readonly string[]> =>
     JSON.parse((await doctor({}, '--json')).out).unwise.filter((one: string) => /numbers of lists/.test(one))
   t.same(await told(), [], 'of two authorities they are nobody else’s')
@@ -110,7 +111,7 @@ t.test('keys that do not open, issuers that are gone, and an open data folder ar
   t.match(out, /No issuer of the authority front-proxy is active\./)
 })
 
-t.test('certificates that are valid though their key was reported are told, until they are revoked', async (t) => {
+drill('certificates that are valid though their key was reported are told, until they are revoked', async (t) => {
   await service.request('POST', '/v1/grants', { body: { principal: 'admin', role: 'operator' } })
   const csr = csrFor('reported.example.com')
   const issue = async (): Promise<string> =>
@@ -150,7 +151,7 @@ t.test('a key of the roll that does not open, or is another one, is told', async
   t.notMatch(other.out, /key of the issuer \w+ does not open/)
 })
 
-t.test('clocks that cannot be trusted are told', async (t) => {
+drill('clocks that cannot be trusted are told', async (t) => {
   const ahead = (by: string): Promise<void> =>
     tamper(service.database, `update roll set time = time + interval '${by}'`)
   await ahead('1 hour')
@@ -186,7 +187,7 @@ t.test('a database without room on its disk is told, though it takes what is sma
   t.notMatch((await doctor()).out, /no room/)
 })
 
-t.test('a collation that sorts in another way than when the database was made is told', async (t) => {
+drill('a collation that sorts in another way than when the database was made is told', async (t) => {
   const told = async (): Promise<string> =>
     /^ {2}- The database was made where texts .*$/m.exec((await doctor()).out)?.[0] ?? ''
   t.equal(await told(), '')
@@ -207,7 +208,7 @@ t.test('a collation that sorts in another way than when the database was made is
   t.equal(await told(), '', 'and no more once that is done')
 })
 
-t.test('before the first start, a roll that is about to have no name of its own is told', async (t) => {
+drill('before the first start, a roll that is about to have no name of its own is told', async (t) => {
   const { servingUrl } = await openTestDatabase(t)
   const env = { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_DATA: join(service.config.dataDir, 'not-there-yet') }
   const told = async (more: Readonly<Record<string, string>> = {}): Promise<string> => {

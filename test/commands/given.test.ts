@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { readGiven, readGivenText } from '../../src/commands/given.ts'
+import { drill } from '../helpers/drill.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-given-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
@@ -20,7 +21,7 @@ t.test('what cannot be read is the fault of the command line, and named once', a
   }
 })
 
-t.test('so is what is longer than a text can be, as a disk that was named by mistake', async (t) => {
+drill('so is what is longer than a text can be, as a disk that was named by mistake', async (t) => {
   const disk = join(folder, 'disk')
   await writeFile(disk, '')
   await truncate(disk, constants.MAX_STRING_LENGTH + 1)

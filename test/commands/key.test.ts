@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { freePort } from '../helpers/port.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
@@ -21,7 +22,7 @@ const chancery = (env: Readonly<Record<string, string>>, ...args: readonly strin
 const uri = 'pkcs11:token=ca;object=default'
 t.setTimeout(300_000)
 
-t.test('a PIN that was refused stays so for every process, until it is unlatched', async (t) => {
+drill('a PIN that was refused stays so for every process, until it is unlatched', async (t) => {
   const hsm = await openShim(t)
   const module = {
     CHANCERY_PKCS11_MODULE: hsm.module,
@@ -131,7 +132,7 @@ t.test('a PIN that was refused stays so for every process, until it is unlatched
   })
 })
 
-t.test('beside a service with the embedded PostgreSQL, which goes on', async (t) => {
+drill('beside a service with the embedded PostgreSQL, which goes on', async (t) => {
   const data = await mkdtemp(join(tmpdir(), 'chancery-key-'))
   const port = await freePort()
   const env = {

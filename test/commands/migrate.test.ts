@@ -16,6 +16,7 @@ import { explainStart } from '../../src/commands/start-fault.ts'
 import { withDatabase, withRecords } from '../../src/commands/with-records.ts'
 import { loadConfig, placeOf } from '../../src/config.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openSql } from '../helpers/sql.ts'
 
@@ -30,7 +31,7 @@ const urlWith = (url: string, change: (url: URL) => void): string => {
   return changed.href.replace('@localhost/', '@/')
 }
 
-t.test('what is held by others is for later, and a database that only reads is named as that', async (t) => {
+drill('what is held by others is for later, and a database that only reads is named as that', async (t) => {
   const database = await openTestDatabase(t)
   const owner = await openSql(t, database.ownerUrl)
   await owner.query('begin')
@@ -147,7 +148,7 @@ t.test('rights that a restore has left out are named, and given back', async (t)
   await t.resolves(withDatabase(config, quiet, async () => {}))
 })
 
-t.test('a database that is kept by somebody else is for later, to a start and to the commands beside it', async (t) => {
+drill('a database that is kept by somebody else is for later, to a start and to the commands beside it', async (t) => {
   const database = await openTestDatabase(t)
   const owner = await openSql(t, database.ownerUrl)
   const data = { CHANCERY_DATA: await mkdtemp(join(tmpdir(), 'chancery-kept-')) }

@@ -14,6 +14,7 @@ import { encodeRootCrlTbs, seal } from '../../src/ca/ceremony.ts'
 import { exitCodes } from '../../src/commands/failure.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
 import { type Chancery, chanceryFor } from '../helpers/run.ts'
@@ -51,7 +52,7 @@ const document = {
   revocation: ['crl', 'ocsp'],
 }
 
-t.test('a profile is applied, shown, compared and listed', async (t) => {
+drill('a profile is applied, shown, compared and listed', async (t) => {
   const file = await write('shop.yaml', stringify(document))
   const applied = await chancery(['profile', 'apply', file])
   t.same(applied, { code: 0, out: 'shop was created at version 1.\n', err: '' })
@@ -182,7 +183,7 @@ t.test('a name that is a step in a path is none', async (t) => {
   }
 })
 
-t.test('a principal gets a grant and a token, issues with it, and loses it again', async (t) => {
+drill('a principal gets a grant and a token, issues with it, and loses it again', async (t) => {
   t.equal((await chancery(['principal', 'create', 'ci'])).code, 0)
   const grant = JSON.parse(
     (await chancery(['grant', 'create', 'ci', 'requester', '--profile', 'server', 'shop', '--json'])).out,
@@ -335,7 +336,7 @@ t.test('explain tells failed checks first and says by its exit code how it went'
   t.match(replaced.out, /^note /m)
 })
 
-t.test('a certificate is revoked, released from hold, and revoked for good', async (t) => {
+drill('a certificate is revoked, released from hold, and revoked for good', async (t) => {
   const issue = async (): Promise<string> =>
     JSON.parse((await chancery(['issue', '--csr', join(folder, 'good.csr'), '--profile', 'server', '--json'])).out)
       .serial
@@ -414,7 +415,7 @@ t.test('and need not know whose the certificate is', async (t) => {
   t.match(await chancery(args, none), { code: 0, out: /is revoked as keyCompromise/, err: /^$/ })
 })
 
-t.test('lists are looked into, and that of an offline root is brought', async (t) => {
+drill('lists are looked into, and that of an offline root is brought', async (t) => {
   await service.service.publishCrls()
   const der = Buffer.from(await (await fetch(`${service.publicUrl}/crl/root.crl`)).arrayBuffer())
   const path = join(folder, 'root.crl')
@@ -478,7 +479,7 @@ t.test('whoever brings a list is told which issuers it revokes, and what is to b
   )
 })
 
-t.test('refusals and events are listed', async (t) => {
+drill('refusals and events are listed', async (t) => {
   await chancery(['issue', '--csr', join(folder, 'bad.csr'), '--profile', 'server'])
   t.match((await chancery(['refusals', '--code', 'san.forbidden'])).out, /san\.forbidden/)
   const [kept] = JSON.parse((await chancery(['refusals', '--code', 'san.forbidden', '--limit', '1', '--json'])).out)
@@ -497,7 +498,7 @@ t.test('refusals and events are listed', async (t) => {
   )
 })
 
-t.test('a list that ends at its limit says that there are more, and another does not', async (t) => {
+drill('a list that ends at its limit says that there are more, and another does not', async (t) => {
   await chancery(['issue', '--csr', join(folder, 'bad.csr'), '--profile', 'server'])
   for (const words of [['certificate', 'search'], ['refusals'], ['events']] as const) {
     const { out, err } = await chancery([...words, '--limit', '1', '--json'])
@@ -509,7 +510,7 @@ t.test('a list that ends at its limit says that there are more, and another does
   t.equal(two.err, 'These are the first 2, and there are more: see --limit.\n')
 })
 
-t.test('every kind of failure has its exit code and a sentence', async (t) => {
+drill('every kind of failure has its exit code and a sentence', async (t) => {
   const csr = join(folder, 'good.csr')
   const twoDocuments = await write('two.yaml', `${stringify(document)}---\n${stringify(document)}`)
   const unquoted = await write('unquoted.yaml', 'name: web\nnames: { dns: { allow: [*.example.com] } }\n')

@@ -14,6 +14,7 @@ import { openOutput } from '../../src/commands/output.ts'
 import { durationText, exactDurationText, openProgress, progressText } from '../../src/commands/progress.ts'
 import { type OrderAnswer, type PlanAnswer, planText, reportText, revokeMany } from '../../src/commands/revoke-many.ts'
 import { blocksOf } from '../helpers/docs.ts'
+import { drill } from '../helpers/drill.ts'
 import { chanceryFor, envFor, putCommand, type Run } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
@@ -29,7 +30,7 @@ const chancery = (args: readonly string[]): Promise<Run> => chanceryFor(service)
 const issue = async (name: string): Promise<string> =>
   (await service.request('POST', '/v1/certificates', { body: { csr: csrFor(name), profile: 'server' } })).json.serial
 
-t.test('without anybody to ask, the plan is shown, and how to order exactly it', async (t) => {
+drill('without anybody to ask, the plan is shown, and how to order exactly it', async (t) => {
   await issue('a.plan.example.com')
   await issue('b.plan.example.com')
   const args = ['revoke-many', '--name', '*.plan.example.com', '--reason', 'superseded']
@@ -105,7 +106,7 @@ t.test('what the command line, the plan and the service refuse', async (t) => {
   }
 })
 
-t.test('docs/operations.md: planned by one, ordered by another, as it stands there', async (t) => {
+drill('docs/operations.md: planned by one, ordered by another, as it stands there', async (t) => {
   const blocks = await blocksOf('docs/operations.md')
   const folder = await mkdtemp(join(tmpdir(), 'chancery-many-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
@@ -230,7 +231,7 @@ t.test('at a terminal, the first digits of the digest are typed before anything 
   await t.rejects(silent.run(), { message: 'Not confirmed. Nothing was ordered.' })
 })
 
-t.test('an instance that is away for a while is waited for; what is final is told', async (t) => {
+drill('an instance that is away for a while is waited for; what is final is told', async (t) => {
   const away = new Failure('later', 'cannot be reached', { retryAfter: 3 })
   const { run, asked, shown } = atTerminal(['abcdef01'], [{ ...order, revoked: 40_000 }, away, done])
   await run()

@@ -18,6 +18,7 @@ import { openStores } from '../../src/service.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { type Backup, takeBackup } from '../helpers/backup.ts'
 import { openTestRoot } from '../helpers/ceremony.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { exportRoll } from '../helpers/exported.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
@@ -119,7 +120,7 @@ const options = { from: tiles, profiles: [], chains: [chain], check: false }
 const recover = (more: Partial<typeof options & { key: string }> = {}) =>
   runRecover(config, quiet, { ...options, ...more }, silent)
 
-t.test('what the folder has is put back, and what it has not is named', async (t) => {
+drill('what the folder has is put back, and what it has not is named', async (t) => {
   await restore('end')
   const start = await sizeNow()
   const found = await recover()
@@ -134,7 +135,7 @@ t.test('what the folder has is put back, and what it has not is named', async (t
   )
 })
 
-t.test('a recovery that is cut off goes on where it was, and then everything is there', async (t) => {
+drill('a recovery that is cut off goes on where it was, and then everything is there', async (t) => {
   await restore('export')
   const start = await sizeNow()
   const cut = (done: number, total: number): void => {
@@ -173,14 +174,14 @@ t.test('a look finds what the records do not take, and leaves nothing changed', 
   t.equal(await sizeNow(), start)
 })
 
-t.test('while an instance has the records open nothing is recovered', async (t) => {
+drill('while an instance has the records open nothing is recovered', async (t) => {
   await restore('nothing')
   await serving(t, async () => {
     await t.rejects(recover(), { kind: 'conflict', message: /stop every instance/ })
   })
 })
 
-t.test('records that have gone on by themselves are another roll, and nothing is written to them', async (t) => {
+drill('records that have gone on by themselves are another roll, and nothing is written to them', async (t) => {
   await restore('nothing')
   const start = await sizeNow()
   await serving(t, async (service) => {
@@ -224,7 +225,7 @@ t.test('records that have gone on by themselves are another roll, and nothing is
   await t.rejects(recover(), { message }, 'nor where what was put back is longer')
 })
 
-t.test('a folder that is not whole, not of this roll or lacks what is needed is not recovered from', async (t) => {
+drill('a folder that is not whole, not of this roll or lacks what is needed is not recovered from', async (t) => {
   await restore('export')
   const start = await sizeNow()
   const spoiled = join(folder, 'spoiled')
@@ -270,7 +271,7 @@ const edit = async (path: string, change: (text: string) => string): Promise<voi
   await writeFile(path, after, 'latin1')
 }
 
-t.test('by the very command: a look, the sentences, the exit codes', async (t) => {
+drill('by the very command: a look, the sentences, the exit codes', async (t) => {
   await restore('end')
   const env = {
     ...bare,
@@ -293,7 +294,7 @@ t.test('by the very command: a look, the sentences, the exit codes', async (t) =
   t.match(await run('adopt-database'), { code: exitCodes.usage, err: /are missing/ })
 })
 
-t.test('what is lost for good is given up: the roll goes on under a new origin that names the old one', async (t) => {
+drill('what is lost for good is given up: the roll goes on under a new origin that names the old one', async (t) => {
   await restore('end')
   await recover()
   const origin = 'localhost/roll-2'
@@ -355,7 +356,7 @@ t.test('what is lost for good is given up: the roll goes on under a new origin t
   t.equal(await sizeNow(), before, 'the records say it once')
 })
 
-t.test(
+drill(
   'a lost key of the roll has no successor while nothing else is lost, and one where entries are given up',
   async (t) => {
     const yes = async () => true
@@ -383,7 +384,7 @@ t.test(
   },
 )
 
-t.test('a folder that changes after it was verified is not written from', async (t) => {
+drill('a folder that changes after it was verified is not written from', async (t) => {
   await restore('export')
   const start = await sizeNow()
   const changing = join(folder, 'changing')

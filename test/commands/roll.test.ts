@@ -21,6 +21,7 @@ import type { Finding } from '../../src/roll/findings.ts'
 import { encodeVerifierKey } from '../../src/roll/note.ts'
 import { encodeTilePath, type Tile, tilesAt } from '../../src/roll/tiles.ts'
 import { blocksOf } from '../helpers/docs.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { envFor, putCommand, type Run, runChancery } from '../helpers/run.ts'
 import { csrFor, employ } from '../http/people.ts'
@@ -83,7 +84,7 @@ t.test('the key and the checkpoint are those of the service', async (t) => {
   })
 })
 
-t.test('an export is a folder of tiles, and the same by the public listener', async (t) => {
+drill('an export is a folder of tiles, and the same by the public listener', async (t) => {
   const exported = await chancery('export', '--out', at('whole'), '--key', key)
   t.match(exported, { code: 0, out: /has entries 0 to \d+ now\.\n$/ })
   const size = await sizeOf('whole')
@@ -103,7 +104,7 @@ t.test('an export is a folder of tiles, and the same by the public listener', as
   )
 })
 
-t.test('docs/operations.md: the roll is exported as it stands there', async (t) => {
+drill('docs/operations.md: the roll is exported as it stands there', async (t) => {
   const blocks = await blocksOf('docs/operations.md')
   await mkdir(at('here'))
   const env = { ...envFor(service), PATH: await putCommand(at('bin')) }
@@ -119,7 +120,7 @@ t.test('docs/operations.md: the roll is exported as it stands there', async (t) 
   t.match(await chancery('verify', '--from', at('backup', 'roll'), '--key', key), { code: 0 })
 })
 
-t.test('an export grows with the roll: full tiles stay, partial ones are those of the newest size', async (t) => {
+drill('an export grows with the roll: full tiles stay, partial ones are those of the newest size', async (t) => {
   const before = await sizeOf('whole')
   const old = await readFile(at('whole', 'checkpoint'))
   await issueMany('second', 300)
@@ -154,7 +155,7 @@ t.test('an export that was broken off goes on from what is there', async (t) => 
   t.match(await chancery('verify', '--from', at('broken'), '--key', key), { code: 0 })
 })
 
-t.test('an export looks whether what was there is there still, and mends it', async (t) => {
+drill('an export looks whether what was there is there still, and mends it', async (t) => {
   const size = await sizeOf('whole')
   const cut = async (path: string, octets: number) => truncate(at('holed', path), octets)
   const last = `${Math.floor(size / 256)}`.padStart(3, '0')
@@ -435,7 +436,7 @@ t.test('a replica that shows a checkpoint from seconds ago is asked again, and f
   t.match(await verify(3), { size: before, codes: /checkpoint\.beyond/ }, 'it has gone back')
 })
 
-t.test('verifying goes on where it was left, and finds a roll that is shorter or another one', async (t) => {
+drill('verifying goes on where it was left, and finds a roll that is shorter or another one', async (t) => {
   const state = at('state')
   const verify = (from: string, ...more: readonly string[]) =>
     chancery('verify', '--from', from, '--key', key, '--state', state, '--json', ...more)
@@ -455,7 +456,7 @@ t.test('verifying goes on where it was left, and finds a roll that is shorter or
   t.match(await verify(service.url), { code: 0 }, 'which changes nothing of what is known')
 })
 
-t.test('every file in which a bit is flipped is found, and named by its entries', async (t) => {
+drill('every file in which a bit is flipped is found, and named by its entries', async (t) => {
   const verify = async (from: string): Promise<readonly Finding[]> => {
     const report = openReport()
     const [source, keys] = [await openSource(at(from), {}), await readKeys([key])]
@@ -480,7 +481,7 @@ t.test('every file in which a bit is flipped is found, and named by its entries'
   }
 })
 
-t.test('the records are verified by their URL, and by the settings of the service', async (t) => {
+drill('the records are verified by their URL, and by the settings of the service', async (t) => {
   const { ownerUrl, servingUrl } = service.database
   const verified = await chancery('verify', '--database', servingUrl)
   t.match(verified, { code: 0, out: /, 0 checkpoints: nothing found\.\n.*\nNothing signed was compared/ })
@@ -509,7 +510,7 @@ t.test('the records are verified by their URL, and by the settings of the servic
   t.match(await chancery('verify', '--database', servingUrl, '--from', at('whole')), { code: exitCodes.usage })
 })
 
-t.test('a proof is verified with its entry, and not with another', async (t) => {
+drill('a proof is verified with its entry, and not with another', async (t) => {
   const headers = { 'content-type': 'application/json' }
   const issued = async (name: string) =>
     (await service.request('POST', '/v1/certificates', { headers, body: { csr: csrFor(name), profile: 'server' } }))
@@ -615,7 +616,7 @@ t.test('a proof is verified with its entry, and not with another', async (t) => 
   t.match(stray, { code: exitCodes.usage, err: /roll\.key is no proof, and no answer with one\.\n$/ })
 })
 
-t.test('a search of all entries finds what the search of the API finds, and that there is nothing else', async (t) => {
+drill('a search of all entries finds what the search of the API finds, and that there is nothing else', async (t) => {
   const serials = (await service.request('GET', '/v1/certificates?name=*.example.com&limit=3')).json.items
   await service.request('POST', `/v1/certificates/${serials[0].serial}/revocation`, { body: { reason: 'superseded' } })
   const hold = { body: { reason: 'certificateHold', invalidityDate: '2026-01-01T00:00:00Z' } }

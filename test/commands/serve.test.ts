@@ -20,6 +20,7 @@ import { encodeCertId } from '../../src/x509/ocsp.ts'
 import { parseOcspResponse } from '../../src/x509/ocsp-reading.ts'
 import { parsePem } from '../../src/x509/pem.ts'
 import { openTestDatabase } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
 import { quiet } from '../helpers/log.ts'
@@ -127,7 +128,7 @@ t.test('each quarter of a minute it is measured since when a revocation is on no
   })
 })
 
-t.test('lists are made as soon as it serves, and another instance serves what one has made', async (t) => {
+drill('lists are made as soon as it serves, and another instance serves what one has made', async (t) => {
   const other = await openTestService(t, {}, service)
   const serial = await issue()
   const { certificate } = (await service.request('GET', `/v1/certificates/${serial}`)).json
@@ -194,7 +195,7 @@ t.test('each minute, a responder whose certificate was revoked gives way to anot
   await done(minute, async () => (await responder()) !== first)
 })
 
-t.test('production makes no list of a root, and leaves to its owner what is past retention', async (t) => {
+drill('production makes no list of a root, and leaves to its owner what is past retention', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const data = await mkdtemp(join(tmpdir(), 'chancery-serve-'))
   t.teardown(() => rm(data, { recursive: true, force: true }))
@@ -228,16 +229,13 @@ t.test(
   },
 )
 
-t.test(
-  'an owner who lacks a right is no other role: that is told as a failure, and tried again each day',
-  async (t) => {
-    const { servingUrl, ownerUrl } = await openTestDatabase(t)
-    await askSql(ownerUrl, 'revoke execute on function maintain_refusals(interval) from current_user')
-    const urls = { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: ownerUrl }
-    t.strictSame(await maintained(t, urls), ['maintenance.failed'])
-    t.equal(waiting(day).length, 1)
-  },
-)
+drill('an owner who lacks a right is no other role: that is told as a failure, and tried again each day', async (t) => {
+  const { servingUrl, ownerUrl } = await openTestDatabase(t)
+  await askSql(ownerUrl, 'revoke execute on function maintain_refusals(interval) from current_user')
+  const urls = { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: ownerUrl }
+  t.strictSame(await maintained(t, urls), ['maintenance.failed'])
+  t.equal(waiting(day).length, 1)
+})
 
 /** What a development that starts with these URLs, and serves until the test ends, logs of its maintenance. */
 const maintained = async (t: Test, urls: Readonly<Record<string, string>>): Promise<readonly unknown[]> => {

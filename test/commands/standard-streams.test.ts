@@ -9,6 +9,7 @@ import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { newFolder } from '../client/folders.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { mainFile } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -53,7 +54,7 @@ t.test('what a disk has no room for is told, and ends with 2', async (t) => {
   t.equal((await shell('exec "$0" "$1" completion bash > "$2"', join(folder, 'whole'))).code, 0)
 })
 
-t.test('a daemon goes on whether or not its log can be written', async (t) => {
+drill('a daemon goes on whether or not its log can be written', async (t) => {
   const service = await openTestService(t)
   const full = await open('/dev/full', 'w')
   t.teardown(() => full.close())
@@ -86,7 +87,7 @@ t.test('a daemon goes on whether or not its log can be written', async (t) => {
   }
 })
 
-t.test('a line of its log that a full disk has broken off spoils none after it', async (t) => {
+drill('a line of its log that a full disk has broken off spoils none after it', async (t) => {
   const service = await openTestService(t)
   const [out, log] = [await newFolder(t), join(await newFolder(t), 'log')]
   // Room for what it writes but for its log, of which a part of a line fits.

@@ -16,6 +16,7 @@ import { exitCodes } from '../../src/commands/failure.ts'
 import { calledAt } from '../../src/commands/serve.ts'
 import { placeOf } from '../../src/config.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { type Instance, startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
@@ -32,7 +33,7 @@ const chancery = (verb: string, env: Readonly<Record<string, string>>): Promise<
     timeout: 30_000,
   })
 
-t.test('a database that cannot be opened is told in one sentence, with an exit code for scripts', async (t) => {
+drill('a database that cannot be opened is told in one sentence, with an exit code for scripts', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const { address, database } = placeOf(servingUrl)
   const withPassword = servingUrl.replace(/:[^:@/]+@/, ':hunter2-hunter2@')
@@ -133,7 +134,7 @@ t.test('a database that cannot be opened is told in one sentence, with an exit c
     t.same(await chancery(verb, env), { code, out: '', err: `${sentence}\n` }, name)
 })
 
-t.test('what else keeps it from starting names the file or the setting, and is no defect', async (t) => {
+drill('what else keeps it from starting names the file or the setting, and is no defect', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const url = { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: ownerUrl }
   const ports = {
@@ -266,7 +267,7 @@ const selfSigned = async (): Promise<{ readonly cert: string; readonly key: stri
   }
 }
 
-t.test('a signal that comes as soon as it says that it serves is an orderly stop', async (t) => {
+drill('a signal that comes as soon as it says that it serves is an orderly stop', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const data = await mkdtemp(join(folder, 'stopped-'))
   const [port, publicPort] = [await freePort(), await freePort()]
@@ -333,7 +334,7 @@ const stop = (instance: Instance): Promise<void> =>
     instance.signal('SIGTERM')
   })
 
-t.test('a signal in the middle of a start is an orderly stop, and it never serves', async (t) => {
+drill('a signal in the middle of a start is an orderly stop, and it never serves', async (t) => {
   const { instance, release } = await startHeld(t)
   await stop(instance)
   await release()
@@ -349,7 +350,7 @@ t.test('a second signal in the middle of a start ends it at once', async (t) => 
   t.equal(await instance.exited, 1, instance.output())
 })
 
-t.test('the same signal right after is the echo of the first, and later it ends a start at once', async (t) => {
+drill('the same signal right after is the echo of the first, and later it ends a start at once', async (t) => {
   const { instance, release } = await startHeld(t)
   await stop(instance)
   instance.signal('SIGTERM')
@@ -365,7 +366,7 @@ t.test('the same signal right after is the echo of the first, and later it ends 
   t.equal(await impatient.exited, 1, impatient.output())
 })
 
-t.test('a replica whose keys are away says whose, and why, and names no token that is not there', async (t) => {
+drill('a replica whose keys are away says whose, and why, and names no token that is not there', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const start = async (data: string): Promise<string> => {
     const ports = { port: await freePort(), publicPort: await freePort() }

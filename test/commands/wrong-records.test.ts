@@ -10,6 +10,7 @@ import { withRecords } from '../../src/commands/with-records.ts'
 import { loadConfig } from '../../src/config.ts'
 import type { Checkpoint } from '../../src/roll/checkpoint.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { freePort } from '../helpers/port.ts'
@@ -67,7 +68,7 @@ const refuses = async (t: Test, message: RegExp, change?: Change) => {
   t.same((await db.query({ text: 'select * from roll' })).rows, before, 'nothing was written')
 }
 
-t.test('development does not put a hierarchy of its own into the records of a production', async (t) => {
+drill('development does not put a hierarchy of its own into the records of a production', async (t) => {
   const { db, roll } = records.stores
   const started = (mode: string) =>
     roll.change(async () => ({ events: [{ type: 'service.started', version: '0.1.0', mode }], result: undefined }))

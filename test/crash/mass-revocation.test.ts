@@ -12,6 +12,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { openTestDatabase } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { fill, nameOf } from '../helpers/filling.ts'
 import { type Instance, startInstance } from '../helpers/instance.ts'
 import { massFacts } from '../helpers/mass.ts'
@@ -139,7 +140,7 @@ const exactly = {
   ...{ twice: 0, others: 0, unlike: 0, done: 1 },
 }
 
-t.test('killed half-way, resumed by another instance: each certificate of the plan once, and none else', async (t) => {
+drill('killed half-way, resumed by another instance: each certificate of the plan once, and none else', async (t) => {
   const { start, first, order, until, done, database, count, revoked } = await openOrder(t)
   const began = performance.now()
   const digest = await order()
@@ -158,7 +159,7 @@ t.test('killed half-way, resumed by another instance: each certificate of the pl
   t.match(await massFacts(database.ownerUrl, digest), exactly)
 })
 
-t.test('two instances: where the one at work is killed, the other takes over within seconds', async (t) => {
+drill('two instances: where the one at work is killed, the other takes over within seconds', async (t) => {
   const { start, first, order, until, done, database } = await openOrder(t)
   const second = await start(1)
   // So that it is the first that has the lease.
@@ -180,7 +181,7 @@ t.test('two instances: where the one at work is killed, the other takes over wit
   t.equal(await second.exited, 0)
 })
 
-t.test('an instance that stops hands over at once, and does not wait for the whole order', async (t) => {
+drill('an instance that stops hands over at once, and does not wait for the whole order', async (t) => {
   const { start, first, order, until, done, database, count, revoked } = await openOrder(t)
   const second = await start(1)
   second.signal('SIGSTOP')

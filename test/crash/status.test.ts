@@ -19,6 +19,7 @@ import { encodeCertId } from '../../src/x509/ocsp.ts'
 import { parseOcspResponse } from '../../src/x509/ocsp-reading.ts'
 import { parsePem } from '../../src/x509/pem.ts'
 import { openTestDatabase } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { type Instance, startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
 import { csrFor } from '../http/people.ts'
@@ -159,7 +160,7 @@ const watchLists = (urlOf: (i: Replica) => string, paths: () => readonly string[
   }
 }
 
-t.test(`${kills} kill -9 while two replicas publish and revoke`, async (t) => {
+drill(`${kills} kill -9 while two replicas publish and revoke`, async (t) => {
   const { start, call, database, publicUrl } = await openPlace(t)
   const instances = [start(0)]
   await instances[0]?.ready()

@@ -13,6 +13,7 @@ import {
   rootParameters,
   signParameters,
 } from '../commands/ceremonies.ts'
+import { drill } from '../helpers/drill.ts'
 import { openShim, openSoftHsm } from './softhsm.ts'
 
 t.setTimeout(300_000)
@@ -98,7 +99,7 @@ t.test('the module and the PIN may stand in the URI', async (t) => {
   t.match(await table.act('root', rootParameters('root', { key }), { env }), done)
 })
 
-t.test('a token that cannot, or will not, is told in a sentence', async (t) => {
+drill('a token that cannot, or will not, is told in a sentence', async (t) => {
   const table = await openTable(t)
   await hsm.tool('--keypairgen', '--key-type', 'EC:prime256v1', '--label', 'with-id', '--id', 'd1')
   const attempt = (more: Parameters, algorithm = 'ec-p256') =>

@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
+import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { openSql } from '../helpers/sql.ts'
 import { csrFor } from '../http/people.ts'
@@ -142,7 +143,7 @@ for (const [what, { begin, end, reason }] of Object.entries(faults))
     t.ok(recovery < 10_000, `${recovery} ms to recovery`)
   })
 
-t.test('a token that signs wrongly leaves no more intents open than were under way', async (t) => {
+drill('a token that signs wrongly leaves no more intents open than were under way', async (t) => {
   const client = await openSql(t, service.database.servingUrl)
   const open = async (): Promise<number> =>
     (

@@ -9,6 +9,7 @@ import pkcs11 from 'pkcs11js'
 import t from 'tap'
 
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
+import { drill } from '../helpers/drill.ts'
 import { openTestSigners } from './signers.ts'
 import { openSoftHsm } from './softhsm.ts'
 
@@ -208,7 +209,7 @@ t.test('a module that is missing, or is none, is told', async (t) => {
   }
 })
 
-t.test('a wrong PIN is tried once, by whichever signer; the right one in its file mends it', async (t) => {
+drill('a wrong PIN is tried once, by whichever signer; the right one in its file mends it', async (t) => {
   const uri = 'pkcs11:token=ca;object=ec-p256'
   await hsm.setPin('9999')
   t.teardown(() => hsm.setPin('1234'))
@@ -224,7 +225,7 @@ t.test('a wrong PIN is tried once, by whichever signer; the right one in its fil
     t.notOk(JSON.stringify(one.refused).includes(pin), 'nobody learns it from the record')
 })
 
-t.test('what can be no PIN is not tried, wherever it stands', async (t) => {
+drill('what can be no PIN is not tried, wherever it stands', async (t) => {
   const path = join(hsm.folder, 'odd')
   const uri = 'pkcs11:token=ca;object=ec-p256'
   for (const [content, expected] of [
@@ -244,7 +245,7 @@ t.test('what can be no PIN is not tried, wherever it stands', async (t) => {
   }
 })
 
-t.test('a pipe that nobody writes into is told of, and costs the keys of its token nothing', async (t) => {
+drill('a pipe that nobody writes into is told of, and costs the keys of its token nothing', async (t) => {
   const pipe = join(hsm.folder, 'pipe')
   await promisify(execFile)('mkfifo', ['-m', '600', pipe])
   const uri = 'pkcs11:token=ca;object=ec-p256'
@@ -258,7 +259,7 @@ t.test('a pipe that nobody writes into is told of, and costs the keys of its tok
   t.match(await messageOf(configured.keys.open(uri)), expected)
 })
 
-t.test('nor does one that somebody has open and writes nothing into', async (t) => {
+drill('nor does one that somebody has open and writes nothing into', async (t) => {
   const pipe = join(hsm.folder, 'slow')
   await promisify(execFile)('mkfifo', ['-m', '600', pipe])
   const uri = 'pkcs11:token=ca;object=ec-p256'

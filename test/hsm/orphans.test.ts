@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { openTestDatabase } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
 import { openShim } from './softhsm.ts'
@@ -53,7 +54,7 @@ const until = async (isSo: () => boolean | Promise<boolean>, ms: number): Promis
   return false
 }
 
-t.test('a service that is killed while its module hangs in C_Login leaves no signer', async (t) => {
+drill('a service that is killed while its module hangs in C_Login leaves no signer', async (t) => {
   const first = start()
   t.teardown(async () => {
     first.signal('SIGKILL')

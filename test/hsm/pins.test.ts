@@ -11,6 +11,7 @@ import { openDatabase } from '../../src/store/database.ts'
 import { unlatchTokens } from '../../src/store/pins.ts'
 import { openRollWriter } from '../../src/store/roll.ts'
 import { openTestServer } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
 import { openSql } from '../helpers/sql.ts'
@@ -62,7 +63,7 @@ const openPlace = async (t: Test) => {
   return { hsm, service, issue, until, says: (reason: RegExp) => until(() => isReady(reason)), isWell, unlatch }
 }
 
-t.test('while the records are read-only nobody logs in; and then a wrong PIN is tried once', async (t) => {
+drill('while the records are read-only nobody logs in; and then a wrong PIN is tried once', async (t) => {
   const { hsm, service, says, isWell } = await openPlace(t)
   const superuser = await openSql(t, (await openTestServer()).superuserUrl)
   const name = new URL(service.database.ownerUrl.replace('@/', '@h/')).pathname.slice(1)
@@ -84,7 +85,7 @@ t.test('while the records are read-only nobody logs in; and then a wrong PIN is 
   t.ok(await isWell())
 })
 
-t.test('after a login that nobody saw the end of there is one more, and after two of them an operator', async (t) => {
+drill('after a login that nobody saw the end of there is one more, and after two of them an operator', async (t) => {
   const { hsm, says, isWell, unlatch, until } = await openPlace(t)
   const hangAndKill = async (): Promise<void> => {
     const before = await hsm.logins()
@@ -108,7 +109,7 @@ t.test('after a login that nobody saw the end of there is one more, and after tw
   t.ok(await isWell())
 })
 
-t.test('a module that crashes before it has seen the PIN needs no operator', async (t) => {
+drill('a module that crashes before it has seen the PIN needs no operator', async (t) => {
   const { hsm, isWell, says } = await openPlace(t)
   const before = await hsm.logins()
   await hsm.misbehave('open-crash')
@@ -120,7 +121,7 @@ t.test('a module that crashes before it has seen the PIN needs no operator', asy
   t.ok(await isWell())
 })
 
-t.test('what a token answers in words of its own may be a refusal; what is its own trouble is not', async (t) => {
+drill('what a token answers in words of its own may be a refusal; what is its own trouble is not', async (t) => {
   const { hsm, says, isWell, unlatch } = await openPlace(t)
   const before = await hsm.logins()
   await hsm.misbehave(`login-error=${0x30}`)
@@ -137,7 +138,7 @@ t.test('what a token answers in words of its own may be a refusal; what is its o
   t.ok(await isWell())
 })
 
-t.test('a token that says that the next wrong PIN locks it is not asked before an operator says so', async (t) => {
+drill('a token that says that the next wrong PIN locks it is not asked before an operator says so', async (t) => {
   const { hsm, says, isWell, unlatch } = await openPlace(t)
   const before = await hsm.logins()
   await hsm.misbehave('final-try')
@@ -150,7 +151,7 @@ t.test('a token that says that the next wrong PIN locks it is not asked before a
   t.equal(await hsm.logins(), before + 1)
 })
 
-t.test('a replica starts, and answers, while a token lets it wait, with two connections to the database', async (t) => {
+drill('a replica starts, and answers, while a token lets it wait, with two connections to the database', async (t) => {
   const { hsm, service } = await openPlace(t)
   const { config } = service
   await hsm.misbehave('login-hang')

@@ -8,6 +8,7 @@ import { exitCodes } from '../../src/commands/failure.ts'
 import { verifyDatabase } from '../../src/commands/roll/database.ts'
 import type { Finding } from '../../src/roll/findings.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
+import { drill } from '../helpers/drill.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employ } from '../http/people.ts'
@@ -60,7 +61,7 @@ const until = async (holds: () => boolean): Promise<void> => {
 const before = 'pkcs11:token=ca;object=k'
 const now = 'pkcs11:token=renamed;object=k'
 
-t.test('the key of an issuer whose token has another label', async (t) => {
+drill('the key of an issuer whose token has another label', async (t) => {
   const first = await openTestService(t, settings)
   t.equal((await ask(first, 'waits', 'pkcs11:token=other;object=waits')).status, 201)
   await stage(first, 'next', (await ask(first, 'next', before)).json.csr)

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 
 import { named } from '../helpers/ceremony.ts'
+import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { openSql } from '../helpers/sql.ts'
 import { csrFor } from '../http/people.ts'
@@ -79,7 +80,7 @@ for (const [what, word] of [
     t.equal(await failuresIn(service, 32 * 8), '', 'none was opened beyond what the token has said')
   })
 
-t.test('the only session fails, and its login with it: a new process, and nobody is lost', async (t) => {
+drill('the only session fails, and its login with it: a new process, and nobody is lost', async (t) => {
   const { hsm, service } = await openLimited(t, 'sessions=1')
   const told = openTold()
   const load = issueAll(service, { clients: 8, each: 40 }, told)

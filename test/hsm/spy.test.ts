@@ -14,6 +14,7 @@ import t, { type Test } from 'tap'
 import { faultsInRecords } from '../crash/checker.ts'
 import { openLoad } from '../crash/load.ts'
 import { openTestDatabase } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { type Instance, startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
 import { askSql } from '../helpers/sql.ts'
@@ -85,7 +86,7 @@ const queried = (url: string, text: string): Promise<readonly Record<string, Buf
 
 t.setTimeout(300_000)
 
-t.test(
+drill(
   'under kill -9 the token signs nothing but recorded intents and lists, each once, and the fixed trial text',
   async (t) => {
     const { start, target, database, log } = await openPlace(t)

@@ -16,6 +16,7 @@ import { exitCodes } from '../../src/commands/failure.ts'
 import { type Serving, serve } from '../../src/commands/serve.ts'
 import { loadConfig } from '../../src/config.ts'
 import { openTestDatabase } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
@@ -139,7 +140,7 @@ const root = await readFile(join(data, 'root.pem'), 'utf8')
 const asked = { csr: csrFor('hsm.example.com'), profile: 'server' }
 
 for (const [what, { begin, end, reason }] of Object.entries(faults))
-  t.test(`started with ${what}`, async (t) => {
+  drill(`started with ${what}`, async (t) => {
     await begin(hsm)
     const { addresses, anchor, close } = await open()
     t.teardown(close)
@@ -174,7 +175,7 @@ for (const [what, { begin, end, reason }] of Object.entries(faults))
     t.equal(await readFile(join(data, 'root.pem'), 'utf8'), root)
   })
 
-t.test(
+drill(
   'a first start whose token is not there, or makes no key for the roll, ends as with any setting that is no good',
   async (t) => {
     const fresh = await openTestDatabase(t)

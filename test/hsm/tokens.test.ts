@@ -9,6 +9,7 @@ import t from 'tap'
 import { serve } from '../../src/commands/serve.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
@@ -41,7 +42,7 @@ const signOn = (key: SigningKey) => {
   }
 }
 
-t.test('signing goes on while others look for tokens and keys that are not there, and fail to make some', async (t) => {
+drill('signing goes on while others look for tokens and keys that are not there, and fail to make some', async (t) => {
   const hsm = await openShim(t)
   const { keys, events } = await openTestSigners(t, hsm)
   const stop = signOn(await keys.create('pkcs11:token=ca;object=one', 'ec-p256'))
@@ -73,7 +74,7 @@ t.test('a token that comes later is found, though the module lists it only when 
   t.same((await stop()).faults, [])
 })
 
-t.test('a key that is opened again in another process is on the roll again', async (t) => {
+drill('a key that is opened again in another process is on the roll again', async (t) => {
   const hsm = await openShim(t)
   const service = await openTestService(t, {
     CHANCERY_DEVELOPMENT_TOKEN: 'pkcs11:token=ca',
@@ -100,7 +101,7 @@ t.test('a key that is opened again in another process is on the roll again', asy
   t.equal(await opened(), 2)
 })
 
-t.test('a mistyped token, and an issuer whose token is gone for good, cost nobody a certificate', async (t) => {
+drill('a mistyped token, and an issuer whose token is gone for good, cost nobody a certificate', async (t) => {
   const hsm = await openShim(t)
   await hsm.addToken('old')
   const service = await openTestService(t, {

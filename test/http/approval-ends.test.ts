@@ -5,6 +5,7 @@ import t from 'tap'
 
 import type { Asked } from '../../src/ca/approvals.ts'
 import { canonicalJson } from '../../src/canonical.ts'
+import { drill } from '../helpers/drill.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openBeside, openDesk, type People, untilState, wantApprovals } from './approvals.ts'
 import { csrFor, derFor, employ } from './people.ts'
@@ -118,7 +119,7 @@ t.test('and can be stopped meanwhile, by an approver or by who asked', async (t)
   }
 })
 
-t.test('until it expires, and tells what kept it', async (t) => {
+drill('until it expires, and tells what kept it', async (t) => {
   const { store, stores } = await openBeside(t, service)
   const token = await limited('late')
   const asked = (await desk.ask(token, 'simple')).json

@@ -8,6 +8,7 @@ import { canonicalJson } from '../../src/canonical.ts'
 import { waitOf } from '../../src/http/api/requests.ts'
 import { openLeases } from '../../src/store/leases.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
+import { drill } from '../helpers/drill.ts'
 import { audience, openTestIssuer } from '../helpers/issuer.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { askSql } from '../helpers/sql.ts'
@@ -258,7 +259,7 @@ t.test('whatever was left after the last approval is carried out by whoever is t
   )
 })
 
-t.test('a crash while it was being signed costs a serial, and no second certificate', async (t) => {
+drill('a crash while it was being signed costs a serial, and no second certificate', async (t) => {
   const { store, stores } = await openBeside(t, service)
   const asked = { key: 'crashed', csr: csrFor('pay.example.com') }
   const { id, digest, profile } = (await desk.ask(people.requester, 'simple', asked)).json
@@ -299,7 +300,7 @@ t.test('a crash while it was being signed costs a serial, and no second certific
   ])
 })
 
-t.test('a crash after it was issued leaves its end to others, and it is issued all the same', async (t) => {
+drill('a crash after it was issued leaves its end to others, and it is issued all the same', async (t) => {
   const { store, stores } = await openBeside(t, service)
   const turn = openLeases(stores.db, randomUUID())
   for (let tries = 100; !(await turn.take('approvals', 5_000)); tries -= 1) {

@@ -4,6 +4,7 @@ import t, { type Test } from 'tap'
 import { parseCheckpoint } from '../../src/roll/checkpoint.ts'
 import { parseNote } from '../../src/roll/note.ts'
 import { openStores } from '../../src/service.ts'
+import { drill } from '../helpers/drill.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -54,7 +55,7 @@ const settled = (): Promise<void> => service.service.publishCrls()
 const checkpointSize = async (): Promise<number> =>
   parseCheckpoint(parseNote((await service.request('GET', '/roll/checkpoint')).text).text).size
 
-t.test(
+drill(
   'records that are set back under a service stop it from writing, and it goes on when they are whole',
   async (t) => {
     await settled()
@@ -95,7 +96,7 @@ t.test(
   },
 )
 
-t.test('while the records do not say who asks, nobody waits for that as long as they might', async (t) => {
+drill('while the records do not say who asks, nobody waits for that as long as they might', async (t) => {
   const token = await employ(service, 'waiting', 'requester', { profiles: ['server'] })
   const owner = await openSql(t, service.database.ownerUrl)
   await owner.query('begin')
@@ -106,7 +107,7 @@ t.test('while the records do not say who asks, nobody waits for that as long as 
   await owner.query('rollback')
 })
 
-t.test('with a full disk nothing is handed out; what was recorded is when there is room again', async (t: Test) => {
+drill('with a full disk nothing is handed out; what was recorded is when there is room again', async (t: Test) => {
   const disk = openFullDisk()
   t.teardown(disk.free)
   await settled()

@@ -12,6 +12,7 @@ import t, { type Test } from 'tap'
 import type { Access } from '../../src/ca/accesses.ts'
 import type { EventRecord, Page, Walk } from '../../src/ca/records.ts'
 import { Problem } from '../../src/errors.ts'
+import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor, employ } from './people.ts'
 import { openStandIn, reached } from './stand-in.ts'
@@ -515,7 +516,7 @@ const textOf = async (incoming: IncomingMessage): Promise<string> => {
   return text
 }
 
-t.test('no more is read than the client takes', async (t) => {
+drill('no more is read than the client takes', async (t) => {
   const { seen, ask } = await served(t, 200)
   const incoming = await ask()
   incoming.pause()
@@ -531,7 +532,7 @@ t.test('no more is read than the client takes', async (t) => {
   t.same(seen.acts, ['began', 'completed'])
 })
 
-t.test('beyond four at once others are told to come back, and have their turn later', async (t) => {
+drill('beyond four at once others are told to come back, and have their turn later', async (t) => {
   const { ask } = await served(t, 50)
   const answers = await Promise.all([ask(), ask(), ask(), ask()])
   for (const answer of answers) answer.pause()

@@ -12,6 +12,7 @@ import { tlsBounds } from '../../src/http/bounds.ts'
 import { boundHandshakes } from '../../src/http/handshakes.ts'
 import { noProxies } from '../../src/http/peers.ts'
 import { serverAuth } from '../helpers/clients.ts'
+import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { dns } from '../x509/build.ts'
 import { openClients } from './clients.ts'
@@ -77,31 +78,25 @@ const untilIn = async (t: Test): Promise<void> => {
   }
 }
 
-t.test(
-  'whoever shows long chains is not asked for a certificate for a while, and has what a token gives',
-  async (t) => {
-    t.equal(await ask(t, client), 'in')
-    let shown = 0
-    while ((await ask(t, client)) === 'in') {
-      if (shown === 20) return t.fail('twenty of the longest were taken')
-      await holdLong(t)
-      shown += 1
-    }
-    t.ok(shown >= 2, `${shown}: once is no reason`)
-    const refused = await holdLong(t)
-    t.match(refused, /^HTTP\/1.1 429 .*\r\nconnection: close\r\n/is, 'only another connection can be asked')
-    t.match(refused, /retry-after: [1-9]/i)
-    t.match(refused, /"code":"limit.failed_authentication".*"retryable":true/)
-    t.match(
-      refused,
-      /"next":"Wait as Retry-After says, then send the same request on a new connection; .* certificates /,
-    )
-    t.equal((await service.request('GET', '/v1/authorities')).status, 200)
-    await untilIn(t)
-  },
-)
+drill('whoever shows long chains is not asked for a certificate for a while, and has what a token gives', async (t) => {
+  t.equal(await ask(t, client), 'in')
+  let shown = 0
+  while ((await ask(t, client)) === 'in') {
+    if (shown === 20) return t.fail('twenty of the longest were taken')
+    await holdLong(t)
+    shown += 1
+  }
+  t.ok(shown >= 2, `${shown}: once is no reason`)
+  const refused = await holdLong(t)
+  t.match(refused, /^HTTP\/1.1 429 .*\r\nconnection: close\r\n/is, 'only another connection can be asked')
+  t.match(refused, /retry-after: [1-9]/i)
+  t.match(refused, /"code":"limit.failed_authentication".*"retryable":true/)
+  t.match(refused, /"next":"Wait as Retry-After says, then send the same request on a new connection; .* certificates /)
+  t.equal((await service.request('GET', '/v1/authorities')).status, 200)
+  await untilIn(t)
+})
 
-t.test('a session that was begun without a certificate is not resumed where one is asked for', async (t) => {
+drill('a session that was begun without a certificate is not resumed where one is asked for', async (t) => {
   await untilIn(t)
   for (let shown = 0; (await ask(t, client)) === 'in'; shown += 1) {
     if (shown === 20) return t.fail('twenty of the longest were taken')
@@ -130,13 +125,13 @@ t.test('connections that say nothing are in nobody’s way', async (t) => {
   t.ok(silent.every(({ isOpen }) => isOpen))
 })
 
-t.test('handshakes that go no further end where others wait', async (t) => {
+drill('handshakes that go no further end where others wait', async (t) => {
   const stalled = await Promise.all(Array.from({ length: 40 }, () => begin(t, begun)))
   t.equal(await ask(t, client), 'in')
   t.notOk(stalled.every(({ isOpen }) => isOpen))
 })
 
-t.test('whoever breaks off while he waits has no turn', async (t) => {
+drill('whoever breaks off while he waits has no turn', async (t) => {
   await Promise.all(Array.from({ length: 40 }, () => begin(t, begun)))
   for (const end of ['resetAndDestroy', 'end', 'destroy'] as const)
     await Promise.all(
@@ -357,7 +352,7 @@ t.test('a connection that is there is not begun anew, with another chain', async
   t.match(await refusal(), /no renegotiation/i, 'nor once its certificate was renewed')
 })
 
-t.test('a handshake that never ends counts as well', async (t) => {
+drill('a handshake that never ends counts as well', async (t) => {
   await untilIn(t)
   for (let begun = 0; (await ask(t, client)) === 'in'; begun += 1) {
     if (begun === 100) return t.fail('a hundred were begun')

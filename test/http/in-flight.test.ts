@@ -6,6 +6,7 @@ import pg from 'pg'
 import t from 'tap'
 
 import { openTestServer } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { audience, openTestIssuer } from '../helpers/issuer.ts'
 import { type Answer, openTestService } from '../helpers/service.ts'
 import { openSql } from '../helpers/sql.ts'
@@ -76,7 +77,7 @@ const touch = async (path: string) => {
   })
 }
 
-t.test('who asks is asked again, and by the profile of today, where an intent had to wait', async (t) => {
+drill('who asks is asked again, and by the profile of today, where an intent had to wait', async (t) => {
   const names = ['closed', 'ungranted', 'unproved', 'unchanged'] as const
   const tokens = new Map<string, string>()
   for (const name of names) tokens.set(name, await employ(service, name, 'requester', { profiles: ['server'] }))
@@ -172,7 +173,7 @@ t.test('and whoever has asked for what people approve', async (t) => {
   t.notOk((await outcomesOf('ci')).includes('certificate'))
 })
 
-t.test(
+drill(
   'where nobody can say who asks, nothing is signed: the intent ends as unsigned, and the same call goes on',
   async (t) => {
     const superuser = await openSql(t, (await openTestServer()).superuserUrl)

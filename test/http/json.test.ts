@@ -4,6 +4,7 @@ import t from 'tap'
 import { isProblem } from '../../src/errors.ts'
 import { isLargerThan, largeBody, parseJson, parseYaml, smallBody } from '../../src/http/json.ts'
 import { cpu } from '../helpers/cpu.ts'
+import { drill } from '../helpers/drill.ts'
 
 const refuses = (text: string | Buffer, parse: (octets: Buffer) => unknown = parseJson): boolean => {
   try {
@@ -119,7 +120,7 @@ t.test('strings of every length end where JSON says, whatever is escaped in them
   t.end()
 })
 
-t.test('no body of the largest size takes four times as long as an honest one', (t) => {
+drill('no body of the largest size takes four times as long as an honest one', (t) => {
   const size = 4 * 1024 * 1024
   const dns = Array.from({ length: 100 }, (_, i) => `host-${i}.example.com`)
   const manyNames = Array.from({ length: 1_000 }, () => ({ csr: 'A'.repeat(1_500), profile: 'server', names: { dns } }))
@@ -188,7 +189,7 @@ t.test('YAML is plain data: no aliases, tags, merges, doubled keys or second doc
   t.end()
 })
 
-t.test('no YAML of the largest size takes twice as long as an honest one, or breaks anything', (t) => {
+drill('no YAML of the largest size takes twice as long as an honest one, or breaks anything', (t) => {
   const size = 16 * 1024
   const cases = {
     'flow brackets': '['.repeat(size),

@@ -9,6 +9,7 @@ import t from 'tap'
 
 import { canonicalJson } from '../../src/canonical.ts'
 import { sha256 } from '../../src/sha256.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { openTestIssuer } from '../helpers/issuer.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -40,7 +41,7 @@ const chancery = (...args: readonly string[]) => {
   return promisify(execFile)(process.execPath, ['src/main.ts', ...args], { env })
 }
 
-t.test('a profile that is there as it is', async (t) => {
+drill('a profile that is there as it is', async (t) => {
   const server = (await service.request('GET', '/v1/profiles/server')).json.document
   const kept = { ...server, name: 'kept', names: idle, extendedKeyUsage: ['1.3.6.1.4.1.311.10.12.1'] }
   await keep('profiles', 'authority', kept)

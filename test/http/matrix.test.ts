@@ -6,6 +6,7 @@ import t from 'tap'
 
 import { type Role, roles } from '../../src/ca/access.ts'
 import { openClientCa, spiffe } from '../helpers/clients.ts'
+import { drill } from '../helpers/drill.ts'
 import { audience, newRsaKey, openTestIssuer, signToken } from '../helpers/issuer.ts'
 import { openClients } from './clients.ts'
 import { openHoldersOf } from './holders.ts'
@@ -124,7 +125,7 @@ t.before(async () => {
   if (made.status !== 201) throw new Error(made.text)
 })
 
-t.test('every cell of the matrix', async (t) => {
+drill('every cell of the matrix', async (t) => {
   const routes = routesOf()
   t.ok(routes.length > 50, `${routes.length} routes`)
   let cells = 0

@@ -5,6 +5,7 @@ import { Agent, request as httpsRequest } from 'node:https'
 import t, { type Test } from 'tap'
 
 import type { Limits } from '../../src/policy/limits.ts'
+import { drill } from '../helpers/drill.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
 import { openSql } from '../helpers/sql.ts'
 import { openHoldersOf } from './holders.ts'
@@ -71,7 +72,7 @@ const until = async (status: number, ask: () => Promise<Answer>): Promise<Answer
   }
 }
 
-t.test('requests a second hold for both replicas together, and are not lost between them', async (t) => {
+drill('requests a second hold for both replicas together, and are not lost between them', async (t) => {
   const rate = 20
   const token = await requester('hasty', { requestsPerSecond: rate })
   const began = performance.now()
@@ -99,7 +100,7 @@ t.test('requests a second hold for both replicas together, and are not lost betw
   t.equal((await until(200, () => look(one, token))).status, 200, 'a moment later it goes on')
 })
 
-t.test('whoever asks no faster than its limit is never refused, whichever replica it asks', async (t) => {
+drill('whoever asks no faster than its limit is never refused, whichever replica it asks', async (t) => {
   const token = await requester('steady', { requestsPerSecond: 50, concurrent: 1 })
   for (let i = 0; i < 30; i += 1) {
     const answer = await look(replicas[i % 2] as TestService, token)

@@ -6,6 +6,7 @@ import t from 'tap'
 
 import { patienceMs } from '../../src/ca/reconcile.ts'
 import { reportedKeysJob } from '../../src/jobs/reported-keys.ts'
+import { drill } from '../helpers/drill.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor, employ } from './people.ts'
 
@@ -149,7 +150,7 @@ t.test('a compromised key: its other certificates are told, and none is issued f
   t.match(batch.json.items, [{ status: 422, problem: { code: 'key.blocked' } }, { status: 201 }])
 })
 
-t.test('what was issued while its key was being reported is revoked by itself', async (t) => {
+drill('what was issued while its key was being reported is revoked by itself', async (t) => {
   const serial = await issue()
   const owner = new pg.Client({ connectionString: service.database.ownerUrl })
   await owner.connect()
@@ -219,7 +220,7 @@ t.test('all reported keys are looked at once, and until that is long ago only wh
   t.ok(asked.slice(young).every(([reported, recorded]) => reported > 1_000 && recorded === 0))
 })
 
-t.test('who may revoke', async (t) => {
+drill('who may revoke', async (t) => {
   const [theirs, mine] = [await issue(), await issue(revoker)]
   const reason = { reason: 'superseded' }
   t.match(await revoke(theirs, reason, requester), { status: 403, json: { code: 'auth.forbidden' } }, 'no such grant')
@@ -250,7 +251,7 @@ t.test('who may revoke', async (t) => {
   t.match(await revoke(await issue(other), reason, other), { status: 403 })
 })
 
-t.test('what cannot be revoked, and why', async (t) => {
+drill('what cannot be revoked, and why', async (t) => {
   const serial = await issue()
   t.match(await revoke('0'.repeat(32), { reason: 'superseded' }), {
     status: 404,

@@ -8,6 +8,7 @@ import t from 'tap'
 
 import type { Issued } from '../../src/ca/issuance.ts'
 import { Problem } from '../../src/errors.ts'
+import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
 import { csrFor, employ } from './people.ts'
 import { callerFor, openStandIn, reached } from './stand-in.ts'
@@ -267,7 +268,7 @@ t.test('one line a request, with names and numbers but nothing of what was sent'
   for (const secret of ['needle', 'requester_', csr.slice(40, 80)]) t.notOk(text.includes(secret))
 })
 
-t.test('HTTPS takes TLS 1.2 and up, and its certificate chains to the root that is written down', async (t) => {
+drill('HTTPS takes TLS 1.2 and up, and its certificate chains to the root that is written down', async (t) => {
   const service = await openTestService(t)
   const { hostname, port } = new URL(service.url)
   const socket = connect({ host: hostname, port: Number(port), ca: service.ca })
@@ -370,7 +371,7 @@ const posting = (path: string, length: number, fields = ['Authorization: Bearer 
     '',
   ].join('\r\n')
 
-t.test('whoever sends too slowly is told so, once, after ten seconds, and nothing of it is done', async (t) => {
+drill('whoever sends too slowly is told so, once, after ten seconds, and nothing of it is done', async (t) => {
   const asked: unknown[] = []
   const request = async (...given: unknown[]): Promise<never> => {
     asked.push(given)
@@ -413,7 +414,7 @@ t.test('whoever sends too slowly is told so, once, after ten seconds, and nothin
   t.ok(silence === '' || /^HTTP\/1\.1 408 /.test(silence))
 })
 
-t.test('a body may take as long as any request; and what was answered before it came is answered once', async (t) => {
+drill('a body may take as long as any request; and what was answered before it came is answered once', async (t) => {
   const { app } = await openStandIn()
   t.teardown(() => app.close())
   await app.listen({ host: '127.0.0.1', port: 0 })
@@ -525,7 +526,7 @@ t.test('what is sent behind a request that is being done takes nothing for its a
   t.match(heard.text, /^HTTP\/1\.1 201 .*HTTP\/1\.1 400 /s, 'its answer comes first')
 })
 
-t.test('who asks is asked again within a bound of its own, once a slow body is there', async (t) => {
+drill('who asks is asked again within a bound of its own, once a slow body is there', async (t) => {
   let asked = 0
   const bearer = (): Promise<never> => {
     asked += 1

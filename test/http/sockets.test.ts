@@ -7,6 +7,7 @@ import t, { type Test } from 'tap'
 
 import type { HttpDeps } from '../../src/http/deps.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
+import { drill } from '../helpers/drill.ts'
 import { openStandIn, reached, type StandIn } from './stand-in.ts'
 
 const limits = { queue: 8, connections: 8 }
@@ -75,7 +76,7 @@ t.test('a listed proxy, from which all come, may have all of them', async (t) =>
   t.match(await deps.metrics.registry.metrics(), 'chancery_sockets_refused_total{bound="listener"} 1')
 })
 
-t.test('whoever sends a question about a certificate slowly is not told that we were slow', async (t) => {
+drill('whoever sends a question about a certificate slowly is not told that we were slow', async (t) => {
   const { deps } = await openStandIn()
   const app = await publicApp(deps)
   await app.listen({ host: '127.0.0.1', port: 0 })

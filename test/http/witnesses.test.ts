@@ -10,6 +10,7 @@ import { readWitnessSettings, serveWitness } from '../../src/commands/witness.ts
 import { openCheckpoint } from '../../src/roll/checkpoint.ts'
 import { parseVerifierKey } from '../../src/roll/note.ts'
 import { readStanding } from '../../src/store/roll-opening.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { freePort } from '../helpers/port.ts'
 import { openReplica } from '../helpers/replica.ts'
@@ -68,7 +69,7 @@ t.test('the checkpoint comes with cosignatures, and never goes back', async (t) 
   t.match(text, /chancery_witness_disagrees\{witness="w1\.example"\} 0/)
 })
 
-t.test('a witness that has seen another roll is a warning, and no end', async (t) => {
+drill('a witness that has seen another roll is a warning, and no end', async (t) => {
   await first.close()
   const state = join(folder, 'w0.state')
   await writeFile(

@@ -14,6 +14,7 @@ import { KeyExists } from '../../src/keys/pkcs11/token-fault.ts'
 import { openSigners } from '../../src/keys/signer/client.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
 import { takeDescriptors } from '../helpers/descriptors.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 
 t.setTimeout(300_000)
@@ -66,7 +67,7 @@ t.test('that a key is there already is known by more than its words, from anothe
   await t.rejects(keys.create(uri, 'ec-p256'), KeyExists)
 })
 
-t.test('a signer that the system cannot start is told of, and started as soon as it can be', async (t) => {
+drill('a signer that the system cannot start is told of, and started as soon as it can be', async (t) => {
   const lacks: Readonly<Record<string, (env: Record<string, string>) => () => void>> = {
     'no file descriptor is left for a signer process': takeDescriptors,
     'spawn E2BIG': (env) => {
@@ -118,7 +119,7 @@ t.test('what is too long for a signer is told as that, and costs nothing that is
   t.same(lines, [])
 })
 
-t.test('a key that is a pipe, which nobody comes to the end of, costs the others nothing', async (t) => {
+drill('a key that is a pipe, which nobody comes to the end of, costs the others nothing', async (t) => {
   const { keys, lines } = open(t)
   const key = await keys.open(uri)
   const pipe = join(data, 'keys', 'pipe.pem')

@@ -15,6 +15,7 @@ import { loadCluster } from '../../src/kubernetes/cluster.ts'
 import { boundedTo } from '../../src/kubernetes/programs.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
 import { takeDescriptors } from '../helpers/descriptors.ts'
+import { drill } from '../helpers/drill.ts'
 import { ip } from '../x509/build.ts'
 
 type Teardown = { teardown(close: () => void): unknown }
@@ -232,7 +233,7 @@ const faultOf = (call: Promise<unknown>): Promise<ApiFault> =>
     (error) => error,
   )
 
-t.test('a watch that says half a line is no watch that says nothing', async (t) => {
+drill('a watch that says half a line is no watch that says nothing', async (t) => {
   const whole = '{"first":1}\n{"second":2}\n'
   const api = await open(
     t,

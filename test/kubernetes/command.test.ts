@@ -11,6 +11,7 @@ import t from 'tap'
 import { readControllerDocument, settingsOf } from '../../src/commands/controller.ts'
 import { loadCluster } from '../../src/kubernetes/cluster.ts'
 import { openClientCa } from '../helpers/clients.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { freePort } from '../helpers/port.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
@@ -179,7 +180,7 @@ const kubeconfig = (
 
 const chancery = (...args: readonly string[]): Promise<Run> => runChancery(args, { timeout: 20_000 })
 
-t.test('what cannot start says why, in a sentence', async (t) => {
+drill('what cannot start says why, in a sentence', async (t) => {
   t.match(await chancery('controller'), { code: 2, err: /no pod of a cluster; name a kubeconfig/ })
   t.match(await chancery('controller', join(folder, 'absent.yaml')), { code: 2, err: /cannot be read/ })
   await write('broken', 'users:\n- name: x\n  user:\n    token: hidden\n   bad: indent\n')
@@ -341,7 +342,7 @@ t.test('it is told to end while it waits for an API server as well', async (t) =
   t.match(said(), '"event":"controller.stopped"')
 })
 
-t.test('a program of the kubeconfig that hangs does not keep it', async (t) => {
+drill('a program of the kubeconfig that hangs does not keep it', async (t) => {
   const begun = join(folder, 'begun')
   const exec = { apiVersion: 'client.authentication.k8s.io/v1', command: 'sh' }
   const script = `echo $$ >> '${begun}'; exec sleep 60`
@@ -374,7 +375,7 @@ t.test('a program of the kubeconfig that hangs does not keep it', async (t) => {
   }
 })
 
-t.test('probes are answered while it waits for an API server, and it goes on when that is there', async (t) => {
+drill('probes are answered while it waits for an API server, and it goes on when that is there', async (t) => {
   const running = await openRunning(t, { idle: true })
   running.cluster.kubeconfig(join(folder, 'later'), 'chancery-system/chancery-controller')
   const signers = '[{ name: example.com/x, issuer: x, podNames: { uri: ["spiffe://x/{namespace}"] } }]'

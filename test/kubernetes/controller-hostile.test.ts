@@ -1,10 +1,11 @@
 /** Whoever may make an issuer chooses who answers: what a server of his can do to the controller, and to others. */
 import t from 'tap'
 
+import { drill } from '../helpers/drill.ts'
 import { openFront } from './front.ts'
 import { issuerIs, leads, messageOf, openRunning, readyOf, statusWrites, until } from './running.ts'
 
-t.test('a server that says something else, and much of it, each time', async (t) => {
+drill('a server that says something else, and much of it, each time', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -102,7 +103,7 @@ t.test('a kind that cannot be listed does not stop the others, and is told', asy
   t.match(await ready.text(), /certificatesigningrequests/)
 })
 
-t.test('a profile of another authority is found before anything is signed', async (t) => {
+drill('a profile of another authority is found before anything is signed', async (t) => {
   const running = await openRunning(t)
   await running.issuer({ spec: { authority: 'other' } })
   t.match(await issuerIs(running, 'False'), {

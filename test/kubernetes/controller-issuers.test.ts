@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
+import { drill } from '../helpers/drill.ts'
 import { audience } from '../helpers/issuer.ts'
 import { recordedRequests } from './actors.ts'
 import { openFront } from './front.ts'
@@ -152,7 +153,7 @@ t.test('a profile that there is not, and a url that is none, are said of the iss
   }
 })
 
-t.test('nothing leaves a Secret that is not a token of Chancery', async (t) => {
+drill('nothing leaves a Secret that is not a token of Chancery', async (t) => {
   const running = await openRunning(t)
   const put = (name: string, value: string) =>
     running.cluster.apply({

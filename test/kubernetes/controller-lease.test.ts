@@ -5,6 +5,7 @@ import t from 'tap'
 
 import { openApi } from '../../src/kubernetes/api.ts'
 import { openLease } from '../../src/kubernetes/lease.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openCluster } from './cluster.ts'
 import {
@@ -19,7 +20,7 @@ import {
 } from './running.ts'
 import { textAt } from './values.ts'
 
-t.test('one of two works; when it stops, the other one goes on at once', async (t) => {
+drill('one of two works; when it stops, the other one goes on at once', async (t) => {
   const running = await openRunning(t)
   const [first] = running.controllers as readonly [RunningController]
   await leads(first)
@@ -38,7 +39,7 @@ t.test('one of two works; when it stops, the other one goes on at once', async (
   await assertOne(t, running, 'two-1')
 })
 
-t.test('who cannot reach the API server any more works no more, and writes nothing of what is under way', async (t) => {
+drill('who cannot reach the API server any more works no more, and writes nothing of what is under way', async (t) => {
   const running = await openRunning(t, { dies: true })
   const [first] = running.controllers as readonly [RunningController]
   await running.issuer()
@@ -55,7 +56,7 @@ t.test('who cannot reach the API server any more works no more, and writes nothi
   t.equal(statusWrites(running).length, 1)
 })
 
-t.test('a process that was stopped for longer than a lease lasts does not write when it goes on', async (t) => {
+drill('a process that was stopped for longer than a lease lasts does not write when it goes on', async (t) => {
   const running = await openRunning(t)
   const [first] = running.controllers as readonly [RunningController]
   await running.issuer()
@@ -73,7 +74,7 @@ t.test('a process that was stopped for longer than a lease lasts does not write 
   await assertOne(t, running, 'web-1')
 })
 
-t.test('a clock that is wrong by hours changes nothing', async (t) => {
+drill('a clock that is wrong by hours changes nothing', async (t) => {
   const running = await openRunning(t)
   const [first] = running.controllers as readonly [RunningController]
   await running.issuer()
@@ -87,7 +88,7 @@ t.test('a clock that is wrong by hours changes nothing', async (t) => {
   }
 })
 
-t.test('where each call takes as long as a leader can bear, another one still takes over', async (t) => {
+drill('where each call takes as long as a leader can bear, another one still takes over', async (t) => {
   const running = await openRunning(t, { dies: true })
   const [first] = running.controllers as readonly [RunningController]
   await leads(first)

@@ -10,6 +10,7 @@ import { decidePod, decidePodAnswer, stubOf } from '../../src/kubernetes/decide-
 import type { Told } from '../../src/kubernetes/decide-request.ts'
 import type { PodCertificateRequest } from '../../src/kubernetes/objects.ts'
 import { keepPodRequest, lookAtPodRequest, stateOfPodRequest, whyNoPodRequests } from '../../src/kubernetes/pods.ts'
+import { drill } from '../helpers/drill.ts'
 import { employ } from '../http/people.ts'
 import { commonName, newP256, request } from '../x509/build.ts'
 import { issueFor } from './certificates.ts'
@@ -165,7 +166,7 @@ t.test('it is served only where the API server has it, with requests that can be
   await t.rejects(failing(503))
 })
 
-t.test('pods get certificates for their service accounts, and are told which keys they may have', async (t) => {
+drill('pods get certificates for their service accounts, and are told which keys they may have', async (t) => {
   const running = await openRunning(t, { settings: { signers: [signer, requestsOnly], podCertificates: true } })
   const { cluster, service } = running
   const { json } = await service.request('GET', '/v1/profiles/spiffe-workload')

@@ -1,6 +1,7 @@
 /** Objects that are deleted, made again or touched while Chancery signs. */
 import t, { type Test } from 'tap'
 
+import { drill } from '../helpers/drill.ts'
 import type { Cluster } from './cluster.ts'
 import { issuerIs, messageOf, openRunning, readyOf, serialOf, statusWrites } from './running.ts'
 import { type Tree, textAt, uidOf } from './values.ts'
@@ -22,7 +23,7 @@ const openReady = async (t: Test, before: (cluster: Cluster) => Promise<unknown>
   return running
 }
 
-t.test('a request that is deleted while Chancery signs is let go', async (t) => {
+drill('a request that is deleted while Chancery signs is let go', async (t) => {
   const running = await openReady(t)
   const { held, release } = running.front.hold()
   await running.ask('gone-1')
@@ -34,7 +35,7 @@ t.test('a request that is deleted while Chancery signs is let go', async (t) => 
   t.ok(statusWrites(running).every(({ name, changed }) => name !== 'gone-1' || !changed))
 })
 
-t.test('so is one that somebody holds by a finalizer, however late it is deleted', async (t) => {
+drill('so is one that somebody holds by a finalizer, however late it is deleted', async (t) => {
   const running = await openReady(t)
   const change = (method: string, name: string, body?: Tree) =>
     running.cluster
@@ -61,7 +62,7 @@ t.test('so is one that somebody holds by a finalizer, however late it is deleted
   t.equal(running.cluster.get('certificaterequests', 'team-a', 'early-1'), undefined)
 })
 
-t.test('another request that has taken the name meanwhile does not get the certificate of the first', async (t) => {
+drill('another request that has taken the name meanwhile does not get the certificate of the first', async (t) => {
   const running = await openReady(t)
   const { held, release } = running.front.hold()
   const first = await running.ask('same-1')
@@ -76,7 +77,7 @@ t.test('another request that has taken the name meanwhile does not get the certi
   t.equal(serialOf(done), mine.serial)
 })
 
-t.test('somebody who touches the object meanwhile costs no second certificate', async (t) => {
+drill('somebody who touches the object meanwhile costs no second certificate', async (t) => {
   const running = await openReady(t)
   const { held, release } = running.front.hold()
   const request = await running.ask('touched-1')
@@ -120,7 +121,7 @@ t.test(
   },
 )
 
-t.test('one that is denied meanwhile, after all, gets no certificate', async (t) => {
+drill('one that is denied meanwhile, after all, gets no certificate', async (t) => {
   const running = await openReady(t, forgetWebhook)
   const { cluster } = running
   const { held, release } = running.front.hold()

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
+import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
 import {
   assertOne,
@@ -17,7 +18,7 @@ import {
 } from './running.ts'
 import { condition, type Tree, textAt } from './values.ts'
 
-t.test('an issuer that comes later, and its Secret still later, are waited for', async (t) => {
+drill('an issuer that comes later, and its Secret still later, are waited for', async (t) => {
   const running = await openRunning(t)
   await running.ask('early-1')
   t.match(messageOf(await running.ended('early-1', 'Pending')), /ChanceryIssuer default does not exist/)
@@ -31,7 +32,7 @@ t.test('an issuer that comes later, and its Secret still later, are waited for',
   await running.ended('early-1', 'Issued')
 })
 
-t.test('what passes within a moment costs no write: 503, a proxy’s page, a connection that breaks', async (t) => {
+drill('what passes within a moment costs no write: 503, a proxy’s page, a connection that breaks', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -42,7 +43,7 @@ t.test('what passes within a moment costs no write: 503, a proxy’s page, a con
   t.equal((await running.issued()).length, 1)
 })
 
-t.test('an answer that is lost after the CA has signed does not make a second certificate', async (t) => {
+drill('an answer that is lost after the CA has signed does not make a second certificate', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -56,7 +57,7 @@ t.test('an answer that is lost after the CA has signed does not make a second ce
   t.equal(new Set(running.front.issued).size, 1)
 })
 
-t.test(
+drill(
   'an instance of Chancery that goes after it has signed: another one hands out the same certificate',
   async (t) => {
     const running = await openRunning(t)
@@ -74,7 +75,7 @@ t.test(
   },
 )
 
-t.test('a Chancery that is away is waited for, and said of the issuer', async (t) => {
+drill('a Chancery that is away is waited for, and said of the issuer', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -88,7 +89,7 @@ t.test('a Chancery that is away is waited for, and said of the issuer', async (t
   t.equal(textAt(await issuerIs(running, 'True'), 'reason'), 'Checked')
 })
 
-t.test('a key that is away makes the issuer wait, though it answers when it is only asked how it is', async (t) => {
+drill('a key that is away makes the issuer wait, though it answers when it is only asked how it is', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -99,7 +100,7 @@ t.test('a key that is away makes the issuer wait, though it answers when it is o
   await issuerIs(running, 'True')
 })
 
-t.test(
+drill(
   'a signature that comes late once or twice costs no write, neither of the issuer nor of the request',
   async (t) => {
     const running = await openRunning(t)
@@ -120,7 +121,7 @@ t.test(
   },
 )
 
-t.test('what a limit asks for holds: whatever is named again, and whether the issuer is ready or not', async (t) => {
+drill('what a limit asks for holds: whatever is named again, and whether the issuer is ready or not', async (t) => {
   const running = await openRunning(t, { resyncMs: 20, settings: { recheck: 0.1 } })
   await running.issuer()
   await issuerIs(running, 'True')
@@ -143,7 +144,7 @@ t.test('what a limit asks for holds: whatever is named again, and whether the is
   await running.ended('limited-1', 'Issued')
 })
 
-t.test('a limit that a team’s own token has used up is the team’s; what all share is the operator’s', async (t) => {
+drill('a limit that a team’s own token has used up is the team’s; what all share is the operator’s', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await running.issuer({ kind: 'ChanceryClusterIssuer', name: 'shared' })
@@ -180,7 +181,7 @@ t.test('what is gone waits for nothing', async (t) => {
   t.pass('neither for what a limit has asked for')
 })
 
-t.test('a server that answers some probes and issues to nobody is not written about at each of them', async (t) => {
+drill('a server that answers some probes and issues to nobody is not written about at each of them', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')

@@ -1,12 +1,13 @@
 /** Watches that expire, end, break or fall silent, and an API server that turns calls away: nothing is missed. */
 import t from 'tap'
 
+import { drill } from '../helpers/drill.ts'
 import { issuerIs, openRunning, type Running, statusWrites, until } from './running.ts'
 
 const calls = ({ cluster }: Running, verb: string): number =>
   cluster.requests.filter((about) => about.verb === verb && about.plural === 'certificaterequests').length
 
-t.test('watches that expire are listed anew, and what happened meanwhile is found', async (t) => {
+drill('watches that expire are listed anew, and what happened meanwhile is found', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -18,7 +19,7 @@ t.test('watches that expire are listed anew, and what happened meanwhile is foun
   t.equal(statusWrites(running).length, 1)
 })
 
-t.test('watches that end go on from where they were; so do those that break', async (t) => {
+drill('watches that end go on from where they were; so do those that break', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -30,7 +31,7 @@ t.test('watches that end go on from where they were; so do those that break', as
   t.equal(calls(running, 'list'), 1, 'without listing anything again')
 })
 
-t.test('an API server that throttles, fails or refuses a write for a moment', async (t) => {
+drill('an API server that throttles, fails or refuses a write for a moment', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -55,7 +56,7 @@ t.test('an API server that cannot be reached for a while is waited for', async (
   t.ok(running.controllers[0]?.ready)
 })
 
-t.test('probes and metrics tell how it is', async (t) => {
+drill('probes and metrics tell how it is', async (t) => {
   const running = await openRunning(t)
   const [controller] = running.controllers
   await running.issuer()
@@ -76,7 +77,7 @@ t.test('probes and metrics tell how it is', async (t) => {
   t.match(text, 'chancery_controller_asks_seconds_count{outcome="issued"} 1')
 })
 
-t.test('a kind that is not installed yet is waited for, and said at /readyz', async (t) => {
+drill('a kind that is not installed yet is waited for, and said at /readyz', async (t) => {
   const running = await openRunning(t, { idle: true, cluster: { definitions: [] } })
   const controller = await running.start()
   const answer = await fetch(`${controller.url}/readyz`)
@@ -85,7 +86,7 @@ t.test('a kind that is not installed yet is waited for, and said at /readyz', as
   t.equal((await fetch(`${controller.url}/livez`)).status, 200)
 })
 
-t.test('a right that is taken away later: not ready, and alive, until it is there again', async (t) => {
+drill('a right that is taken away later: not ready, and alive, until it is there again', async (t) => {
   const running = await openRunning(t)
   const [controller] = running.controllers
   await until(() => controller?.ready === true)

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
+import { drill } from '../helpers/drill.ts'
 import {
   certificateOf,
   issuerIs,
@@ -16,7 +17,7 @@ import {
 } from './running.ts'
 import { condition, type Tree, textAt, uidOf } from './values.ts'
 
-t.test('an approved request gets its certificate in one write', async (t) => {
+drill('an approved request gets its certificate in one write', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   const request = await running.ask('web-1', { usages: ['digital signature', 'server auth'], duration: '24h0m0s' })
@@ -36,7 +37,7 @@ t.test('an approved request gets its certificate in one write', async (t) => {
   t.ok(events.some((event) => textAt(event, 'reason') === 'Issued' && textAt(event, 'regarding', 'name') === 'web-1'))
 })
 
-t.test('one that is too long to be held in memory is read where it is looked at', async (t) => {
+drill('one that is too long to be held in memory is read where it is looked at', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   const names = Array.from({ length: 60 }, (_, i) => `${'long-'.repeat(8)}${i}.example.test`)
@@ -57,7 +58,7 @@ t.test('one that is too long to be held in memory is read where it is looked at'
   t.same([...new Set(reads.map(({ name }) => name))], ['long-1'])
 })
 
-t.test(
+drill(
   'a request that leaves no room for its certificate has failed; one that leaves none for that is left',
   async (t) => {
     const running = await openRunning(t)
@@ -88,7 +89,7 @@ t.test(
 const actor = 'system:serviceaccount:chancery-system:chancery-controller'
 const when = { actor, plural: 'certificaterequests', verb: 'patch' }
 
-t.test('a denied request is told so; one that nobody decides on is left alone', async (t) => {
+drill('a denied request is told so; one that nobody decides on is left alone', async (t) => {
   const running = await openRunning(t)
   const { certManager } = running.cluster
   await running.issuer()
@@ -102,7 +103,7 @@ t.test('a denied request is told so; one that nobody decides on is left alone', 
   t.equal(statusWrites(running).length, 1)
 })
 
-t.test('a request that the profile refuses fails for good, and says by which checks', async (t) => {
+drill('a request that the profile refuses fails for good, and says by which checks', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await running.ask('bad-1', { names: ['denied.example.test'] })
@@ -114,7 +115,7 @@ t.test('a request that the profile refuses fails for good, and says by which che
   t.equal(statusWrites(running).length, 1)
 })
 
-t.test('the roots are written where the issuer says so, and the authority must be the one it names', async (t) => {
+drill('the roots are written where the issuer says so, and the authority must be the one it names', async (t) => {
   const running = await openRunning(t)
   await running.issuer({ spec: { includeCA: true, authority: 'default' } })
   await running.ask('roots-1')
@@ -152,7 +153,7 @@ t.test(
   },
 )
 
-t.test('a request of another group, or whose issuer is of another kind, is not ours', async (t) => {
+drill('a request of another group, or whose issuer is of another kind, is not ours', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   for (const [name, issuer] of [
@@ -170,7 +171,7 @@ t.test('a request of another group, or whose issuer is of another kind, is not o
   t.equal(notesOf(running, 'UnknownKind').length, 1, 'of ours alone')
 })
 
-t.test(
+drill(
   'a Certificate that is renewed as soon as it is issued waits for its next one, and its request says why',
   async (t) => {
     const running = await openRunning(t)

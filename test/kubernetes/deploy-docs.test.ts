@@ -14,6 +14,7 @@ import { readControllerDocument } from '../../src/commands/controller.ts'
 import { openTestRoot } from '../helpers/ceremony.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { blocksOf } from '../helpers/docs.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { openTestIssuer } from '../helpers/issuer.ts'
 import { freePort } from '../helpers/port.ts'
@@ -60,7 +61,7 @@ t.test('what the page has people make for trust-manager is what its Bundles read
   t.strictSame(sources, new Set(read))
 })
 
-t.test(
+drill(
   'an overlay with several kinds of signers has all of them, as the page makes it, whichever comes last',
   async (t) => {
     const shown = ['csr-signers', 'kubelet-serving']
@@ -100,7 +101,7 @@ t.test(
   },
 )
 
-t.test('what is typed to Chancery does what the page says', async (t) => {
+drill('what is typed to Chancery does what the page says', async (t) => {
   const side = await openChancerySide(t)
   const folder = await mkdtemp(join(tmpdir(), 'chancery-kubernetes-'))
   t.teardown(() => rm(folder, { recursive: true }))
@@ -156,7 +157,7 @@ t.test('what is typed to Chancery does what the page says', async (t) => {
 
 const block = (name: string): string => blocks.get(name) ?? 'false'
 
-t.test('the first start in production is made with whichever replica came first', async (t) => {
+drill('the first start in production is made with whichever replica came first', async (t) => {
   for (const order of [
     ['chancery-0', 'chancery-1'],
     ['chancery-1', 'chancery-0'],
@@ -172,7 +173,7 @@ t.test('the first start in production is made with whichever replica came first'
   }
 })
 
-t.test(
+drill(
   'production starts with keys in Secrets, as the overlay has it, and a new replica only after a yes',
   async (t) => {
     const folder = await mkdtemp(join(tmpdir(), 'chancery-production-'))

@@ -14,6 +14,7 @@ import type { ControllerSettings } from '../../src/kubernetes/settings.ts'
 import { keepSigningRequest, wholeSigningRequest } from '../../src/kubernetes/signing.ts'
 import { openWatch, type Watch, type WatchDeps } from '../../src/kubernetes/watch.ts'
 import { openWatches, type Wake } from '../../src/kubernetes/watches.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Cluster, openCluster } from './cluster.ts'
 import { approved, certificateRequest, denied, signingRequest, withConditions } from './objects.ts'
@@ -86,7 +87,7 @@ t.test('more than a page, and what went while nobody watched', async (t) => {
   t.ok(changes.includes('went team-a/many-7'))
 })
 
-t.test(
+drill(
   'objects as large as they can be are listed in pages that are short enough, and not kept as they are',
   async (t) => {
     const cluster = await openCluster(t)
@@ -214,7 +215,7 @@ t.test('what is kept of requests of certificates.k8s.io: as little', async (t) =
   t.equal(keepPodRequest({ ...pod, status: { conditions: [wordy] } }).spec.stubPKCS10Request, undefined)
 })
 
-t.test('a server that was restored from an older backup does not leave us waiting in silence', async (t) => {
+drill('a server that was restored from an older backup does not leave us waiting in silence', async (t) => {
   const [newer, older] = [await openCluster(t), await openCluster(t)]
   for (let i = 0; i < 20; i += 1) await create(newer, `new-${i}`)
   await create(older, 'old-1')

@@ -12,6 +12,7 @@ import {
   verifyConsistency,
   verifyInclusion,
 } from '../../src/roll/merkle.ts'
+import { drill } from '../helpers/drill.ts'
 import { hasher, leavesUpTo } from './hashing.ts'
 import { naiveConsistency, naiveLeaf, naivePath, naiveRoot, naiveTile } from './naive.ts'
 
@@ -58,7 +59,7 @@ t.test('a leaf is hashed apart from a node, up to the longest entry', async (t) 
   t.throws(() => hasher.leaf(Buffer.alloc(65_536)), RangeError)
 })
 
-t.test('inclusion: every leaf of every size to 300, as RFC 6962 has it, and no other claim holds', async (t) => {
+drill('inclusion: every leaf of every size to 300, as RFC 6962 has it, and no other claim holds', async (t) => {
   const wrong: string[] = []
   for (let size = 1; size <= all.length; size += 1) {
     const leaves = all.slice(0, size)
@@ -89,7 +90,7 @@ t.test('inclusion: every leaf of every size to 300, as RFC 6962 has it, and no o
   t.same(wrong, [])
 })
 
-t.test('consistency: every pair of sizes to 300 on a grid, as RFC 6962 has it, and no other claim holds', async (t) => {
+drill('consistency: every pair of sizes to 300 on a grid, as RFC 6962 has it, and no other claim holds', async (t) => {
   const wrong: string[] = []
   for (let to = 1; to <= all.length; to += 1) {
     const leaves = all.slice(0, to)
@@ -155,7 +156,7 @@ const rootOfSame = (size: number): Hash => {
   return hasher.node(same.byHeight[height - 1] as Hash, rootOfSame(size - k))
 }
 
-t.test('sizes beyond 32 bits are exact', async (t) => {
+drill('sizes beyond 32 bits are exact', async (t) => {
   const size = fc.oneof(
     fc.nat({ max: 2 ** 31 - 1 }),
     fc.tuple(fc.nat({ max: 2 ** 20 }), fc.nat({ max: 2 ** 31 - 1 })).map(([high, low]) => high * 2 ** 32 + low),

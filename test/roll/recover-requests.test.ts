@@ -16,6 +16,7 @@ import type { Finding } from '../../src/roll/findings.ts'
 import { openStores, type Stores } from '../../src/service.ts'
 import { openApprovalStore } from '../../src/store/approvals.ts'
 import { takeBackup } from '../helpers/backup.ts'
+import { drill } from '../helpers/drill.ts'
 import { exportRoll, wholeCheckpoint } from '../helpers/exported.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
@@ -53,7 +54,7 @@ const openRecovery = async (t: { teardown(close: () => Promise<void>): void }) =
   }
 }
 
-t.test('a request that was being issued then has ended as the roll says, and its intent with it', async (t) => {
+drill('a request that was being issued then has ended as the roll says, and its intent with it', async (t) => {
   const { replica, inStores, exported, recover } = await openRecovery(t)
   const { database } = replica
   const first = await openTestService(t, {}, replica)
@@ -101,7 +102,7 @@ const endings: Readonly<Record<string, (store: ApprovalStore, request: ApprovalR
     store.decide(id, { type: 'request.withdrawn', id, plan, reason: 'x', by: 'ci' }, () => {}),
 }
 
-t.test('however a request has ended since, it has ended so again, and nothing is to be done about it', async (t) => {
+drill('however a request has ended since, it has ended so again, and nothing is to be done about it', async (t) => {
   const { replica, inStores, exported, recover } = await openRecovery(t)
   const first = await openTestService(t, {}, replica)
   await wantApprovals(first, 'payments', { required: 1 })
@@ -151,7 +152,7 @@ t.test('however a request has ended since, it has ended so again, and nothing is
   t.same(await ends(), ended)
 })
 
-t.test('whoever asks again for what was issued after the backup gets that certificate', async (t) => {
+drill('whoever asks again for what was issued after the backup gets that certificate', async (t) => {
   const { replica, exported, recover } = await openRecovery(t)
   const first = await openTestService(t, {}, replica)
   await wantApprovals(first, 'payments', { required: 1 })
@@ -177,7 +178,7 @@ t.test('whoever asks again for what was issued after the backup gets that certif
   await third.close()
 })
 
-t.test('who was let go between an intent and its certificate has approved it all the same', async (t) => {
+drill('who was let go between an intent and its certificate has approved it all the same', async (t) => {
   const { replica, exported, recover } = await openRecovery(t)
   const first = await openTestService(t, {}, replica)
   await wantApprovals(first, 'payments', { required: 1 })

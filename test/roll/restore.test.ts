@@ -25,6 +25,7 @@ import { parseCrl } from '../../src/x509/crl.ts'
 import { faultsInRecords } from '../crash/checker.ts'
 import { takeBackup } from '../helpers/backup.ts'
 import { openTestDatabase } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { exportRoll, wholeCheckpoint } from '../helpers/exported.ts'
 import { quiet } from '../helpers/log.ts'
 import { send } from '../helpers/service.ts'
@@ -156,7 +157,7 @@ const readRoll = async (request: Awaited<ReturnType<typeof open>>['request']): P
   return entries
 }
 
-t.test('a database that was restored is refused, brought back from tiles, and goes on', async (t) => {
+drill('a database that was restored is refused, brought back from tiles, and goes on', async (t) => {
   const tiles = join(data, 'tiles')
 
   let chancery = await open()

@@ -12,6 +12,7 @@ import type { Finding } from '../../src/roll/findings.ts'
 import { openStores } from '../../src/service.ts'
 import { openApprovalStore } from '../../src/store/approvals.ts'
 import { takeBackup } from '../helpers/backup.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
@@ -110,7 +111,7 @@ const findings = async (): Promise<readonly Finding[]> => {
   return found
 }
 
-t.test('killed at each of its steps, the same command goes on, and nothing is served before', async (t) => {
+drill('killed at each of its steps, the same command goes on, and nothing is served before', async (t) => {
   let step = 1
   for (; ; step += 1) {
     await loseTheEnd()
@@ -145,7 +146,7 @@ t.test('killed at each of its steps, the same command goes on, and nothing is se
   t.match(again, /already, and it was said here: nothing is left to do/, 'also when only its answer was lost')
 })
 
-t.test('what is kept in the place of the old anchor is not written over where it is of another roll', async (t) => {
+drill('what is kept in the place of the old anchor is not written over where it is of another roll', async (t) => {
   await loseTheEnd()
   const kept = `${anchor}.${before?.size}`
   const other = await openAnchorFile({ path: kept })

@@ -10,6 +10,7 @@ import type { Finding } from '../../src/roll/findings.ts'
 import { openStores } from '../../src/service.ts'
 import { openApprovalStore } from '../../src/store/approvals.ts'
 import { takeBackup } from '../helpers/backup.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -18,7 +19,7 @@ import { csrFor } from '../http/people.ts'
 
 t.setTimeout(300_000)
 
-t.test('what waited for people has failed on the roll that succeeds, and is not approved any more', async (t) => {
+drill('what waited for people has failed on the roll that succeeds, and is not approved any more', async (t) => {
   const replica = await openReplica(t)
   const { config, database } = replica
   await replica.stores.db.close()

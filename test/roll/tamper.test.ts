@@ -16,6 +16,7 @@ import { openDatabase, type Queryable, sqlState } from '../../src/store/database
 import { type RollRows, rollRowsOf, withRollRows } from '../../src/store/roll-rows.ts'
 import { readHashes } from '../../src/store/tree.ts'
 import { openTestServer } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { hasher } from './hashing.ts'
 import { openFilledRecords } from './records.ts'
@@ -199,7 +200,7 @@ const tryTo = async (tamper: Tamper, tx: Queryable, chance: Chance): Promise<Tam
   }
 }
 
-t.test(
+drill(
   'a tail that is cut off, with the head where it then belongs, is found by a checkpoint that was seen',
   async (t) => {
     for (const cut of [1, 2, 50, 150]) {

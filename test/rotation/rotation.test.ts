@@ -15,13 +15,14 @@ import { faultsInRecords } from '../crash/checker.ts'
 import { openLoad, type Target } from '../crash/load.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { openTestDatabase } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { type Instance, startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
 
 const clients = 32
 t.setTimeout(300_000)
 
-t.test('a rotation under load, on two replicas: every request is answered, and every certificate chains', async (t) => {
+drill('a rotation under load, on two replicas: every request is answered, and every certificate chains', async (t) => {
   const database = await openTestDatabase({ teardown: () => {} })
   const data = await mkdtemp(join(tmpdir(), 'chancery-rotation-'))
   const ports = await Promise.all(Array.from({ length: 4 }, freePort))

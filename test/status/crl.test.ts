@@ -8,6 +8,7 @@ import t from 'tap'
 
 import { type Crl, parseCrl } from '../../src/x509/crl.ts'
 import { encodePem } from '../../src/x509/pem.ts'
+import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { askSql } from '../helpers/sql.ts'
 import { csrFor } from '../http/people.ts'
@@ -106,7 +107,7 @@ t.test('what is no list', async (t) => {
   t.equal(posted.status, 405)
 })
 
-t.test('a revocation is on the list of its shard, with its reason and dates, and a release takes it off', async (t) => {
+drill('a revocation is on the list of its shard, with its reason and dates, and a release takes it off', async (t) => {
   const { serial } = await issue()
   const before = await listOf(serial)
   const others = await readCrl(`/crl/default/${(shardOf(serial) + 1) % 128}.crl`)
@@ -153,7 +154,7 @@ t.test('what was abandoned may have been signed, and is on the list since its in
   t.equal(entry?.revokedAt.getTime(), Math.floor((intended?.getTime() ?? 0) / 1000) * 1000)
 })
 
-t.test('every list is taken by openssl, GnuTLS and zlint, empty and full', async (t) => {
+drill('every list is taken by openssl, GnuTLS and zlint, empty and full', async (t) => {
   const issued = await Promise.all(Array.from({ length: 40 }, () => issue()))
   const reasons = ['keyCompromise', 'affiliationChanged', 'superseded', 'certificateHold', 'unspecified'] as const
   for (const [i, { serial }] of issued.entries())

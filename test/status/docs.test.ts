@@ -13,6 +13,7 @@ import t from 'tap'
 
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { blocksOf } from '../helpers/docs.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { putCommand } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -22,7 +23,7 @@ import { pem, requestBy } from '../x509/build.ts'
 const run = promisify(execFile)
 t.setTimeout(300_000)
 
-t.test('from a certificate to its revocation, as the page tells it', async (t) => {
+drill('from a certificate to its revocation, as the page tells it', async (t) => {
   await assertTools('openssl', 'curl')
   const blocks = await blocksOf('docs/revocation.md')
   const service = await openTestService(t)

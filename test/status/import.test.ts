@@ -15,6 +15,7 @@ import { parseCertificate } from '../../src/x509/certificate.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
+import { drill } from '../helpers/drill.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
@@ -66,7 +67,7 @@ const toldOfRevoked = async (t: Test) => {
   }
 }
 
-t.test('a list that fits is served at once, for every issuer below, and once more changes nothing', async (t) => {
+drill('a list that fits is served at once, for every issuer below, and once more changes nothing', async (t) => {
   const der = await list()
   const answer = await bring(der)
   t.match(answer, { status: 200, json: { number: '2' } })
@@ -113,7 +114,7 @@ t.test('what does not fit', async (t) => {
   t.equal((await served()).number, 2n)
 })
 
-t.test('readiness says when it ends, and whom it revokes', async (t) => {
+drill('readiness says when it ends, and whom it revokes', async (t) => {
   t.match(await crlCheck(), { ok: true, reason: /fresh/ })
   const soon = new Date(now() + 10 * 86_400_000)
   t.equal((await bring(await list({ number: 4n, nextUpdate: soon }))).status, 200)
@@ -130,7 +131,7 @@ t.test('readiness says when it ends, and whom it revokes', async (t) => {
   })
 })
 
-t.test('whom a list has revoked, no later one leaves out, but for who was on hold', async (t) => {
+drill('whom a list has revoked, no later one leaves out, but for who was on hold', async (t) => {
   const certificateOf = async (name: string) => {
     const { certificate } = (await service.request('GET', `/v1/issuers/${name}`)).json
     return parseCertificate(parsePem(certificate, 'CERTIFICATE')).facts
@@ -153,7 +154,7 @@ t.test('whom a list has revoked, no later one leaves out, but for who was on hol
   t.match(await crlCheck(), { reason: /has revoked etcd: halt it/ })
 })
 
-t.test(
+drill(
   'an issuer that a CA above has revoked is no anchor of its authority any more, and never active again',
   async (t) => {
     const bundle = (anchors: string) =>

@@ -18,6 +18,7 @@ import { parseCertificate } from '../../src/x509/certificate.ts'
 import { keyBits } from '../../src/x509/keys.ts'
 import { encodeCertId, ocspErrors } from '../../src/x509/ocsp.ts'
 import { parseOcspResponse } from '../../src/x509/ocsp-reading.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { askSql } from '../helpers/sql.ts'
@@ -177,7 +178,7 @@ t.test('another replica knows within two seconds', async (t) => {
   t.ok(lastAsked < 2_000, `good, asked after ${lastAsked} ms`)
 })
 
-t.test('never good of what is not on record, and nothing final of what is open', async (t) => {
+drill('never good of what is not on record, and nothing final of what is open', async (t) => {
   const unknown = Array.from({ length: 500 }, () => {
     const serial = randomBytes(16)
     serial[0] = ((serial[0] ?? 0) & 0x3f) | 0x40

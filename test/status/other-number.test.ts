@@ -9,6 +9,7 @@ import t from 'tap'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { runChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -53,7 +54,7 @@ const untilDone = async (digest: string): Promise<object> => {
   }
 }
 
-t.test('each is on the lists of its own issuer, and both are judged by all of them', async (t) => {
+drill('each is on the lists of its own issuer, and both are judged by all of them', async (t) => {
   await begin('wide', 128)
   const wide = [await issue('a.both'), await issue('b.both'), await issue('kept-1')]
   await begin('narrow', 1)
@@ -97,7 +98,7 @@ t.test('the one before goes on telling of what it has issued when it is closed, 
   t.ok(onLists(await listsOf('wide')).includes(items[0].serial))
 })
 
-t.test('nothing of it is found wrong, by the roll alone and beside its records', async (t) => {
+drill('nothing of it is found wrong, by the roll alone and beside its records', async (t) => {
   const env = { ...bare, CHANCERY_DATA: service.config.dataDir, CHANCERY_URL: service.url }
   const { out: key } = await runChancery(['roll', 'key'], { env })
   for (const from of [[], ['--database', service.database.servingUrl]])

@@ -15,6 +15,7 @@ import { openCrlStore, openShelfStore } from '../../src/store/crls.ts'
 import { type Database, openDatabase } from '../../src/store/database.ts'
 import { openRollWriter } from '../../src/store/roll.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
+import { drill } from '../helpers/drill.ts'
 import { sha256 } from '../helpers/hash.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
@@ -109,7 +110,7 @@ const numbersOf = async (shard: number): Promise<number[]> =>
     )
   ).map(({ number }) => Number(number))
 
-t.test('several that publish at once repeat no number and lose nothing', async (t) => {
+drill('several that publish at once repeat no number and lose nothing', async (t) => {
   const made = await Promise.all(Array.from({ length: 12 }, () => issue()))
   const publishers = Array.from({ length: 4 }, () => open())
   for (const serial of made) {
@@ -485,7 +486,7 @@ t.test(
   },
 )
 
-t.test('what has expired is on one list more, and then on none', async (t) => {
+drill('what has expired is on one list more, and then on none', async (t) => {
   const serial = await issue('310s')
   await revoke(serial)
   const isOn = async (aheadMs: number): Promise<boolean> => {

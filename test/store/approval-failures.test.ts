@@ -4,11 +4,12 @@ import t from 'tap'
 import type { IssueInput } from '../../src/ca/issuance.ts'
 import type { ProfileVersion } from '../../src/ca/recorder.ts'
 import { failOpenRequests } from '../../src/store/approvals.ts'
+import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
 import { holdTurn } from '../helpers/turn.ts'
 import { employApprovers, leaveOpenIntent, openBeside, openDesk, wantApprovals } from '../http/approvals.ts'
 
-t.test('those of a span fail, some in each transaction, and no others', async (t) => {
+drill('those of a span fail, some in each transaction, and no others', async (t) => {
   const service = await openTestService(t)
   await wantApprovals(service, 'payments', { required: 1 })
   const { requester } = await employApprovers(service, ['payments'])

@@ -10,10 +10,11 @@ import { openEmbedded } from '../../src/store/embedded.ts'
 import { heldUpBy, isHeldUp } from '../../src/store/held-up.ts'
 import { migrate } from '../../src/store/migrate.ts'
 import { openTestDatabase } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet as log } from '../helpers/log.ts'
 import { askSql, openSql } from '../helpers/sql.ts'
 
-t.test('a forgotten transaction that has what issuing takes is told by its session, until it ends', async (t) => {
+drill('a forgotten transaction that has what issuing takes is told by its session, until it ends', async (t) => {
   const { ownerUrl, servingUrl } = await openTestDatabase(t)
   const forgotten = await openSql(t, ownerUrl)
   const db = openDatabase({ url: servingUrl, max: 2, log, applicationName: 'test' })

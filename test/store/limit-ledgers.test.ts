@@ -13,6 +13,7 @@ import type { Intent } from '../../src/ca/recorder.ts'
 import { isProblem } from '../../src/errors.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
 
@@ -251,10 +252,10 @@ const always = async (t: Test, ...more: readonly fc.WeightedArbitrary<Step>[]): 
   t.ok(recorded > 100, `${recorded} were recorded`)
 }
 
-t.test('whatever happens in between, and in whatever order', (t) => always(t, maintained))
+drill('whatever happens in between, and in whatever order', (t) => always(t, maintained))
 
 // By a clock that is days ahead, rows are taken away that count again by the right one.
-t.test('nor where clocks are days ahead or behind, while no rows are taken away', (t) => always(t, farBack))
+drill('nor where clocks are days ahead or behind, while no rows are taken away', (t) => always(t, farBack))
 
 const short: Wish = { names: 1, lifeMs: 10 * minute }
 const long: Wish = { names: 1, lifeMs: 9 * day }
