@@ -76,6 +76,26 @@ t.test('every page that a page links to is there', async (t) => {
   }
 })
 
+t.test('every section that a page links to is there', async (t) => {
+  const names = (await readdir(join(root, 'docs'))).filter((name) => name.endsWith('.md'))
+  for (const page of ['README.md', 'CHANGELOG.md', ...names.map((name) => `docs/${name}`)]) {
+    const text = await readFile(join(root, page), 'utf8')
+    for (const [, target = '', section = ''] of text.matchAll(/\]\(((?:[\w./-]+\.md)?)#([^)]+)\)/g)) {
+      const linked = target === '' ? text : await readFile(join(root, page, '..', target), 'utf8')
+      const headings = linked.replaceAll(/^```[\s\S]*?^```$/gm, '').matchAll(/^#+ (.+)$/gm)
+      const sections = [...headings].map(([, heading = '']) => anchorOf(heading))
+      t.ok(sections.includes(section), `${page} links to ${target}#${section}`)
+    }
+  }
+})
+
+/** As GitHub makes it of a heading. */
+const anchorOf = (heading: string): string =>
+  heading
+    .toLowerCase()
+    .replaceAll(/[^\p{L}\p{N} _-]/gu, '')
+    .replaceAll(' ', '-')
+
 t.test('the changelog tells each change once: an entry that grew has not left its earlier forms behind', async (t) => {
   const entries = (await readFile(join(root, 'CHANGELOG.md'), 'utf8'))
     .split('\n')
