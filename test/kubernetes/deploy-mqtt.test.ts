@@ -149,7 +149,10 @@ drill('a client certificate is accepted, and refused once it is revoked and the 
 /** A server that answers so. Resolves to its URL. */
 const listen = async (t: Test, answer: RequestListener): Promise<string> => {
   const server = createServer(answer).listen(0, '127.0.0.1')
-  t.teardown(() => server.close())
+  t.teardown(() => {
+    server.closeAllConnections()
+    server.close()
+  })
   await once(server, 'listening')
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 }
@@ -160,6 +163,7 @@ const empty: RequestListener = (_request, response) => response.end()
 const cut: RequestListener = (_request, response) => {
   response.writeHead(200, { 'content-length': 100 }).write('0.crl\n', () => response.destroy())
 }
+const silent: RequestListener = () => {}
 const names =
   (text: string, list = empty): RequestListener =>
   (request, response) =>
@@ -179,6 +183,8 @@ const astray: readonly (readonly [string, RequestListener, RegExp])[] = [
   ['a redirection', names('0.crl\n', redirect), /is no list/],
   ['an empty list', names('0.crl\n'), /is no list/],
   ['a list that is cut off', names('0.crl\n', cut), /^curl: \(18\)/],
+  ['nothing in the place of names', silent, /^curl: \(28\)/],
+  ['nothing in the place of a list', names('0.crl\n', silent), /^curl: \(28\)/],
 ]
 
 const until = async (holds: () => boolean): Promise<void> => {
@@ -200,7 +206,8 @@ drill(
     await service.service.publishCrls()
     const [whole, parts] = ['whole', 'default'].map((name) => `${service.publicUrl}/crl/${name}`)
     const fetchFrom = (...urls: readonly string[]): Promise<unknown> => {
-      const env = { ...process.env, LISTS: urls.join(' '), OUT: join(folder, 'lists.pem'), RELOAD: 'false' }
+      const out = { OUT: join(folder, 'lists.pem'), RELOAD: 'false', SECONDS_EACH: '2' }
+      const env = { ...process.env, LISTS: urls.join(' '), ...out }
       return promisify(execFile)('sh', [script], { env })
     }
     await fetchFrom(`${whole}`, `${parts}/`)

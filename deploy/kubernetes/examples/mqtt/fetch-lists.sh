@@ -5,7 +5,9 @@
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-fetch() { curl --silent --show-error --fail --fail-early --retry 3 "$@"; }
+# Whoever does not answer is given up, in SECONDS_EACH a file: the next round asks again, and one that waited for ever would be the last.
+each=${SECONDS_EACH:-60}
+fetch() { curl --silent --show-error --fail --fail-early --max-time "$each" --retry 3 --retry-max-time "$each" "$@"; }
 issuer=0
 for url in $LISTS; do
   url=${url%/}
