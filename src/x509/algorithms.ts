@@ -273,13 +273,14 @@ const defaults: Readonly<Record<KeyAlgorithmId, string>> = {
 
 /** What people meet in old certificates, and what tools make of a request by default, for a better sentence. */
 const refusedSignatures = new Map([
-  ...signatureAlgorithms.map(
-    ({ id, identifier }) =>
-      [
-        new DerReader(identifier, 'csr.sig_alg').read(tags.sequence, id).oid(id),
-        `${id} with parameters that are not its own`,
-      ] as const,
-  ),
+  ...signatureAlgorithms.map(({ id, identifier }) => {
+    const reader = new DerReader(identifier, 'csr.sig_alg').read(tags.sequence, id)
+    return [
+      reader.oid(id),
+      // RFC 5758 3.2, 8410 3, 9881 3. tpm2-openssl 1.3 writes NULL beside ECDSA.
+      `${id} with parameters that are not its own${reader.done ? ', which has none, not even NULL' : ''}`,
+    ] as const
+  }),
   ...Object.entries({
     '1.2.840.113549.1.1.4': 'RSA with MD5, which is broken',
     '1.2.840.113549.1.1.5': 'RSA with SHA-1, which is broken',
