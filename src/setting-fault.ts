@@ -3,7 +3,7 @@ export class SettingFault extends Error {
   /** What to do about it, where that is to be said. */
   readonly advice: string
 
-  constructor(message: string, { cause, advice = '' }: { readonly cause: Error; readonly advice?: string }) {
+  constructor(message: string, { cause, advice = '' }: { readonly cause?: Error; readonly advice?: string } = {}) {
     super(message, { cause })
     this.advice = advice
   }

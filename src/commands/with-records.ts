@@ -13,6 +13,7 @@ import { openRollWriter, type RollWriter } from '../store/roll.ts'
 import type { Log } from '../telemetry.ts'
 import { explainDatabase, explainRecords, explainUnavailable } from './database-fault.ts'
 import { Failure } from './failure.ts'
+import { explainStart } from './start-fault.ts'
 
 /** Of a service that is set up here. */
 export type LoadSettings = () => Promise<{ readonly config: Config; readonly log: Log }>
@@ -71,5 +72,5 @@ const openExisting = async ({ dataDir }: Config, log: Log) => {
         : `There are no records in ${dataDir}: set CHANCERY_DATABASE_URL or CHANCERY_DATA as the service has them.`,
     )
   })
-  return openEmbedded({ dataDir, log })
+  return openEmbedded({ dataDir, log }).catch(explainStart({ dataDir }))
 }

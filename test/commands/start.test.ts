@@ -2,7 +2,7 @@ import 'reflect-metadata'
 
 import { spawnSync } from 'node:child_process'
 import { createPrivateKey } from 'node:crypto'
-import { cp, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -187,6 +187,20 @@ drill('what else keeps it from starting names the file or the setting, and is no
   for (const [name, env, sentence] of cases) {
     const run = await chancery('serve', { ...url, ...ports, ...env })
     t.same(run, { code: exitCodes.usage, out: '', err: `${sentence}\n` }, name)
+  }
+})
+
+t.test('nor is an embedded database that another Chancery has made, for the service and beside it', async (t) => {
+  const data = await mkdtemp(join(folder, 'older-'))
+  const cluster = join(data, 'postgres/cluster')
+  await mkdir(cluster, { recursive: true })
+  await writeFile(join(cluster, 'PG_VERSION'), '15\n')
+  for (const who of ['superuser', 'owner', 'serving'])
+    await writeFile(join(data, `postgres/${who}.password`), '', { mode: 0o600 })
+  for (const verb of ['serve', 'doctor']) {
+    const { code, out, err } = await chancery(verb, { CHANCERY_DATA: data })
+    t.same({ code, out }, { code: exitCodes.usage, out: '' }, verb)
+    t.match(err, /^\S+ belongs to PostgreSQL 15, and the embedded one is \d+\. Dump it [^\n]+\n$/, verb)
   }
 })
 

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
 import {
   chmod,
+  chown,
   mkdir,
   mkdtemp,
   readdir,
@@ -343,8 +344,21 @@ t.test('a data folder of another major version is refused with a sentence', asyn
   await (await open(t, dataDir)).stop()
   await writeFile(join(dataDir, 'postgres/cluster/PG_VERSION'), '17\n')
   await t.rejects(openEmbedded({ dataDir, log }), {
+    constructor: SettingFault,
     message: /belongs to PostgreSQL 17, and the embedded one is 18\. Dump it/,
   })
+  await t.test(
+    'and so is one of an account that is not there',
+    { skip: !isRoot && 'only root can give a folder away' },
+    async (t) => {
+      const cluster = join(dataDir, 'postgres/cluster')
+      await chown(cluster, 54_321, 54_321)
+      await t.rejects(openEmbedded({ dataDir, log }), {
+        constructor: SettingFault,
+        message: `${cluster} belongs to uid 54321, which does not exist here; give the folder to an account that does.`,
+      })
+    },
+  )
 })
 
 t.test('a set-up that died half-way is cleared away and done again', async (t) => {

@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 
 import { makeFolder } from '../../disk.ts'
+import { SettingFault } from '../../setting-fault.ts'
 import type { Log } from '../../telemetry.ts'
 import { type Binaries, binariesIn, cleanEnvironment } from './binaries.ts'
 
@@ -29,7 +30,7 @@ export interface Account {
 export const decideAccount = async (folder: string, binaries: Binaries, log: Log): Promise<Account> => {
   const { account, refusal } = await asWeAre(folder, binaries)
   if (account !== undefined) return account
-  if (!isRoot()) throw new Error(`PostgreSQL does not run here as uid ${self()}: ${refusal}.`)
+  if (!isRoot()) throw new SettingFault(`PostgreSQL does not run here as uid ${self()}: ${refusal}.`)
   log.warn(
     { event: 'embedded.namespace', reason: refusal },
     'no user namespace for the embedded PostgreSQL; trying an unprivileged account',
@@ -38,7 +39,7 @@ export const decideAccount = async (folder: string, binaries: Binaries, log: Log
     const other = await asAccount(name, binaries)
     if (other !== undefined) return { ...other, elsewhere: await makeElsewhere(other) }
   }
-  throw new Error(
+  throw new SettingFault(
     `PostgreSQL does not run as root, a user namespace is refused here (${refusal}), and none of the accounts ${accounts.join(', ')} exists. ` +
       'Run Chancery as an ordinary user, or set CHANCERY_DATABASE_URL.',
   )
@@ -50,19 +51,19 @@ export const accountOf = async (cluster: string, binaries: Binaries): Promise<Ac
   if (owner === self()) {
     const { account, refusal } = await asWeAre(cluster, binaries)
     if (account !== undefined) return account
-    throw new Error(
+    throw new SettingFault(
       `The embedded PostgreSQL was set up by uid ${owner} and does not run as that any more (${refusal}). ` +
         'Allow user namespaces, or give the whole data folder to an ordinary user and run Chancery as that one.',
     )
   }
   if (!isRoot()) {
-    throw new Error(
+    throw new SettingFault(
       `${cluster} belongs to uid ${owner} and we are uid ${self()}; run Chancery as its owner, or give the whole data folder to this user.`,
     )
   }
   const account = await asAccount(String(owner), binaries)
   if (account !== undefined) return account
-  throw new Error(
+  throw new SettingFault(
     `${cluster} belongs to uid ${owner}, which does not exist here; give the folder to an account that does.`,
   )
 }

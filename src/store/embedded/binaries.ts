@@ -54,7 +54,7 @@ export const binariesIn = async (folder: string): Promise<Binaries> => {
 export const assertSameMajor = async (cluster: string, { major }: Binaries): Promise<void> => {
   const found = (await readFile(join(cluster, 'PG_VERSION'), 'utf8')).trim()
   if (found === String(major)) return
-  throw new Error(
+  throw new SettingFault(
     `${cluster} belongs to PostgreSQL ${found}, and the embedded one is ${major}. ` +
       `Dump it with the Chancery that made it and restore it into a new data folder, or set CHANCERY_DATABASE_URL.`,
   )

@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
+import { SettingFault } from '../../setting-fault.ts'
 import type { Log } from '../../telemetry.ts'
 import { cleanEnvironment } from './binaries.ts'
 import type { Home } from './home.ts'
@@ -186,7 +187,8 @@ const makeSocketFolder = async ({ cluster, account }: Home): Promise<string> => 
     found.isDirectory() && (found.uid === uid || found.uid === process.geteuid?.()) && (found.mode & 0o077) === 0
   // Somebody else's: in a shared folder anybody may have been there first.
   if (!ours) folder = await mkdtemp(join(tmpdir(), 'chancery-'))
-  if (!fits(folder)) throw new Error(`The path ${folder} is too long for a Unix socket; set TMPDIR to a short one.`)
+  if (!fits(folder))
+    throw new SettingFault(`The path ${folder} is too long for a Unix socket; set TMPDIR to a short one.`)
   if (account.identity.uid !== undefined) await chown(folder, uid, gid)
   return folder
 }
