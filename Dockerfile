@@ -45,6 +45,10 @@ RUN install -d -o 10001 "$NODE_COMPILE_CACHE" \
     "import { globSync } from 'node:fs'; for (const file of globSync(['dist/main.js', 'dist/commands/**/*.js'])) await import('./' + file)" \
     && chown -R root:root "$NODE_COMPILE_CACHE" && chmod -R a+rX "$NODE_COMPILE_CACHE"
 
+# For `kubectl exec` and `docker exec`, which know nothing of the entry point.
+RUN printf '#!/bin/sh\nexec /app/node_modules/.bin/node --disable-proto=delete --disable-sigusr1 /app/dist/main.js "$@"\n' > /usr/local/bin/chancery \
+    && chmod 755 /usr/local/bin/chancery
+
 # /data holds keys and tokens: a volume, and the only folder of ours that is ever written to.
 RUN install -d -m 0700 -o 10001 -g 10001 /data
 VOLUME /data

@@ -318,6 +318,11 @@ t.test(
       'and compiles nothing',
     )
 
+    const command = instruction('RUN', '/usr/local/bin/chancery').replaceAll('/app', app)
+    execFileSync('sh', ['-euc', command.replaceAll('/usr/local/bin', folder)])
+    const version = execFileSync('env', [...plainly, 'chancery', '--version'], { env, ...identity, encoding: 'utf8' })
+    t.match(version, /\d\.\d/, 'what is run in a container beside the service finds it by its name')
+
     const service = start(JSON.parse(instruction('CMD')) as string[])
     t.teardown(() => service.kill('SIGKILL'))
     let said = ''
