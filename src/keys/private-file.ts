@@ -41,7 +41,7 @@ const mendingText = (owner: number): string => {
   const own = process.getuid?.() ?? owner
   return own === owner || own === 0
     ? ': chmod 600 it'
-    : `, and is the account ${owner}'s, while this runs as ${own}: chown ${own} and chmod 400 it where it comes from, on the host where it is mounted into a container`
+    : `, and is the account ${owner}'s, while this runs as ${own}: chown ${own} and chmod 400 it where it comes from, on the host where it is mounted into a container; as a Secret of Kubernetes it takes defaultMode 0440 and an fsGroup`
 }
 
 const withFile = async <T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T> => {

@@ -3,13 +3,14 @@
  * roots; production asks for an explicit yes.
  */
 import { createPublicKey, generateKeyPair, type KeyObject, sign as signNow } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { promisify } from 'node:util'
 
 import { isProblem } from '../errors.ts'
 import { defaultSignatureAlgorithm, generationOf, type KeyKind, type SignatureAlgorithm } from '../x509/algorithms.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { sealPrivateKey, TooMuchWork, unsealPrivateKey } from './pbes2.ts'
-import { KeyExists } from './pkcs11/token-fault.ts'
+import { KeyExists, TokenFault } from './pkcs11/token-fault.ts'
 import { createPrivateFile, readPrivateFile, signerPatienceMs } from './private-file.ts'
 import { SigningFault, type SigningKey } from './signing-key.ts'
 
@@ -57,10 +58,22 @@ export const createSoftwareKey = async (
   const { privateKey } = await generate(type, options)
   const pem = await sealPrivateKey(privateKey, passphrase, rounds)
   await createPrivateFile(path, pem).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EEXIST') throw error
-    throw new KeyExists(`${path} exists; a key is never overwritten.`, error)
+    throw unmade(path, error)
   })
   return softwareKey(path, privateKey)
+}
+
+/** Where a Secret of Kubernetes has the keys, nothing can be written, and whether one is there only shows by itself. */
+const unmade = (path: string, error: NodeJS.ErrnoException): Error => {
+  const isClosed = error.code === 'EROFS' || error.code === 'EACCES'
+  if (error.code === 'EEXIST' || (isClosed && existsSync(path)))
+    return new KeyExists(`${path} exists; a key is never overwritten.`, error)
+  if (!isClosed) return error
+  return new TokenFault(
+    'request',
+    `There is no key at ${path}, and none can be made there (${error.code}): put one there, or name another.`,
+    error,
+  )
 }
 
 const softwareKey = (path: string, key: KeyObject): SigningKey => {

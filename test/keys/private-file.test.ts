@@ -125,7 +125,7 @@ t.test(
     await chmod(path, 0o444)
     t.match(
       await as([4242]),
-      /\(mode 444\), and is the account 0's, while this runs as 12345: chown 12345 and chmod 400 it /,
+      /\(mode 444\), and is the account 0's, while this runs as 12345: chown 12345 and chmod 400 it .+; as a Secret of Kubernetes it takes defaultMode 0440 and an fsGroup\.$/,
     )
     await t.rejects(readPrivateFile(path), { message: /\(mode 444\): chmod 600 it\.$/ }, 'root may do so with any')
     await chmod(path, 0o460)

@@ -126,6 +126,27 @@ t.test('a key is never overwritten, by whatever else is there', async (t) => {
   t.equal(await readFile(noise, 'utf8'), 'something else')
 })
 
+t.test('where nothing can be written, it is said whether a key is there, and what to do', async (t) => {
+  const closed = await mkdtemp(join(tmpdir(), 'chancery-closed-'))
+  const path = join(closed, 'kept.pem')
+  await createSoftwareKey({ path, passphrase }, 'ed25519')
+  await chmod(closed, 0o555)
+  const own = process.geteuid?.() ?? 0
+  if (own === 0) process.seteuid?.(12_345)
+  t.teardown(async () => {
+    if (own === 0) process.seteuid?.(0)
+    await chmod(closed, 0o755)
+    await rm(closed, { recursive: true })
+  })
+  await t.rejects(createSoftwareKey({ path, passphrase }, 'ed25519'), { name: 'KeyExists' })
+  const missing = join(closed, 'missing.pem')
+  await t.rejects(createSoftwareKey({ path: missing, passphrase }, 'ed25519'), {
+    name: 'TokenFault',
+    remedy: 'request',
+    message: `There is no key at ${missing}, and none can be made there (EACCES): put one there, or name another.`,
+  })
+})
+
 t.test('of many who make the same key at once, one does, and its key is the one that is kept', async (t) => {
   const path = join(folder, 'race.pem')
   const outcomes = await Promise.allSettled(
