@@ -97,6 +97,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     application_name: options.applicationName,
     types,
     keepAlive: true,
+    keepAliveInitialDelayMillis,
     connectionTimeoutMillis,
     ...(hasSettings ? { ...sessionTimeouts, sessionOptions: `${ourWords} ${keptPlans}`, onConnect } : {}),
   }
@@ -374,6 +375,8 @@ const rollback: Statement = { text: 'rollback' }
 
 const connectionTimeoutMillis = 5_000
 const idleTimeoutMillis = 30_000
+/** Before whatever is in between forgets a connection that says nothing; by the system's default it is two hours. */
+const keepAliveInitialDelayMillis = 30_000
 
 /**
  * Issuing has four statements under way at most: intents, a record, and two looks for requests that were there before. Intents

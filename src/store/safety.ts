@@ -86,7 +86,7 @@ const selectRights = {
   text: `
     with who as (select coalesce($1::name, current_user) as role),
     relation as (
-      select c.oid, relname, relkind, pg_has_role(role, relowner, 'member') as owned
+      select c.oid, relname, relkind, relrowsecurity, relforcerowsecurity, pg_has_role(role, relowner, 'member') as owned
       from who, pg_class c where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f'))
     select format('the serving role %s is a superuser', role) as fault from who join pg_roles on rolname = role where rolsuper
     union all
@@ -101,6 +101,11 @@ const selectRights = {
       where not owned and has_any_column_privilege(role, r.oid, 'UPDATE') and has_column_privilege(role, r.oid, attnum, 'UPDATE')
         and (relname, attname) not in (${updated})
       group by role, relname
+    union all
+    select format('row level security keeps the serving role %s from the table %s (alter table %I disable row level security)',
+      role, relname, relname)
+      from who join pg_roles on rolname = role, relation
+      where relrowsecurity and not rolsuper and not rolbypassrls and (relforcerowsecurity or not owned)
     union all
     select format('the serving role %s may create objects in the schema %I', role, nspname)
       from who, pg_namespace n where nspname !~ '^pg_' and has_schema_privilege(role, n.oid, 'CREATE')
@@ -128,6 +133,7 @@ const selectLacks = {
       or exists (select from relation
         join (values ${updated}) needed (relname, attname) using (relname)
         where not has_column_privilege(oid, attname::text, 'update'))
+      or exists (select from relation where row_security_active(oid))
       or exists (select from pg_proc
         where pronamespace = 'public'::regnamespace and not has_function_privilege(oid, 'execute')
           and proname in ('postpone_request', 'note_replica', 'take_rate', 'take_slots', 'forget_replica')) as lacks`,

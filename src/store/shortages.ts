@@ -56,6 +56,8 @@ const shortages: Readonly<Record<string, string>> = {
   '53400': 'The database has reached a bound of its settings, which its log names: its operator has to raise that.',
   [lockTaken]:
     'The database kept this waiting for a lock of another session: its operator sees which by pg_blocking_pids(), and waits for it or ends it.',
+  '25P04':
+    'The database ended this by the transaction_timeout of the role or the server: its operator has to raise that, or to see what is slow.',
   '25006':
     'The database only reads, as a standby does: its operator has to name the one that takes writes, or to reset default_transaction_read_only.',
   // With no code but this one, PgBouncer says all that it has to say.

@@ -97,7 +97,7 @@ const reasons: Readonly<Record<string, Kind>> = {
   },
   '42501': {
     reason:
-      'the role that serves lacks a right in the database: "chancery migrate" of the owner of the tables gives it all that it needs',
+      'the role that serves lacks a right in the database: "chancery migrate" of the owner of the tables gives it all that it needs, and says where row level security is in the way',
     isMissing: (db) => lacksRights(db).catch(() => undefined),
     isNothing: isOfSystem,
   },

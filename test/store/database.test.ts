@@ -164,6 +164,30 @@ t.test('the timeouts are start-up settings, and are left to the role behind a po
   t.strictSame((await off.query({ text })).rows, [{ s: '0', l: '0', i: '0', a: 'chancery test' }])
 })
 
+t.test('what a server would make slow, hide or keep open is not left to it', async (t) => {
+  const { ownerUrl: url, servingUrl } = await openTestDatabase(t)
+  const owner = await openSql(t, url)
+  const { database } = placeOf(url)
+  await owner.query(`alter database ${database} set jit = on; alter database ${database} set row_security = on`)
+  const text = `select name, reset_val as value from pg_settings
+    where name in ('jit', 'row_security') or name ~ '^tcp_' order by name`
+  const expected = Object.entries({
+    jit: 'off',
+    row_security: 'off',
+    tcp_keepalives_count: '3',
+    tcp_keepalives_idle: '30',
+    tcp_keepalives_interval: '10',
+    tcp_user_timeout: '60000',
+  }).map(([name, value]) => ({ name, value }))
+  const db = open(t, { url: servingUrl, max: 8 })
+  for (const pool of [undefined, ...ownPools])
+    t.strictSame((await db.query(pool ? { text, pool } : { text })).rows, expected, `${pool}`)
+  t.strictSame((await db.apart((tx) => tx.query({ text }))).rows, expected)
+  await db.query({ text: 'select from revocations' })
+  await owner.query('alter table revocations enable row level security')
+  t.equal(sqlState(await failure(db.query({ text: 'select from revocations' }))), '42501', 'no rows would be a lie')
+})
+
 t.test('a transaction commits as a whole or not at all', async (t) => {
   const db = open(t)
   const n = await db.transaction(async (tx) => {
@@ -577,6 +601,8 @@ t.test('what the database is short of is told to whoever asked, and stays known 
     '53400': 'The database has reached a bound of its settings, which its log names: its operator has to raise that.',
     '55P03':
       'The database kept this waiting for a lock of another session: its operator sees which by pg_blocking_pids(), and waits for it or ends it.',
+    '25P04':
+      'The database ended this by the transaction_timeout of the role or the server: its operator has to raise that, or to see what is slow.',
     '25006':
       'The database only reads, as a standby does: its operator has to name the one that takes writes, or to reset default_transaction_read_only.',
     '57P02':

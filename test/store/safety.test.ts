@@ -77,6 +77,16 @@ t.test('a right too many is told', async (t) => {
   ])
 })
 
+t.test('row level security, which hides records from the role that serves, is told', async (t) => {
+  const { ownerUrl, servingUrl } = await openTestDatabase(t)
+  const owner = await openSql(t, ownerUrl)
+  await owner.query('alter table revocations enable row level security; alter table crls enable row level security')
+  t.same(await faultsAs(t, servingUrl), [
+    'row level security keeps the serving role chancery from the table crls (alter table crls disable row level security)',
+    'row level security keeps the serving role chancery from the table revocations (alter table revocations disable row level security)',
+  ])
+})
+
 t.test('whoever may create objects anywhere is told, and so is whoever migrates', async (t) => {
   const { superuserUrl } = await openTestServer()
   const { ownerUrl, servingUrl } = await openTestDatabase(t)

@@ -167,4 +167,8 @@ t.test('each right that the schema gives is missed when it is gone', async (t) =
     await owner.query(`select grant_serving('chancery')`)
     t.equal(await lacksRights(db), false, right)
   }
+  await owner.query('alter table revocations enable row level security')
+  t.equal(await lacksRights(db), true, 'rows that a policy hides')
+  await owner.query('alter table revocations disable row level security')
+  t.equal(await lacksRights(db), false)
 })
