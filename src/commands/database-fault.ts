@@ -39,8 +39,13 @@ export const explainRecords = (error: unknown): never => {
   throw error instanceof WrongRecords ? new Failure('usage', error.message) : error
 }
 
-/** Throws that the database did not do in time what it does at once, or broke off, as a `Failure`; anything else as it is. */
+/**
+ * Throws that the database did not do in time what it does at once, broke off, or does not let us, as a `Failure`; anything else as
+ * it is.
+ */
 export const explainUnavailable = (error: unknown): never => {
+  if (error instanceof Error && sqlState(error) === insufficientPrivilege)
+    throw new Failure('usage', `The database turns this down: ${error.message}; ${migrateTells}`, undefined, error)
   if (!isProblem(error, 'db.unavailable')) throw error
   const reason = error.cause instanceof Error ? error.cause.message : error.detail
   throw new Failure(
@@ -51,6 +56,9 @@ export const explainUnavailable = (error: unknown): never => {
   )
 }
 
+const insufficientPrivilege = '42501'
+const migrateTells =
+  '"chancery migrate" of the owner of the tables gives the role that serves its rights, and names each table that row level security keeps from it.'
 const readsOnly = '25006'
 const nameTheOther =
   'The server, or this role there (default_transaction_read_only), only reads: name the one that takes writes in CHANCERY_DATABASE_URL.'

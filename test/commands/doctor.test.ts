@@ -174,6 +174,22 @@ t.test('a database that only reads, as a standby, is told', async (t) => {
   t.notMatch((await doctor()).out, /only reads/)
 })
 
+t.test('row level security in the way is told, and where', async (t) => {
+  const owner = await openSql(t, service.database.ownerUrl)
+  await owner.query('alter table approvals enable row level security')
+  const told =
+    /^ {2}- Row level security keeps the serving role chancery from the table approvals \(alter table .*\)\.$/m
+  t.match((await doctor()).out, told)
+  await owner.query('alter table revocations enable row level security')
+  t.match(await doctor(), {
+    code: exitCodes.usage,
+    err: /^The database turns this down: .* "revocations"; "chancery migrate" of the owner of the tables .* row level security/,
+  })
+  await owner.query(`
+    alter table revocations disable row level security; alter table approvals disable row level security`)
+  t.notMatch((await doctor()).out, /row level/i)
+})
+
 t.test('a database without room on its disk is told, though it takes what is small', async (t) => {
   const shadow = 'public.lo_from_bytea(oid, bytea)'
   await tamper(
