@@ -1,5 +1,5 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { type AddressInfo, connect, createServer, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -307,7 +307,9 @@ t.test('a session whose octets are garbled under way is a loss, and the pool rec
   through.hostname = '127.0.0.1'
   through.port = String((proxy.address() as AddressInfo).port)
   const db = open(t, { url: through.href, max: 1 })
+  const asked = t.capture(Socket.prototype, 'setKeepAlive', Socket.prototype.setKeepAlive)
   await db.query({ text: 'select 1' })
+  t.match(asked(), [{ args: [true, 5_000] }], 'whose end is asked for, where it says nothing')
   garble = true
   const error = await failure(db.query({ text: 'select 2' }))
   t.ok(isProblem(error, 'db.unavailable') && isConnectionLoss(error))
