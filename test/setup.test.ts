@@ -1,5 +1,5 @@
-import { execFileSync, spawn } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
 import {
   chmod,
   copyFile,
@@ -16,6 +16,7 @@ import {
 } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
@@ -110,7 +111,7 @@ const setUp = (
     env = {} as NodeJS.ProcessEnv,
     onLine = (_: string, __: () => void) => {},
     /** What it has said on standard error so far. */
-    onSaid = (_: string) => {},
+    onSaid = (_: string, __: ChildProcess) => {},
   } = {},
 ) =>
   new Promise<Outcome>((resolve) => {
@@ -128,7 +129,7 @@ const setUp = (
     })
     child.stderr.on('data', (chunk: Buffer) => {
       err += chunk
-      onSaid(err)
+      onSaid(err, child)
     })
     child.once('close', (code) => resolve({ code, out, err }))
   })
@@ -246,6 +247,19 @@ t.test('a Node that does not run is told with its reason', async (t) => {
   const { code, err } = await setUp(root, ['start'])
   t.equal(code, 1)
   t.match(err, /bin\/node\) does not run here: version GLIBC_2\.28 not found\. Chancery runs on Linux with glibc 2\.28/)
+})
+
+t.test('programs that a copy has taken the right to run from have it again', async (t) => {
+  const { root, made } = await treeOf(t)
+  await npmOf(root, install)
+  const place = join(made, nodePackage, 'bin/node')
+  await rm(place)
+  await writeFile(place, `#!/bin/sh\nexec '${process.execPath}' "$@"\n`, { mode: 0o755 })
+  await setUp(root, ['chancery'])
+  const programs = [join(nodePackage, 'bin/node'), join(platform, 'native/bin/postgres')]
+  for (const name of programs) await chmod(join(root, 'node_modules', name), 0o644)
+  t.match(await setUp(root, ['chancery']), { code: 0, err: 'set-up: ready\n' })
+  for (const name of programs) t.equal((await stat(join(root, 'node_modules', name))).mode & 0o111, 0o111)
 })
 
 t.test('packages that were installed by hand are taken as they are', async (t) => {
@@ -407,12 +421,86 @@ drill('of those who set up at once, one installs and the others wait', async (t)
   t.equal(waiting.size, 2)
 })
 
-t.test('the lock of a set-up that was killed is taken over', async (t) => {
+const abandoned = {
+  'of a set-up that was killed': '4194303\n',
+  'whose number another process has now, as in the next container': `${process.pid} 1\n`,
+  'that lost its words with the power': '',
+}
+for (const [whose, words] of Object.entries(abandoned))
+  t.test(`the lock ${whose} is taken over`, async (t) => {
+    const { root } = await treeOf(t)
+    await npmOf(root, install)
+    await writeFile(join(root, '.chancery-setup.lock'), words)
+    t.match(await setUp(root, ['chancery']), { code: 0, err: /^set-up: inst.+\nset-up: ready\n$/ })
+    t.notOk((await readdir(root)).includes('.chancery-setup.lock'))
+  })
+
+t.test('an npm whose set-up was killed is waited for; one whose set-up is stopped ends with it', async (t) => {
+  const { root } = await treeOf(t)
+  await npmOf(root, `echo $$ > pid; until [ -e go ] || [ ! -e npm.log ]; do sleep 0.05; done; ${install}`)
+  const end = (signal: NodeJS.Signals) => async (_: string, child: ChildProcess) => {
+    while ((await readFile(join(root, 'pid'), 'utf8').catch(() => '')) === '') await sleep(20)
+    child.kill(signal)
+  }
+  const stopped = await setUp(root, ['chancery'], { onSaid: end('SIGTERM') })
+  t.equal(stopped.code, null)
+  t.throws(() => process.kill(Number(readFileSync(join(root, 'pid'), 'utf8')), 0), { code: 'ESRCH' })
+
+  await rm(join(root, 'pid'))
+  const killed = setUp(root, ['chancery'], { onSaid: end('SIGKILL') })
+  const onSaid = (err: string): void => {
+    if (err.includes('waiting for another set-up')) writeFileSync(join(root, 'go'), '')
+  }
+  while ((await readFile(join(root, 'pid'), 'utf8').catch(() => '')) === '') await sleep(20)
+  const next = await setUp(root, ['chancery'], { onSaid })
+  await killed
+  const npm = readFileSync(join(root, 'pid'), 'utf8').trim()
+  t.equal(next.err, `set-up: waiting for another set-up of this folder (pid ${npm})\nset-up: ready\n`)
+  t.equal((await readFile(join(root, 'npm.log'), 'utf8')).trim().split('\n').length, 2)
+})
+
+t.test('a full disk is one sentence', async (t) => {
+  const { root } = await treeOf(t)
+  await npmOf(root, 'echo "npm error ENOSPC: no space left on device, write" >&2; exit 1')
+  t.match(await setUp(root, ['start']), { code: 1, err: /device, write\nset-up: There is no room left: .+\n$/ })
+  // An optional package that finds no room is none to npm, and no fault.
+  await npmOf(root, 'mkdir -p node_modules')
+  const full = "import fs from 'node:fs'; fs.statfsSync = () => ({ bavail: 1, bsize: 4096 })"
+  const env = { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(full)}` }
+  t.match(await setUp(root, ['start'], { env }), {
+    code: 1,
+    err: /^set-up: inst.+\nset-up: There is no room left: .+\n$/,
+  })
+})
+
+t.test('npm installs, whoever runs us, and whatever .npmrc says of other Nodes and folders', async (t) => {
   const { root } = await treeOf(t)
   await npmOf(root, install)
-  await writeFile(join(root, '.chancery-setup.lock'), '4194303\n')
-  t.match(await setUp(root, ['chancery']), { code: 0, err: /set-up: ready/ })
-  t.notOk((await readdir(root)).includes('.chancery-setup.lock'))
+  t.match(await setUp(root, ['chancery'], { env: { npm_execpath: join(root, 'yarn.js') } }), { code: 0 })
+  t.match(
+    await readFile(join(root, 'npm.log'), 'utf8'),
+    / --engine-strict=false --install-strategy=hoisted --package-lock=true$/m,
+  )
+})
+
+t.test('a Node of another system in node_modules is not what set-up runs with', async (t) => {
+  const { root } = await treeOf(t)
+  await npmOf(root, install)
+  const bin = join(root, 'node_modules/.bin')
+  await mkdir(bin, { recursive: true })
+  await writeFile(join(bin, 'node'), '#!/bin/sh\nexit 126\n', { mode: 0o755 })
+  const { scripts } = JSON.parse(await readFile(join(home, 'package.json'), 'utf8'))
+  const env = { ...process.env, PATH: `${bin}:${root}/bin:/usr/bin:/bin`, npm_node_execpath: process.execPath }
+  delete (env as NodeJS.ProcessEnv)['npm_execpath']
+  const out = execFileSync('sh', ['-c', `${scripts.chancery} exit 0`], {
+    cwd: root,
+    env,
+    encoding: 'utf8',
+    stdio: 'pipe',
+  })
+  t.strictSame(JSON.parse(out).argv, ['exit', '0'])
+  for (const [name, script] of Object.entries(scripts))
+    if (!/^p(re|ost)pack$/.test(name)) t.match(script, /^exec "\$\{npm_node_execpath:-node\}" tools\/setup\.mjs /)
 })
 
 t.test('an unknown verb says which there are', async (t) => {

@@ -142,6 +142,7 @@ const assertPlatform = () => {
 const isComplete = (dev) =>
   missingPackage(dev) === undefined &&
   missingLinks().length === 0 &&
+  isAllowed(pinnedNode, fs.constants.X_OK) &&
   !isPkcs11Unbuilt() &&
   isStamped(stamps.all) &&
   !(dev && isTapUnbuilt())
@@ -209,10 +210,14 @@ const installPackages = async (missing, dev) => {
   say(
     `installing packages, about a minute the first time (npm ${verb[0]}; missing: ${missing.replace(/^node_modules\//, '')})`,
   )
+  // npm takes an optional package that finds no room, as the pinned Node, for one that is not wanted, and says nothing.
+  const { bavail, bsize } = fs.statfsSync(root)
+  const room = bavail * bsize
   for (const attempt of [1, 2]) {
     const { ok, output } = await runNpm([...verb, all ? '--include=dev' : '--omit=dev'])
     const still = ok ? missingPackage(all) : undefined
     if (ok && still === undefined) return
+    if (isFull(output) || (still !== undefined && room < neededRoom)) throw new Sentence(noRoom)
     if (isUnreachable(output))
       throw new Sentence(
         'The npm registry is not reachable; try again when it is, or point npm at one that is (npm config set registry …).',
@@ -226,6 +231,23 @@ const installPackages = async (missing, dev) => {
   }
 }
 
+/** The later ones are for what people have in their .npmrc: ours is the Node that packages run with, and we look at where they lie. */
+const npmOptions = [
+  '--ignore-scripts',
+  '--include=optional',
+  '--no-audit',
+  '--no-fund',
+  '--loglevel=error',
+  '--engine-strict=false',
+  '--install-strategy=hoisted',
+  '--package-lock=true',
+]
+
+const neededRoom = 750e6
+const noRoom =
+  'There is no room left: packages take up to 750 MB here, and half as much in npm’s cache (npm config get cache). Make some, and try again.'
+const isFull = (words) => /ENOSPC|EDQUOT/.test(words)
+
 /** `npm ci` and `npm install --no-save` go by the lockfile, and leave it as it is. */
 const runNpm = (args) => {
   assertWritable()
@@ -236,13 +258,17 @@ const runNpm = (args) => {
     PATH: pathWithout(modules),
     npm_config_ignore_scripts: 'true',
   }
-  const options = [...args, '--ignore-scripts', '--include=optional', '--no-audit', '--no-fund', '--loglevel=error']
+  const options = [...args, ...npmOptions]
+  // Not yarn's or another's, which set it as well.
   const npm =
-    process.env.npm_execpath?.endsWith('.js') && !process.execPath.startsWith(modules)
+    process.env.npm_execpath?.endsWith('npm-cli.js') && !process.execPath.startsWith(modules)
       ? [process.execPath, process.env.npm_execpath]
       : ['npm']
   return new Promise((resolve) => {
-    const child = spawn(npm[0], [...npm.slice(1), ...options], { cwd: root, env, stdio: ['ignore', 'ignore', 'pipe'] })
+    const { child, stopped } = passSignals(() =>
+      spawn(npm[0], [...npm.slice(1), ...options], { cwd: root, env, stdio: ['ignore', 'ignore', 'pipe'] }),
+    )
+    if (child.pid !== undefined) fs.appendFileSync(lockPath, `${identity(child.pid)}\n`)
     let output = ''
     child.stderr.on('data', (chunk) => {
       output += chunk
@@ -251,6 +277,7 @@ const runNpm = (args) => {
       resolve({ ok: false, output: error.code === 'ENOENT' ? 'npm is not on the PATH\n' : `${error}\n` }),
     )
     child.once('close', (code) => {
+      if (stopped() !== undefined) return process.kill(process.pid, stopped())
       // An unreachable registry is one sentence, not twenty lines.
       if (!isUnreachable(output)) process.stderr.write(output)
       resolve({ ok: code === 0, output })
@@ -420,42 +447,59 @@ const replace = (args, env) => {
 
 const runOne = (args, env, atHome) =>
   new Promise((resolve) => {
-    const child = spawn(pinnedNode, args, { env, stdio: 'inherit', ...(atHome ? { cwd: root } : {}) })
-    // A Ctrl-C reaches the whole foreground group, the child too: passed on, it would count as the second one.
-    const pass = (signal) => {
-      if (signal !== 'SIGINT' || !process.stdin.isTTY) child.kill(signal)
-    }
-    const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2']
-    for (const signal of signals) process.on(signal, pass)
-    // Unheard it would open our debugger: see `flags`.
-    process.on('SIGUSR1', ignore)
+    const { child } = passSignals(
+      () => spawn(pinnedNode, args, { env, stdio: 'inherit', ...(atHome ? { cwd: root } : {}) }),
+      ['SIGUSR2'],
+    )
     child.once('error', (error) => fail(error))
     child.once('exit', (code, signal) => {
-      for (const name of signals) process.off(name, pass)
-      process.off('SIGUSR1', ignore)
       if (signal !== null) process.kill(process.pid, signal)
       else if (code === 0) resolve()
       else process.exit(code)
     })
   })
 
+/** What `start` starts is told what we are told, until it has ended; `stopped` says whether we were, and by which signal. */
+const passSignals = (start, more = []) => {
+  let last
+  // A Ctrl-C reaches the whole foreground group, the child too: passed on, it would count as the second one.
+  const pass = (signal) => {
+    last = signal
+    if (signal !== 'SIGINT' || !process.stdin.isTTY) child.kill(signal)
+  }
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', ...more]
+  for (const signal of signals) process.on(signal, pass)
+  // Unheard it would open our debugger: see `flags`.
+  process.on('SIGUSR1', ignore)
+  const end = () => {
+    for (const name of signals) process.off(name, pass)
+    process.off('SIGUSR1', ignore)
+  }
+  const child = start().once('exit', end).once('error', end)
+  return { child, stopped: () => last }
+}
+
 const ignore = () => {}
 
 // ---- one at a time
 
-/** Runs `work` while no other set-up of this folder does. The lock of a process that died is taken over. */
+/**
+ * Runs `work` while no other set-up of this folder does. The lock names us and the npm that we run, which goes on alone where we are
+ * killed; it is taken over when none of them is left.
+ */
 const alone = async (work) => {
   assertWritable()
   const draft = `${lockPath}.${process.pid}`
-  fs.writeFileSync(draft, `${process.pid}\n`)
+  fs.writeFileSync(draft, `${identity(process.pid)}\n`)
   try {
     for (let told = false; !tryLink(draft, lockPath); ) {
-      const owner = Number(readText(lockPath))
-      if (owner > 0 && !isProcess(owner)) {
-        breakLock(owner)
+      const owners = readText(lockPath)
+      const running = owners.split('\n').find(isRunning)
+      if (running === undefined) {
+        breakLock(owners)
         continue
       }
-      if (!told) say(`waiting for another set-up of this folder${owner > 0 ? ` (pid ${owner})` : ''}`)
+      if (!told) say(`waiting for another set-up of this folder (pid ${Number.parseInt(running, 10)})`)
       told = true
       await sleep(250)
     }
@@ -463,7 +507,7 @@ const alone = async (work) => {
     fs.rmSync(draft, { force: true })
   }
   const release = () => {
-    if (Number(readText(lockPath)) === process.pid) fs.rmSync(lockPath, { force: true })
+    if (Number.parseInt(readText(lockPath), 10) === process.pid) fs.rmSync(lockPath, { force: true })
   }
   process.once('exit', release)
   try {
@@ -475,14 +519,14 @@ const alone = async (work) => {
 }
 
 /** Moved aside and looked at again: two who break it at once must not break the lock of who was quicker. */
-const breakLock = (owner) => {
+const breakLock = (owners) => {
   const aside = `${lockPath}.stale-${process.pid}`
   try {
     fs.renameSync(lockPath, aside)
   } catch {
     return
   }
-  if (Number(readText(aside)) !== owner) tryLink(aside, lockPath)
+  if (readText(aside) !== owners) tryLink(aside, lockPath)
   fs.rmSync(aside, { force: true })
 }
 
@@ -496,9 +540,14 @@ const tryLink = (from, to) => {
   }
 }
 
-const isProcess = (pid) => {
+/** With when it began (ticks since boot), where there is /proc: in a container the next process has the number of the one before. */
+const identity = (pid) => `${pid} ${readText(`/proc/${pid}/stat`).split(') ').at(-1).split(' ')[19] ?? ''}`
+
+const isRunning = (owner) => {
+  const [pid, began] = owner.split(' ')
+  if (!(Number(pid) > 0) || (began && owner !== identity(pid))) return false
   try {
-    return process.kill(pid, 0)
+    return process.kill(Number(pid), 0)
   } catch (error) {
     return error.code === 'EPERM'
   }
@@ -515,10 +564,12 @@ const stamp = ({ madeFrom }) => {
 const isStamped = (which) => readText(which.place).trim() === stamp(which)
 const writeStamp = (which) => fs.writeFileSync(which.place, `${stamp(which)}\n`)
 
-const isWritable = () => {
+const isWritable = () =>
+  isAllowed(root, fs.constants.W_OK) && (!fs.existsSync(modules) || isAllowed(modules, fs.constants.W_OK))
+
+const isAllowed = (place, how) => {
   try {
-    fs.accessSync(root, fs.constants.W_OK)
-    if (fs.existsSync(modules)) fs.accessSync(modules, fs.constants.W_OK)
+    fs.accessSync(place, how)
     return true
   } catch {
     return false
@@ -562,7 +613,8 @@ const readLink = (place) => {
 }
 
 const fail = (error) => {
-  process.stderr.write(error instanceof Sentence ? `set-up: ${error.message}\n` : `set-up: ${error.stack}\n`)
+  const sentence = isFull(error.code) ? noRoom : error instanceof Sentence && error.message
+  process.stderr.write(`set-up: ${sentence || error.stack}\n`)
   process.exit(error.code > 0 ? error.code : 1)
 }
 
