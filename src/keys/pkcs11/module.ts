@@ -145,7 +145,7 @@ const loadPkcs11js = async (): Promise<typeof import('pkcs11js')> => {
   } catch (cause) {
     throw new TokenFault(
       'request',
-      'PKCS#11 needs the package pkcs11js, which was not built here: install a C++ compiler (Debian: g++) and run the set-up again.',
+      'PKCS#11 needs the package pkcs11js, which was not built here: install a C++ compiler (Debian: g++) and run "node tools/pkcs11.mjs" in the folder of Chancery.',
       cause,
     )
   }
