@@ -265,8 +265,10 @@ const runNpm = (args) => {
       ? [process.execPath, process.env.npm_execpath]
       : ['npm']
   return new Promise((resolve) => {
-    const { child, stopped } = passSignals(() =>
-      spawn(npm[0], [...npm.slice(1), ...options], { cwd: root, env, stdio: ['ignore', 'ignore', 'pipe'] }),
+    // npm takes some seconds to take back what it has done: nobody waits for that but the next set-up, by the lock.
+    const child = passSignals(
+      () => spawn(npm[0], [...npm.slice(1), ...options], { cwd: root, env, stdio: ['ignore', 'ignore', 'pipe'] }),
+      { leave: true },
     )
     if (child.pid !== undefined) fs.appendFileSync(lockPath, `${identity(child.pid)}\n`)
     let output = ''
@@ -277,7 +279,6 @@ const runNpm = (args) => {
       resolve({ ok: false, output: error.code === 'ENOENT' ? 'npm is not on the PATH\n' : `${error}\n` }),
     )
     child.once('close', (code) => {
-      if (stopped() !== undefined) return process.kill(process.pid, stopped())
       // An unreachable registry is one sentence, not twenty lines.
       if (!isUnreachable(output)) process.stderr.write(output)
       resolve({ ok: code === 0, output })
@@ -447,9 +448,9 @@ const replace = (args, env) => {
 
 const runOne = (args, env, atHome) =>
   new Promise((resolve) => {
-    const { child } = passSignals(
+    const child = passSignals(
       () => spawn(pinnedNode, args, { env, stdio: 'inherit', ...(atHome ? { cwd: root } : {}) }),
-      ['SIGUSR2'],
+      { more: ['SIGUSR2'] },
     )
     child.once('error', (error) => fail(error))
     child.once('exit', (code, signal) => {
@@ -459,13 +460,14 @@ const runOne = (args, env, atHome) =>
     })
   })
 
-/** What `start` starts is told what we are told, until it has ended; `stopped` says whether we were, and by which signal. */
-const passSignals = (start, more = []) => {
-  let last
+/** What `start` starts is told what we are told, until it has ended; `leave`: we end by it at once. */
+const passSignals = (start, { more = [], leave = false }) => {
   // A Ctrl-C reaches the whole foreground group, the child too: passed on, it would count as the second one.
   const pass = (signal) => {
-    last = signal
     if (signal !== 'SIGINT' || !process.stdin.isTTY) child.kill(signal)
+    if (!leave) return
+    end()
+    process.kill(process.pid, signal)
   }
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', ...more]
   for (const signal of signals) process.on(signal, pass)
@@ -476,7 +478,7 @@ const passSignals = (start, more = []) => {
     process.off('SIGUSR1', ignore)
   }
   const child = start().once('exit', end).once('error', end)
-  return { child, stopped: () => last }
+  return child
 }
 
 const ignore = () => {}
