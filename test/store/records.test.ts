@@ -708,6 +708,8 @@ t.test('no search reads a table from end to end, or sorts more than its page', a
     const most = isBounded ? Math.max(1, lists) * (candidates + 1) : 10 * (limit + 1)
     t.ok(Math.max(...read) <= most, said)
     if (isGeneric) t.notMatch(plan, /Bitmap \w+ Scan on/, said)
+    // Asked with each issuance: before PostgreSQL 18 a look that ends by comparing rows reads all that there is of the key.
+    if (statement.text.includes("'held'")) t.notMatch(plan, /Index Cond: .*ROW\(/, said)
   }
 })
 
