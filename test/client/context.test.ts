@@ -98,7 +98,7 @@ t.test('a token of standard input is kept in the file, and shown by nothing', as
   t.equal((await chancery(['refusals'])).code, 0)
 })
 
-drill('what is no login leaves no trace', async (t) => {
+t.test('what is no login leaves no trace', async (t) => {
   const before = await readFile(file(), 'utf8')
   const torn = join(home, 'torn.pem')
   const pem = await readFile(root, 'utf8')
@@ -158,7 +158,7 @@ drill('what is no login leaves no trace', async (t) => {
   t.equal(await readFile(file(), 'utf8'), before)
 })
 
-drill('options win over the environment, and this over the context', async (t) => {
+t.test('options win over the environment, and this over the context', async (t) => {
   t.equal(
     (
       await chancery([

@@ -84,7 +84,7 @@ t.test('the key and the checkpoint are those of the service', async (t) => {
   })
 })
 
-drill('an export is a folder of tiles, and the same by the public listener', async (t) => {
+t.test('an export is a folder of tiles, and the same by the public listener', async (t) => {
   const exported = await chancery('export', '--out', at('whole'), '--key', key)
   t.match(exported, { code: 0, out: /has entries 0 to \d+ now\.\n$/ })
   const size = await sizeOf('whole')
@@ -436,7 +436,7 @@ t.test('a replica that shows a checkpoint from seconds ago is asked again, and f
   t.match(await verify(3), { size: before, codes: /checkpoint\.beyond/ }, 'it has gone back')
 })
 
-drill('verifying goes on where it was left, and finds a roll that is shorter or another one', async (t) => {
+t.test('verifying goes on where it was left, and finds a roll that is shorter or another one', async (t) => {
   const state = at('state')
   const verify = (from: string, ...more: readonly string[]) =>
     chancery('verify', '--from', from, '--key', key, '--state', state, '--json', ...more)

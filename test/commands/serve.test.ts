@@ -128,7 +128,7 @@ t.test('each quarter of a minute it is measured since when a revocation is on no
   })
 })
 
-drill('lists are made as soon as it serves, and another instance serves what one has made', async (t) => {
+t.test('lists are made as soon as it serves, and another instance serves what one has made', async (t) => {
   const other = await openTestService(t, {}, service)
   const serial = await issue()
   const { certificate } = (await service.request('GET', `/v1/certificates/${serial}`)).json
@@ -195,7 +195,7 @@ t.test('each minute, a responder whose certificate was revoked gives way to anot
   await done(minute, async () => (await responder()) !== first)
 })
 
-drill('production makes no list of a root, and leaves to its owner what is past retention', async (t) => {
+t.test('production makes no list of a root, and leaves to its owner what is past retention', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const data = await mkdtemp(join(tmpdir(), 'chancery-serve-'))
   t.teardown(() => rm(data, { recursive: true, force: true }))

@@ -3,7 +3,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { stringify } from 'yaml'
 
-import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { commonName, newP256, pem, request, tlv } from '../x509/build.ts'
 import { csrFor, employ } from './people.ts'
@@ -244,7 +243,7 @@ t.test('a closed principal is let in nowhere, also on a connection that was open
   }
 })
 
-drill('a token expires, and one that has expired cannot be made', async (t) => {
+t.test('a token expires, and one that has expired cannot be made', async (t) => {
   await service.request('POST', '/v1/principals', { body: { name: 'brief' } })
   await service.request('POST', '/v1/grants', { body: { principal: 'brief', role: 'auditor' } })
   const make = (expiresAt: string) =>

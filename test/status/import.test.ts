@@ -67,7 +67,7 @@ const toldOfRevoked = async (t: Test) => {
   }
 }
 
-drill('a list that fits is served at once, for every issuer below, and once more changes nothing', async (t) => {
+t.test('a list that fits is served at once, for every issuer below, and once more changes nothing', async (t) => {
   const der = await list()
   const answer = await bring(der)
   t.match(answer, { status: 200, json: { number: '2' } })

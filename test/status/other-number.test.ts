@@ -54,7 +54,7 @@ const untilDone = async (digest: string): Promise<object> => {
   }
 }
 
-drill('each is on the lists of its own issuer, and both are judged by all of them', async (t) => {
+t.test('each is on the lists of its own issuer, and both are judged by all of them', async (t) => {
   await begin('wide', 128)
   const wide = [await issue('a.both'), await issue('b.both'), await issue('kept-1')]
   await begin('narrow', 1)
