@@ -132,7 +132,7 @@ drill('replicas with different names keep their own profile, and leave the one o
     t.equal((await records.certificates({ profile: ownProfileName(replica.config) }, { limit: 10 })).items.length, 3)
 })
 
-t.test('names of every form that a setting takes are in the HTTPS certificate', async (t) => {
+drill('names of every form that a setting takes are in the HTTPS certificate', async (t) => {
   const names = ['chancery_ca', 'xn--bcher-kva.example', '*.ca.example.com', '10.0.0.1']
   const { stores, keys } = await openReplica(t, { env: { CHANCERY_NAMES: names.join(',') } })
   const told: ServerCertificate[] = []
@@ -146,7 +146,7 @@ t.test('names of every form that a setting takes are in the HTTPS certificate', 
   )
 })
 
-t.test('where a late part does not open, what was opened before is closed, but for the stores', async (t) => {
+drill('where a late part does not open, what was opened before is closed, but for the stores', async (t) => {
   const { stores, keys } = await openReplica(t)
   t.teardown(stores.close)
   const held: string[] = []
@@ -553,7 +553,7 @@ drill('a database without room on its disk takes no records, though it answers',
   t.equal(openRoomAt(630_000, [0, 600_000]).fault(), undefined)
 })
 
-t.test('a right that somebody takes from the role that serves is told of, and is nothing to give up for', async (t) => {
+drill('a right that somebody takes from the role that serves is told of, and is nothing to give up for', async (t) => {
   const { service, config, database } = await openReplicaService(t)
   const owner = openDatabase({ url: database.ownerUrl, max: 1, log: quiet, applicationName: 'owner' })
   t.teardown(owner.close)
@@ -576,7 +576,7 @@ t.test('a right that somebody takes from the role that serves is told of, and is
   t.ok(performance.now() - back < 15_000, 'and soon after it is back')
 })
 
-t.test(
+drill(
   'a lock that a forgotten transaction has is told by /readyz once it kept somebody waiting, to its end',
   async (t) => {
     const { service, stores, config, database } = await openReplicaService(t)

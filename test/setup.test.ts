@@ -435,7 +435,7 @@ for (const [whose, words] of Object.entries(abandoned))
     t.notOk((await readdir(root)).includes('.chancery-setup.lock'))
   })
 
-t.test('an npm whose set-up was killed is waited for; one whose set-up is stopped ends with it', async (t) => {
+drill('an npm whose set-up was killed is waited for; one whose set-up is stopped ends with it', async (t) => {
   const { root } = await treeOf(t)
   await npmOf(root, `echo $$ > pid; until [ -e go ] || [ ! -e npm.log ]; do sleep 0.05; done; ${install}`)
   const end = (signal: NodeJS.Signals) => async (_: string, child: ChildProcess) => {

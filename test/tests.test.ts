@@ -6,6 +6,7 @@ import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
+import { drill } from './helpers/drill.ts'
 import { bare } from './helpers/environment.ts'
 
 const tool = join(import.meta.dirname, '..', 'tools', 'tests.ts')
@@ -77,7 +78,7 @@ t.test('drills are left out only where nobody asks for them, and it is said how 
   t.match(whole.out, /^ {4}ok 1 - long # time=/m)
 })
 
-t.test('whoever fails, crashes, ends without a word or hangs has failed', async (t) => {
+drill('whoever fails, crashes, ends without a word or hangs has failed', async (t) => {
   const beside = /^ok \d - .*b\.test\.ts/m
   const failing = "console.log('not ok 1 - is not so\\n# { total: 3, pass: 1, fail: 2 }'); process.exitCode = 1"
   for (const [name, { text, summary }] of Object.entries({

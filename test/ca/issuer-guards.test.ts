@@ -117,7 +117,7 @@ drill('whoever has not followed a move signs with the issuer that is active now'
   t.same(await faults(), [])
 })
 
-t.test(
+drill(
   'whoever asks again gets what another instance has issued, also by an issuer that is not known here yet',
   async (t) => {
     const { openInstance } = await open(t)

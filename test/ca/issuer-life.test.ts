@@ -106,7 +106,7 @@ drill('a new issuer is asked for, certified elsewhere, imported, and takes the p
   t.match(await states(service), { default: 'active', 'default-2027': 'retiring' })
 })
 
-t.test('whoever imports an issuer says how many lists it has, for good; 128 unless said', async (t) => {
+drill('whoever imports an issuer says how many lists it has, for good; 128 unless said', async (t) => {
   const { service, csr } = await openRequested(t)
   const chain = root.certify(csr) + root.pem
   for (const [shards, reason] of [
@@ -220,7 +220,7 @@ t.test('the bundle holds the old and the new, and says until when each is needed
   t.equal((await bundle()).json.items.length, 2, 'one that is halted still has certificates')
 })
 
-t.test('a chain that does not fit is refused, with all that is wrong', async (t) => {
+drill('a chain that does not fit is refused, with all that is wrong', async (t) => {
   const { service, csr } = await openRequested(t)
   const elsewhere = openTestRoot('Elsewhere')
   const brief = openTestRoot('Brief', 30)
@@ -371,7 +371,7 @@ drill('a name or a key of another issuer is not taken, and a key that is there i
   t.match((await importChain(service, root.certify(csr) + root.pem, 'ed')).json.code, /issuer.key|state.exists/)
 })
 
-t.test('one key is one issuer, whatever it is called where', async (t) => {
+drill('one key is one issuer, whatever it is called where', async (t) => {
   const { service, csr } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })
   const ask = (name: string, key: string) =>
     service.request('POST', '/v1/issuer-requests', { body: { name, authority: 'default', subject, key } })
@@ -433,7 +433,7 @@ t.test(
   },
 )
 
-t.test('an ML-DSA-65 leaf under an ML-DSA-65 issuer is verified by openssl', async (t) => {
+drill('an ML-DSA-65 leaf under an ML-DSA-65 issuer is verified by openssl', async (t) => {
   const { service } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })
   const asked = await service.request('POST', '/v1/issuer-requests', {
     body: { name: 'pq', authority: 'pq', subject, algorithm: 'ml-dsa-65' },

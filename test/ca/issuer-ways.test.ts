@@ -193,7 +193,7 @@ drill('what stands above an issuer already is asked nothing that it was not when
   })
 })
 
-t.test('ways up that do not fit are refused, with their places', async (t) => {
+drill('ways up that do not fit are refused, with their places', async (t) => {
   const { service } = await openBench(t)
   const { old, next, cross, certify } = await openRoots(['Root 1', 'Root 2'])
   const certificate = await certify(await ask(service, 'next'))

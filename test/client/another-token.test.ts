@@ -8,6 +8,7 @@ import { parse, stringify } from 'yaml'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { type DeviceIssuer, openDeviceIssuer, peopleDocument } from '../helpers/device-issuer.ts'
+import { drill } from '../helpers/drill.ts'
 import { type Chancery, chanceryFor, startChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
@@ -69,7 +70,7 @@ t.test('where there is none to be had, it says what to do', async (t) => {
   t.match(away.err, 'not accepted')
 })
 
-t.test('who waits for people goes on with the token that takes the place of the first', async (t) => {
+drill('who waits for people goes on with the token that takes the place of the first', async (t) => {
   await wantApprovals(service, 'payments', { required: 1 })
   const { requester, alice } = await employApprovers(service, ['payments'])
   const folder = await newFolder(t)

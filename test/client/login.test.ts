@@ -433,7 +433,7 @@ t.test('until the code has expired, and not for longer', async (t) => {
   t.same(slept, [3_000, 3_000, 3_000])
 })
 
-t.test('a certificate says who asks, wherever its files are replaced', async (t) => {
+drill('a certificate says who asks, wherever its files are replaced', async (t) => {
   const { cert, key, fingerprint } = clients.certify()
   const [certFile, keyFile] = [join(home, 'my.pem'), join(home, 'my.key')]
   await writeFile(certFile, cert)

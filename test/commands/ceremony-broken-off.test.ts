@@ -98,7 +98,7 @@ t.test('a medium that is full is found out too, and nothing on it stands in the 
   t.same(await filesOf(table), ['root.key.pem', 'root.pem', 'root.txt'])
 })
 
-t.test('a signal at the digits leaves a transcript that says so, and of what there is', async (t) => {
+drill('a signal at the digits leaves a transcript that says so, and of what there is', async (t) => {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     const table = await openTable(t)
     const { child, ended } = await untilDigits(table)
@@ -136,7 +136,7 @@ t.test(
   },
 )
 
-t.test('a medium that is pulled out while people are asked is told in a sentence', async (t) => {
+drill('a medium that is pulled out while people are asked is told in a sentence', async (t) => {
   const table = await openTable(t)
   const [stick, pulled] = [table.path('stick'), table.path('pulled')]
   const output = { certificate: 'stick/root.pem', transcript: 'stick/root.txt' }
@@ -190,7 +190,7 @@ t.test('a signal before anything was made leaves nothing', async (t) => {
   t.same(await filesOf(table), [])
 })
 
-t.test('a screen that goes away stops it at the next step, or not at all', async (t) => {
+drill('a screen that goes away stops it at the next step, or not at all', async (t) => {
   const table = await openTable(t)
   const { child, ended } = await untilDigits(table)
   child.stdout.destroy()

@@ -203,7 +203,7 @@ drill('each step is shown, and done only when it was typed', async (t) => {
   t.match(await table.act('int', signParameters('root', 'int'), { file: csr, typed: `oops\n${right}\n` }), done)
 })
 
-t.test('a transcript holds every digest, ends with its own, and tells no secret', async (t) => {
+drill('a transcript holds every digest, ends with its own, and tells no secret', async (t) => {
   const table = await openTable(t)
   await table.act('root', rootParameters('root'))
   const csr = await table.request('int', opensslKeys['ec-p256'], subjectOf('int'))
@@ -343,7 +343,7 @@ drill('a request that does not fit is refused, with every reason, before the key
   t.equal(made, before - 1, 'nothing was written')
 })
 
-t.test('what could only fail at the signature is refused before a key is made', async (t) => {
+drill('what could only fail at the signature is refused before a key is made', async (t) => {
   const table = await openTable(t)
   const early = { validity: { notBefore: '1949-12-31T23:59:59Z', days: 20_000 } }
   t.match(await table.act('early', rootParameters('early', early)), {

@@ -164,7 +164,7 @@ drill('clocks that cannot be trusted are told', async (t) => {
   t.notMatch((await doctor()).out, /clock/)
 })
 
-t.test('a database that only reads, as a standby, is told', async (t) => {
+drill('a database that only reads, as a standby, is told', async (t) => {
   const url = `${service.database.servingUrl}&options=-c%20default_transaction_read_only=on`
   const { out } = await doctor({ CHANCERY_DATABASE_URL: url })
   t.match(
@@ -174,7 +174,7 @@ t.test('a database that only reads, as a standby, is told', async (t) => {
   t.notMatch((await doctor()).out, /only reads/)
 })
 
-t.test('row level security in the way is told, and where', async (t) => {
+drill('row level security in the way is told, and where', async (t) => {
   const owner = await openSql(t, service.database.ownerUrl)
   await owner.query('alter table approvals enable row level security')
   const told =
@@ -190,7 +190,7 @@ t.test('row level security in the way is told, and where', async (t) => {
   t.notMatch((await doctor()).out, /row level/i)
 })
 
-t.test('a database without room on its disk is told, though it takes what is small', async (t) => {
+drill('a database without room on its disk is told, though it takes what is small', async (t) => {
   const shadow = 'public.lo_from_bytea(oid, bytea)'
   await tamper(
     service.database,

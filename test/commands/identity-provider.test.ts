@@ -55,7 +55,7 @@ drill('a document is applied, shown and listed, and one with faults is told all 
   t.equal((await chancery('show', 'gitlab')).code, exitCodes.missing)
 })
 
-t.test('a version that makes other principals of the same people is told of', async (t) => {
+drill('a version that makes other principals of the same people is told of', async (t) => {
   const apply = async (...principals: readonly string[]): Promise<string> => {
     const file = join(folder, 'renamed.yaml')
     const mappings = principals.map((principal, i) => ({ id: `m${i}`, claims: { sub: '*' }, principal }))

@@ -99,7 +99,7 @@ drill('a profile is applied, shown, compared and listed', async (t) => {
   }
 })
 
-t.test('several profiles are all checked before the first is applied, and each is told of', async (t) => {
+drill('several profiles are all checked before the first is applied, and each is told of', async (t) => {
   const good = await write('good.yaml', stringify({ ...document, name: 'good' }))
   const other = await write('other.yaml', stringify({ ...document, name: 'other' }))
   const twice = await write('twice.yaml', stringify({ ...document, name: 'other' }))
@@ -597,7 +597,7 @@ drill('every kind of failure has its exit code and a sentence', async (t) => {
   t.same(JSON.parse(wrong.err), unknown, 'also where it is the command line')
 })
 
-t.test('a file called - is standard input', async (t) => {
+drill('a file called - is standard input', async (t) => {
   const { out: shown } = await chancery(['profile', 'show', 'server'])
   const renamed = shown.replace(/^name: server$/m, 'name: piped')
   const applied = await chancery(['profile', 'apply', '-'], {}, renamed)

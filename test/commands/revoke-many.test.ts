@@ -63,7 +63,7 @@ drill('without anybody to ask, the plan is shown, and how to order exactly it', 
   )
 })
 
-t.test('a script that has looked before orders at once', async (t) => {
+drill('a script that has looked before orders at once', async (t) => {
   const serial = await issue('a.yes.example.com')
   const args = ['revoke-many', '--name', 'a.yes.example.com', '--principal', 'admin', '--reason', 'keyCompromise']
   const done = await chancery([...args, '--yes', '--json', '--invalidity-date', '2026-11-01T00:00:00Z'])

@@ -161,7 +161,7 @@ drill('a recovery that is cut off goes on where it was, and then everything is t
   })
 })
 
-t.test('a look finds what the records do not take, and leaves nothing changed', async (t) => {
+drill('a look finds what the records do not take, and leaves nothing changed', async (t) => {
   await restore('export')
   const start = await sizeNow()
   t.match(await recover({ check: true }), { from: start, to: exported })
@@ -421,7 +421,7 @@ const moveTo = (database: string) =>
     return roll.head()
   })
 
-t.test('records on another server are adopted by a command, and not before', async (t) => {
+drill('records on another server are adopted by a command, and not before', async (t) => {
   await restore('nothing')
   t.match(await runAdoptDatabase(config, quiet), /nothing to adopt/)
   const head = await moveTo('7000000000000000001')

@@ -120,7 +120,7 @@ drill('docs/operations.md: the roll is exported as it stands there', async (t) =
   t.match(await chancery('verify', '--from', at('backup', 'roll'), '--key', key), { code: 0 })
 })
 
-drill('an export grows with the roll: full tiles stay, partial ones are those of the newest size', async (t) => {
+t.test('an export grows with the roll: full tiles stay, partial ones are those of the newest size', async (t) => {
   const before = await sizeOf('whole')
   const old = await readFile(at('whole', 'checkpoint'))
   await issueMany('second', 300)

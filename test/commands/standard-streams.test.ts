@@ -42,7 +42,7 @@ t.test('whoever reads no further has what was wanted', async (t) => {
   }
 })
 
-t.test('what a disk has no room for is told, and ends with 2', async (t) => {
+drill('what a disk has no room for is told, and ends with 2', async (t) => {
   const sentence = /^Standard output cannot be written \((ENOSPC|EFBIG)\); it is not whole\.\n$/
   for (const asked of ['completion bash', '--version', 'issue --help'])
     t.match(await shell(`exec "$0" "$1" ${asked} > /dev/full`), { code: exitCodes.usage, err: sentence }, asked)

@@ -69,7 +69,7 @@ t.test('who asked may withdraw it, and nobody else', async (t) => {
   t.match((await desk.eventsOf(request.id)).at(-1), { type: 'request.withdrawn', plan: request.digest, ...end })
 })
 
-t.test('a grant that was revoked a moment ago, on another replica, approves nothing', async (t) => {
+drill('a grant that was revoked a moment ago, on another replica, approves nothing', async (t) => {
   const other = await openTestService(t, {}, service)
   const token = await employ(service, 'erin', 'approver', { profiles: ['payments'] })
   const request = (await desk.ask(people.requester, 'payments')).json
@@ -160,7 +160,7 @@ t.test('what has expired is not approved any more', async (t) => {
   t.match((await desk.eventsOf(request.id)).at(-1), { type: 'request.expired', plan: request.digest })
 })
 
-t.test(
+drill(
   'whoever decides at once, on whichever replica: one end, and nothing is issued of what was stopped',
   async (t) => {
     const other = await openTestService(t, {}, service)

@@ -105,7 +105,7 @@ drill('who asks is asked again, and by the profile of today, where an intent had
   t.match(await ask(older, 'client'), { status: 201, json: { profile: { version: 2 } } }, 'as it was told')
 })
 
-t.test('so are the items of a batch, and whoever a token makes somebody', async (t) => {
+drill('so are the items of a batch, and whoever a token makes somebody', async (t) => {
   const issuer = await openTestIssuer(t)
   const document = {
     ...{ name: 'jobs', issuer: issuer.url, keys: { discovery: true, ca: issuer.ca }, lifetime: '15m' },

@@ -15,7 +15,7 @@ const refuses = (text: string | Buffer, parse: (octets: Buffer) => unknown = par
   }
 }
 
-t.test('what JSON.parse takes comes out the same, unless a key is doubled, escaped or forbidden', (t) => {
+drill('what JSON.parse takes comes out the same, unless a key is doubled, escaped or forbidden', (t) => {
   const value = fc.jsonValue({ maxDepth: 4, noUnicodeString: false, stringUnit: 'binary' })
   const isPlainKey = (key: string): boolean =>
     !JSON.stringify(key).includes('\\') && !['__proto__', 'constructor', 'prototype'].includes(key)

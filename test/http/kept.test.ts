@@ -61,7 +61,7 @@ drill('a profile that is there as it is', async (t) => {
   t.match(stderr, /profile\.invalid.*deny\/0.*Nothing was applied/s)
 })
 
-t.test('an identity provider that is there as it is', async (t) => {
+drill('an identity provider that is there as it is', async (t) => {
   const issuer = await openTestIssuer(t)
   const kept = {
     ...{ name: 'kept', issuer: issuer.url, keys: { discovery: true, ca: issuer.ca }, algorithms: ['RS256'] },

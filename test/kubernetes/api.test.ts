@@ -92,7 +92,7 @@ t.test('a program that is to say who we are, and hangs, holds nobody for longer'
   await t.rejects(Promise.race([next, sleep(1_000)]), /the lease is lost/, 'nor what is begun after the end')
 })
 
-t.test('of a program that hangs there is one at a time, however many calls give it up', async (t) => {
+drill('of a program that hangs there is one at a time, however many calls give it up', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-kubeconfig-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   const path = join(folder, 'kubeconfig')

@@ -314,7 +314,7 @@ const start = (t: { teardown(end: () => unknown): unknown }, path: string) => {
   return { child, said: () => log, ended: new Promise<number | null>((resolve) => child.once('exit', resolve)) }
 }
 
-t.test('the process works by its kubeconfig, and gives its lease back when it is told to end', async (t) => {
+drill('the process works by its kubeconfig, and gives its lease back when it is told to end', async (t) => {
   const running = await openRunning(t, { idle: true })
   running.cluster.kubeconfig(join(folder, 'config'), 'chancery-system/chancery-controller')
   const path = await write('real.yaml', 'kubeconfig: config\nlisten: 127.0.0.1:0\nlog: debug\n')

@@ -26,7 +26,7 @@ drill('a server that says something else, and much of it, each time', async (t) 
   await until(() => statusWrites(running).length === 2)
 })
 
-t.test('where cert-manager’s webhook does not look, whoever may change requests becomes nobody else', async (t) => {
+drill('where cert-manager’s webhook does not look, whoever may change requests becomes nobody else', async (t) => {
   const running = await openRunning(t, { idle: true })
   const { cluster } = running
   const labels = { 'cert-manager.io/disable-validation': 'true' }
@@ -79,7 +79,7 @@ t.test('an issuer whose server hangs does not hold up those of others', async (t
   await running.ended('hangs-19', 'Issued')
 })
 
-t.test('a server that answers probes alone is not one that can be asked through', async (t) => {
+drill('a server that answers probes alone is not one that can be asked through', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')

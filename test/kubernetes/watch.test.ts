@@ -243,7 +243,7 @@ t.test('rights that are missing, and a server that is not there, are tried again
   t.notOk(watch.synced)
 })
 
-t.test('a watch that dies later is behind, and one that is idle is not; each is said once', async (t) => {
+drill('a watch that dies later is behind, and one that is idle is not; each is said once', async (t) => {
   const cluster = await openCluster(t)
   const about = { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'ClusterRoleBinding' }
   const time = { now: 0 }

@@ -50,7 +50,7 @@ drill('one spoiled list keeps no instance from starting with all others, and is 
   t.equal(parseCrl((await fetchList(4)).octets).number, 1n)
 })
 
-t.test('it is made anew also while another instance, whose own copy is whole, publishes the others', async (t) => {
+drill('it is made anew also while another instance, whose own copy is whole, publishes the others', async (t) => {
   const service = await openTestService(t)
   const owner = await spoilList(t, service)
   // The first is at it for as long as the test takes.

@@ -7,6 +7,7 @@ import t from 'tap'
 import { openAccess } from '../../src/store/access.ts'
 import type { Database } from '../../src/store/database.ts'
 import { isSecret, newSecret } from '../../src/store/secrets.ts'
+import { drill } from '../helpers/drill.ts'
 import { openTestStores } from './stores.ts'
 
 const { stores, open, service } = await openTestStores(t)
@@ -70,7 +71,7 @@ t.test('nothing in a token acts as a pattern or breaks the query', async (t) => 
   await t.rejects(access.authenticate(newSecret(randomBytes)), invalid, 'unknown')
 })
 
-t.test('a token that is revoked stops at once here, and within two seconds elsewhere', async (t) => {
+drill('a token that is revoked stops at once here, and within two seconds elsewhere', async (t) => {
   const other = await open()
   const { token } = await employ('revoked')
   await access.authenticate(token.secret)
@@ -84,7 +85,7 @@ t.test('a token that is revoked stops at once here, and within two seconds elsew
   await t.rejects(access.revokeToken('00000000-0000-4000-8000-000000000000', by), { code: 'token.not_found' })
 })
 
-t.test('a token works until it expires, and not a moment longer', async (t) => {
+drill('a token works until it expires, and not a moment longer', async (t) => {
   await access.createPrincipal('brief', by)
   const expiresAt = new Date(Date.now() + 3_000)
   const { secret } = await access.createToken({ principal: 'brief', label: 'brief', expiresAt }, by)

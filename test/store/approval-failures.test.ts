@@ -77,7 +77,7 @@ interface Asked {
   readonly profile: ProfileVersion
 }
 
-t.test('one that is being issued, or has been, is left, and those after it are not', async (t) => {
+drill('one that is being issued, or has been, is left, and those after it are not', async (t) => {
   const service = await openTestService(t)
   await wantApprovals(service, 'payments', { required: 1 })
   const people = await employApprovers(service, ['payments', 'server'])

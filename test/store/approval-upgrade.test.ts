@@ -9,11 +9,12 @@ import t from 'tap'
 import { openDatabase } from '../../src/store/database.ts'
 import { migrate } from '../../src/store/migrate.ts'
 import { openTestDatabase } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet as log } from '../helpers/log.ts'
 
 t.setTimeout(300_000)
 
-t.test('what was approved while standings came to be stands as approved in the end', async (t) => {
+drill('what was approved while standings came to be stands as approved in the end', async (t) => {
   const { ownerUrl } = await openTestDatabase(t, { empty: true })
   const directory = await mkdtemp(join(tmpdir(), 'chancery-upgrade-'))
   t.teardown(() => rm(directory, { recursive: true }))

@@ -23,6 +23,7 @@ import { assertMigrated, migrate } from '../../src/store/migrate.ts'
 import { openLastWords } from '../../src/store/shortages.ts'
 import { parseInstant } from '../../src/store/types.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet as log } from '../helpers/log.ts'
 import { openSql } from '../helpers/sql.ts'
@@ -59,7 +60,7 @@ t.test('a statement gives rows with numbers, dates and octets', async (t) => {
   await t.rejects(db.query({ text: 'select 9007199254740993::int8' }), { message: /int8 beyond 2\^53/ })
 })
 
-t.test(
+drill(
   'searching and issuing have plans for any values, on connections of their own, within the bound of all',
   async (t) => {
     const settings = (pool: OwnPool | undefined): Statement => ({

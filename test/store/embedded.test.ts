@@ -27,6 +27,7 @@ import t, { type Test } from 'tap'
 import { SettingFault } from '../../src/setting-fault.ts'
 import { assertPrivate } from '../../src/store/embedded/home.ts'
 import { type Embedded, openEmbedded } from '../../src/store/embedded.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet as log } from '../helpers/log.ts'
 
 const isRoot = process.geteuid?.() === 0
@@ -192,7 +193,7 @@ t.test(
   },
 )
 
-t.test('a server that dies is brought back while we live', async (t) => {
+drill('a server that dies is brought back while we live', async (t) => {
   const dataDir = await folderOf(t)
   const embedded = await open(t, dataDir)
   await ask(embedded.ownerUrl, 'create table kept as select 7 as n')
@@ -300,7 +301,7 @@ t.test(
   },
 )
 
-t.test('a password that is missing is named, and is no fault of ours', async (t) => {
+drill('a password that is missing is named, and is no fault of ours', async (t) => {
   const dataDir = await folderOf(t)
   await (await openEmbedded({ dataDir, log })).stop()
   const path = join(dataDir, 'postgres/owner.password')
@@ -339,7 +340,7 @@ t.test('a clock that is set ahead while it stops makes nobody give it up', async
   t.equal(await embedded.stop(), true)
 })
 
-t.test('a data folder of another major version is refused with a sentence', async (t) => {
+drill('a data folder of another major version is refused with a sentence', async (t) => {
   const dataDir = await folderOf(t)
   await (await open(t, dataDir)).stop()
   await writeFile(join(dataDir, 'postgres/cluster/PG_VERSION'), '17\n')
@@ -424,7 +425,7 @@ t.test(
   },
 )
 
-t.test('three that start at once on a new folder share one server', async (t) => {
+drill('three that start at once on a new folder share one server', async (t) => {
   const dataDir = await folderOf(t)
   const all = await Promise.all([another(t, dataDir), another(t, dataDir), another(t, dataDir)])
   t.strictSame(all.map(({ said }) => said.adopted).sort(), [false, true, true])
@@ -433,7 +434,7 @@ t.test('three that start at once on a new folder share one server', async (t) =>
   await ask(all[0].said.servingUrl, 'select 1')
 })
 
-t.test('who leaves first leaves the server to the others', async (t) => {
+drill('who leaves first leaves the server to the others', async (t) => {
   const dataDir = await folderOf(t)
   const first = await open(t, dataDir)
   const { child } = await another(t, dataDir)
@@ -445,7 +446,7 @@ t.test('who leaves first leaves the server to the others', async (t) => {
   t.ok(isGone(pid), 'the last one stopped it')
 })
 
-t.test('of those who leave at once, the last one stops the server', async (t) => {
+drill('of those who leave at once, the last one stops the server', async (t) => {
   const dataDir = await folderOf(t)
   const all = [await open(t, dataDir), await open(t, dataDir), await open(t, dataDir)]
   const pid = await pidOf(dataDir)
@@ -454,7 +455,7 @@ t.test('of those who leave at once, the last one stops the server', async (t) =>
   t.ok(isGone(pid))
 })
 
-t.test('a path that is too long for a socket gets a short one', async (t) => {
+drill('a path that is too long for a socket gets a short one', async (t) => {
   const dataDir = await folderOf(t, `long-${'x'.repeat(120)}/data`)
   const embedded = await open(t, dataDir)
   const folder = new URL(embedded.servingUrl.replace('@/', '@x/')).searchParams.get('host') ?? ''

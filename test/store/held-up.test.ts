@@ -94,7 +94,7 @@ t.test('a head that goes from one to the next is held up by nobody, and by whoev
   t.equal(await isHeldUpWhile('update roll set size = size + 1; commit'), false, 'it moves')
 })
 
-t.test('what was prepared has no session, and is told as what it is', async (t) => {
+drill('what was prepared has no session, and is told as what it is', async (t) => {
   // A server of its own: the setting is for all who use it, and takes a start.
   const dataDir = await mkdtemp(join(tmpdir(), 'chancery-prepared-'))
   t.teardown(() => rm(dataDir, { recursive: true }))

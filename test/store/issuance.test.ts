@@ -9,6 +9,7 @@ import { type Meter, silentMeter } from '../../src/ca/meter.ts'
 import type { Enrolment, Intent } from '../../src/ca/recorder.ts'
 import type { OwnPool } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
+import { drill } from '../helpers/drill.ts'
 import { openReplica, type Replica } from '../helpers/replica.ts'
 import { openSql } from '../helpers/sql.ts'
 import { tamper } from '../helpers/tamper.ts'
@@ -216,7 +217,7 @@ t.test('of two intents of one request in the same batch one becomes its certific
   t.same(await outcomesOf(first, innocent, second), ['certificate', 'certificate', undefined])
 })
 
-t.test(
+drill(
   'in a young table without statistics a key that is asked for again and again costs no more each time',
   async (t) => {
     const first = await open(t)
@@ -248,7 +249,7 @@ t.test('plans that were made while statistics said that there was little do not 
   t.ok(walked < 4 * rounds * batch, `${walked} rows of the intents' indexes were read`)
 })
 
-t.test('of many principals, issuers and compromised keys those are read that a batch is of', async (t) => {
+drill('of many principals, issuers and compromised keys those are read that a batch is of', async (t) => {
   const first = await open(t)
   const owner = await openSql(t, first.replica.database.ownerUrl)
   const readOfOthers = async (): Promise<number> => {

@@ -4,6 +4,7 @@ import t, { type Test } from 'tap'
 import { openLanes } from '../../src/lanes.ts'
 import { openDatabase, type Queryable, type Statement } from '../../src/store/database.ts'
 import { type LedgerName, openCounts } from '../../src/store/limit-counts.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { tamper } from '../helpers/tamper.ts'
 import { openTestStores } from './stores.ts'
@@ -82,7 +83,7 @@ t.test('what could not be counted is not asked for again at once', async (t) => 
   t.equal(asked, 1)
 })
 
-t.test('what could not be begun is begun by who comes next; who waits for long is told to come again', async (t) => {
+drill('what could not be begun is begun by who comes next; who waits for long is told to come again', async (t) => {
   const gate = Promise.withResolvers<void>()
   let asked = 0
   const query: Queryable['query'] = async (statement, values) => {

@@ -13,6 +13,7 @@ import { type Database, openDatabase } from '../../src/store/database.ts'
 import { assertMigrated, migrate } from '../../src/store/migrate.ts'
 import { readHashes } from '../../src/store/tree.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet as log } from '../helpers/log.ts'
 import { openSql } from '../helpers/sql.ts'
 
@@ -343,7 +344,7 @@ const copied = (format: string): string => `
   insert into accesses (id, principal, act, records, filter, continues, format, size)
   values (gen_random_uuid(), 'eve', 'began', 'events', '{}', false, '${format}', 1)`
 
-t.test('a roll of before becomes a tree', async (t) => {
+drill('a roll of before becomes a tree', async (t) => {
   const migrations = join(import.meta.dirname, '../../migrations')
   const files = (await readdir(migrations)).sort()
   for (const size of [0, 1, 255, 256, 513, 66_000]) {

@@ -14,6 +14,7 @@ import { openRecords } from '../../src/store/records.ts'
 import { candidates } from '../../src/store/walks.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { readNames } from '../../src/x509/names-kept.ts'
+import { drill } from '../helpers/drill.ts'
 import { openExplaining } from '../helpers/explain.ts'
 import { openSql } from '../helpers/sql.ts'
 import { growTree } from '../helpers/tree.ts'
@@ -553,7 +554,7 @@ t.test('a span of time is a range of the roll, found without an index of its own
   }
 })
 
-t.test('no search reads a table from end to end, or sorts more than its page', async (t) => {
+drill('no search reads a table from end to end, or sorts more than its page', async (t) => {
   await grow(20_000)
   const asked: { statement: Statement; values: readonly unknown[]; index: string; isGeneric: boolean }[] = []
   let index = ''

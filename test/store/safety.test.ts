@@ -17,6 +17,7 @@ import { migrate } from '../../src/store/migrate.ts'
 import { databaseFaults } from '../../src/store/safety.ts'
 import type { Log } from '../../src/telemetry.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openSql } from '../helpers/sql.ts'
 import { openTestStores } from './stores.ts'
@@ -125,7 +126,7 @@ t.test('whoever may make temporary tables is told, and migrating takes that righ
   t.same(await faultsAs(t, servingUrl), [])
 })
 
-t.test('production refuses a data folder that others may enter, and a root with a key here', async (t) => {
+drill('production refuses a data folder that others may enter, and a root with a key here', async (t) => {
   const { service } = await openTestStores(t)
   const owner = await openSql(t, service.database.ownerUrl)
   await owner.query(`insert into issuers (name, authority, certificate, chain, key_uri, public_url, shards)
@@ -149,7 +150,7 @@ t.test('production refuses a data folder that others may enter, and a root with 
   })
 })
 
-t.test('production refuses keys in files without an explicit yes, whatever modules are named', async (t) => {
+drill('production refuses keys in files without an explicit yes, whatever modules are named', async (t) => {
   const { service } = await openTestStores(t)
   const data = await mkdtemp(join(tmpdir(), 'chancery-production-'))
   t.teardown(() => rm(data, { recursive: true, force: true }))
@@ -256,7 +257,7 @@ t.test('production takes a database that it has not seen on somebody’s word on
   await t.rejects(start(first), /no checkpoint of the roll/, 'nor where it was lost')
 })
 
-t.test('a port that is taken is told by its setting', async (t) => {
+drill('a port that is taken is told by its setting', async (t) => {
   const { ownerUrl, servingUrl } = await openTestDatabase(t)
   const data = await mkdtemp(join(tmpdir(), 'chancery-port-'))
   const taken = createServer().listen(0, '127.0.0.1')
@@ -276,7 +277,7 @@ t.test('a port that is taken is told by its setting', async (t) => {
   await t.rejects(serve(config, quiet), /Another process listens on 127\.0\.0\.1:\d+: change CHANCERY_LISTEN/)
 })
 
-t.test('an anchor that cannot be written, or is none, and an issuer that has expired are told', async (t) => {
+drill('an anchor that cannot be written, or is none, and an issuer that has expired are told', async (t) => {
   const { service, stores } = await openTestStores(t)
   const { config } = service
   const withAnchor = (anchor?: string): Config => {

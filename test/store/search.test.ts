@@ -15,6 +15,7 @@ import { readHeld } from '../../src/store/holders.ts'
 import { openRecords } from '../../src/store/records.ts'
 import { type NameKind, parseName } from '../../src/x509/names.ts'
 import { readNames } from '../../src/x509/names-kept.ts'
+import { drill } from '../helpers/drill.ts'
 import { commonName, newP256, request, tlv } from '../x509/build.ts'
 import { allowAll, openTestStores } from './stores.ts'
 
@@ -242,7 +243,7 @@ const someFilter = (dice: ReturnType<typeof openDice>, all: readonly FoundCertif
   )
 }
 
-t.test(
+drill(
   'any combination of filters finds exactly what it says, in its order, whatever a page or a statement holds',
   async (t) => {
     const all = await readAll(recordsOf().walk.certificates, {}, 1000)
@@ -269,34 +270,31 @@ t.test(
   },
 )
 
-t.test(
-  'a page goes on where the one before it ended, also if it takes another way: lists grow meanwhile',
-  async (t) => {
-    const all = await readAll(recordsOf().walk.certificates, {}, 1000)
-    const dice = openDice(17)
-    const ways = [2, 20, 1_000].map((candidates) => recordsOf(candidates).walk.certificates)
-    for (let i = 0; i < 60; i += 1) {
-      const filter = {
-        ...(dice.chance(70) && { principal: dice.pick(principals) }),
-        ...(dice.chance(50) && { profile: dice.pick(profiles) }),
-        ...(dice.chance(30) && { issuer: dice.pick(['default', 'kubernetes']) }),
-        ...(dice.chance(30)
-          ? { name: `*.${dice.pick([...suffixes, 'test'])}` }
-          : { status: dice.pick(['valid', 'expired'] as const) }),
-      }
-      const found = await readAll((asked, start) => dice.pick(ways)(asked, start), filter, dice.pick([1, 3, 10]))
-      const wanted = inOrder(
-        all.filter((one) => matches(one, filter)),
-        filter,
-      )
-      t.same(
-        found.map(({ serial }) => serial),
-        wanted.map(({ serial }) => serial),
-        JSON.stringify(filter),
-      )
+drill('a page goes on where the one before it ended, also if it takes another way: lists grow meanwhile', async (t) => {
+  const all = await readAll(recordsOf().walk.certificates, {}, 1000)
+  const dice = openDice(17)
+  const ways = [2, 20, 1_000].map((candidates) => recordsOf(candidates).walk.certificates)
+  for (let i = 0; i < 60; i += 1) {
+    const filter = {
+      ...(dice.chance(70) && { principal: dice.pick(principals) }),
+      ...(dice.chance(50) && { profile: dice.pick(profiles) }),
+      ...(dice.chance(30) && { issuer: dice.pick(['default', 'kubernetes']) }),
+      ...(dice.chance(30)
+        ? { name: `*.${dice.pick([...suffixes, 'test'])}` }
+        : { status: dice.pick(['valid', 'expired'] as const) }),
     }
-  },
-)
+    const found = await readAll((asked, start) => dice.pick(ways)(asked, start), filter, dice.pick([1, 3, 10]))
+    const wanted = inOrder(
+      all.filter((one) => matches(one, filter)),
+      filter,
+    )
+    t.same(
+      found.map(({ serial }) => serial),
+      wanted.map(({ serial }) => serial),
+      JSON.stringify(filter),
+    )
+  }
+})
 
 t.test('what few have is read as a whole, however much others have beside it', async (t) => {
   const all = await readAll(recordsOf().walk.certificates, {}, 1_000)
@@ -362,7 +360,7 @@ t.test('a search at an earlier size finds what it would have found then', async 
   await t.rejects(walk.certificates({}, { cursor: next }), { code: 'request.cursor' }, 'a cursor belongs to its size')
 })
 
-t.test('any combination of filters finds its events', async (t) => {
+drill('any combination of filters finds its events', async (t) => {
   const all = (await readAll(recordsOf().walk.events, {}, 1000)).map(({ entry, index }) => ({
     index,
     ...JSON.parse(entry),

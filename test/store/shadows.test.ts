@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto'
 import pg from 'pg'
 import t from 'tap'
 
+import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { csrFor } from '../http/people.ts'
@@ -18,7 +19,7 @@ const connect = async (url: string): Promise<pg.Client> => {
   return client
 }
 
-t.test('a temporary table takes the place of no record', async (t) => {
+drill('a temporary table takes the place of no record', async (t) => {
   const service: TestService = await openTestService(t)
   await wantApprovals(service, 'payments', { required: 2 })
   const { requester } = await employApprovers(service, ['payments', 'server'])

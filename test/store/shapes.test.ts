@@ -6,6 +6,7 @@ import type { Database, Statement } from '../../src/store/database.ts'
 import { openRecords } from '../../src/store/records.ts'
 import { openShapes } from '../../src/store/shapes.ts'
 import { readNames } from '../../src/x509/names-kept.ts'
+import { drill } from '../helpers/drill.ts'
 import { openTestStores } from './stores.ts'
 
 t.test('so many shapes are prepared, and no more', async (t) => {
@@ -24,7 +25,7 @@ t.test('so many shapes are prepared, and no more', async (t) => {
   t.equal(openShapes()('select 1').shape, first.shape, 'a name means the same text, whoever prepares it')
 })
 
-t.test('a search of a common shape is prepared once, whatever its values; others are not', async (t) => {
+drill('a search of a common shape is prepared once, whatever its values; others are not', async (t) => {
   const { stores, issue } = await openTestStores(t)
   await issue(['dns:a.example.com'])
   await stores.db.transaction(async (tx) => {
@@ -46,7 +47,7 @@ t.test('a search of a common shape is prepared once, whatever its values; others
   })
 })
 
-t.test(
+drill(
   'an issuer alone, which leads two indexes, keeps plans for its values; other lists have them for any',
   async (t) => {
     const { stores, issue } = await openTestStores(t)
