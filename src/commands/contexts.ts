@@ -108,7 +108,14 @@ const readContexts = async (path: string): Promise<Contexts> => {
     const octets = await readPrivateFile(path)
     return assertContexts(path, await parseContexts(path, octets.toString()))
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return none
+    const { code, syscall } = error as NodeJS.ErrnoException
+    // As for accounts whose HOME is /dev/null.
+    if (code === 'ENOENT' || code === 'ENOTDIR') return none
+    if (syscall !== undefined)
+      throw new Failure(
+        'usage',
+        `The context file ${path} cannot be read (${code}): set HOME, or XDG_CONFIG_HOME, to a folder of the account that this runs as.`,
+      )
     throw error instanceof Failure ? error : new Failure('usage', (error as Error).message)
   }
 }

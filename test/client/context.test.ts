@@ -258,6 +258,13 @@ t.test('a file of somebody else is not followed, nor a pipe waited for', async (
     t.equal((await stat(file())).uid, 65_534)
     await chown(file(), 0, 0)
   }
+  // No home at all, as of accounts of services; and one whose folder cannot be entered, here for its links.
+  t.match(await chancery(['context', 'list'], { env: { HOME: '/dev/null' } }), { code: 0, out: /^CURRENT/ })
+  await symlink(join(home, 'loop'), join(home, 'loop'))
+  t.match(await chancery(['context', 'list'], { env: { HOME: join(home, 'loop') } }), {
+    code: exitCodes.usage,
+    err: /context file \S+ cannot be read \(ELOOP\): set HOME, or XDG_CONFIG_HOME/,
+  })
   const folder = join(home, 'strange', 'chancery')
   const env = { XDG_CONFIG_HOME: join(home, 'strange') }
   await mkdir(folder, { recursive: true })
