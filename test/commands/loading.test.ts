@@ -58,6 +58,23 @@ t.test('of each kind of command, the table of them names the verbs that it adds'
   }
 })
 
+t.test('each command and option says what it is for', async (t) => {
+  const program = new Command()
+  for (const [, add] of commands) await add(program)
+  const told: string[] = []
+  const tell = (command: Command, path: string): void => {
+    for (const each of command.commands) tell(each, `${path} ${each.name()}`)
+    for (const { description, flags } of command.options) told.push(`${path} ${flags}: ${description}`)
+    told.push(`${path}: ${command.description()}`)
+  }
+  for (const command of program.commands) tell(command, command.name())
+  t.ok(told.length > 400, `${told.length}`)
+  t.same(
+    told.filter((line) => line.endsWith(': ')),
+    [],
+  )
+})
+
 t.test('a command loads the files of no other', async (t) => {
   const { stderr } = await promisify(execFile)(
     process.execPath,
