@@ -435,6 +435,22 @@ for (const [whose, words] of Object.entries(abandoned))
     t.notOk((await readdir(root)).includes('.chancery-setup.lock'))
   })
 
+t.test(
+  'the lock of an npm that has ended is taken over, where nobody waits for its end, as in a container',
+  { skip: process.platform !== 'linux' && 'no /proc to see it in' },
+  async (t) => {
+    const { root } = await treeOf(t)
+    await npmOf(root, install)
+    const parent = spawn('sh', ['-c', 'true & echo $!; exec sleep 60'], { stdio: ['ignore', 'pipe', 'ignore'] })
+    t.teardown(() => parent.kill())
+    const pid = Number(await new Promise((resolve) => parent.stdout.once('data', resolve)))
+    const stat = () => readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
+    while (stat()[0] !== 'Z') await sleep(20)
+    await writeFile(join(root, '.chancery-setup.lock'), `4194303\n${pid} ${stat()[19]}\n`)
+    t.match(await setUp(root, ['chancery']), { code: 0, err: /^set-up: inst.+\nset-up: ready\n$/ })
+  },
+)
+
 drill('an npm whose set-up was killed is waited for; one whose set-up is stopped ends with it', async (t) => {
   const { root } = await treeOf(t)
   await npmOf(root, `echo $$ > pid; until [ -e go ] || [ ! -e npm.log ]; do sleep 0.05; done; ${install}`)

@@ -543,11 +543,16 @@ const tryLink = (from, to) => {
 }
 
 /** With when it began (ticks since boot), where there is /proc: in a container the next process has the number of the one before. */
-const identity = (pid) => `${pid} ${readText(`/proc/${pid}/stat`).split(') ').at(-1).split(' ')[19] ?? ''}`
+const identity = (pid) => `${pid} ${statOf(pid)[19] ?? ''}`
+
+/** Its fields from the state on. */
+const statOf = (pid) => readText(`/proc/${pid}/stat`).split(') ').at(-1).split(' ')
 
 const isRunning = (owner) => {
   const [pid, began] = owner.split(' ')
   if (!(Number(pid) > 0) || (began && owner !== identity(pid))) return false
+  // An npm whose set-up was ended in a container stays a zombie for as long as the container runs, where its first process waits for nobody.
+  if (statOf(pid)[0] === 'Z') return false
   try {
     return process.kill(Number(pid), 0)
   } catch (error) {
