@@ -46,7 +46,8 @@ const treeOf = async (test: Test): Promise<{ root: string; made: string }> => {
   test.teardown(() => rm(root, { recursive: true, force: true }))
   await mkdir(join(root, 'tools'))
   await mkdir(join(root, 'src'))
-  for (const name of ['setup.mjs', 'pkcs11.mjs']) await copyFile(join(home, 'tools', name), join(root, 'tools', name))
+  for (const name of ['setup.sh', 'setup.mjs', 'pkcs11.mjs'])
+    await copyFile(join(home, 'tools', name), join(root, 'tools', name))
   await writeFile(join(root, 'package.json'), '{"type":"module"}')
   const entry = { version: '1.0.0', integrity: 'sha512-x' }
   const node = { ...entry, optional: true, os: process.platform, cpu: [process.arch] }
@@ -64,6 +65,7 @@ const treeOf = async (test: Test): Promise<{ root: string; made: string }> => {
     join(root, 'src/main.ts'),
     `console.log(JSON.stringify({ argv: process.argv.slice(2), node: process.version, proto: '__proto__' in {} } satisfies object))
      const [, verb, argument] = process.argv.slice(1)
+     if (verb === 'parent') console.log(process.ppid)
      if (verb === 'exit') process.exitCode = Number(argument)
      if (verb === 'wait') { process.on('SIGTERM', () => process.exit(9)); setTimeout(() => {}, 60_000); console.log('waiting') }`,
   )
@@ -509,25 +511,33 @@ t.test('npm installs, whoever runs us, and whatever .npmrc says of other Nodes a
   )
 })
 
-t.test('a Node of another system in node_modules is not what set-up runs with', async (t) => {
-  const { root } = await treeOf(t)
-  await npmOf(root, install)
-  const bin = join(root, 'node_modules/.bin')
-  await mkdir(bin, { recursive: true })
-  await writeFile(join(bin, 'node'), '#!/bin/sh\nexit 126\n', { mode: 0o755 })
-  const { scripts } = JSON.parse(await readFile(join(home, 'package.json'), 'utf8'))
-  const env = { ...process.env, PATH: `${bin}:${root}/bin:/usr/bin:/bin`, npm_node_execpath: process.execPath }
-  delete (env as NodeJS.ProcessEnv)['npm_execpath']
-  const out = execFileSync('sh', ['-c', `${scripts.chancery} exit 0`], {
-    cwd: root,
-    env,
-    encoding: 'utf8',
-    stdio: 'pipe',
-  })
-  t.strictSame(JSON.parse(out).argv, ['exit', '0'])
-  for (const [name, script] of Object.entries(scripts))
-    if (!/^p(re|ost)pack$/.test(name)) t.match(script, /^exec "\$\{npm_node_execpath:-node\}" tools\/setup\.mjs /)
-})
+t.test(
+  'scripts run set-up by our Node, so that the service takes its place, or by npm’s where ours does not run',
+  async (t) => {
+    const { root } = await treeOf(t)
+    await npmOf(root, install)
+    const { scripts } = JSON.parse(await readFile(join(home, 'package.json'), 'utf8'))
+    for (const [name, script] of Object.entries(scripts))
+      if (!/^p(re|ost)pack$/.test(name)) t.equal(script, `exec sh tools/setup.sh ${name}`)
+    const bin = join(root, 'node_modules/.bin')
+    const run = (script: string, npmsNode: string): string[] => {
+      const env = { ...process.env, PATH: `${bin}:${root}/bin:/usr/bin:/bin`, npm_node_execpath: npmsNode }
+      delete (env as NodeJS.ProcessEnv)['npm_execpath']
+      return execFileSync('sh', ['-c', script], { cwd: root, env, encoding: 'utf8', stdio: 'pipe' }).split('\n')
+    }
+    // As in a folder that came from another system.
+    await mkdir(bin, { recursive: true })
+    await writeFile(join(bin, 'node'), '#!/bin/sh\nexit 126\n', { mode: 0o755 })
+    await mkdir(join(root, 'node_modules', nodePackage, 'bin'), { recursive: true })
+    await copyFile(join(bin, 'node'), join(root, 'node_modules', nodePackage, 'bin/node'))
+    const [first = ''] = run(`${scripts.chancery} exit 0`, process.execPath)
+    t.strictSame(JSON.parse(first).argv, ['exit', '0'])
+
+    const [, parent] = run(`${scripts.chancery} parent 'two words'`, join(bin, 'none'))
+    t.equal(Number(parent), process.pid, 'nothing stays between')
+    t.match(run(`${scripts.chancery} parent 'two words'`, join(bin, 'none'))[0], /"parent","two words"/)
+  },
+)
 
 t.test('an unknown verb says which there are', async (t) => {
   const { root } = await treeOf(t)
