@@ -3,7 +3,7 @@
  * roots; production asks for an explicit yes.
  */
 import { createPublicKey, generateKeyPair, type KeyObject, sign as signNow } from 'node:crypto'
-import { existsSync } from 'node:fs'
+import { stat } from 'node:fs/promises'
 import { promisify } from 'node:util'
 
 import { isProblem } from '../errors.ts'
@@ -57,24 +57,27 @@ export const createSoftwareKey = async (
   const { type, options } = generationOf(kind)
   const { privateKey } = await generate(type, options)
   const pem = await sealPrivateKey(privateKey, passphrase, rounds)
-  await createPrivateFile(path, pem).catch((error: NodeJS.ErrnoException) => {
-    throw unmade(path, error)
+  await createPrivateFile(path, pem).catch(async (error: NodeJS.ErrnoException) => {
+    throw await unmade(path, error)
   })
   return softwareKey(path, privateKey)
 }
 
 /** Where a Secret of Kubernetes has the keys, nothing can be written, and whether one is there only shows by itself. */
-const unmade = (path: string, error: NodeJS.ErrnoException): Error => {
-  const isClosed = error.code === 'EROFS' || error.code === 'EACCES'
-  if (error.code === 'EEXIST' || (isClosed && existsSync(path)))
-    return new KeyExists(`${path} exists; a key is never overwritten.`, error)
+const unmade = async (path: string, error: NodeJS.ErrnoException): Promise<Error> => {
+  const { code = '' } = error
+  const isClosed = code === 'EROFS' || code === 'EACCES'
+  const found = isClosed ? await stat(path).then(() => 'EEXIST', codeOf) : code
+  if (found === 'EEXIST') return new KeyExists(`${path} exists; a key is never overwritten.`, error)
   if (!isClosed) return error
-  return new TokenFault(
-    'request',
-    `There is no key at ${path}, and none can be made there (${error.code}): put one there, or name another.`,
-    error,
-  )
+  const sentence =
+    found === 'ENOENT'
+      ? `There is no key at ${path}, and none can be made there (${code}): put one there, or name another.`
+      : `The way to ${path} is closed to this account (${found}): run as the one that has the folder, or give it to this one.`
+  return new TokenFault('request', sentence, error)
 }
+
+const codeOf = ({ code }: NodeJS.ErrnoException): string | undefined => code
 
 const softwareKey = (path: string, key: KeyObject): SigningKey => {
   const spki = createPublicKey(key).export({ type: 'spki', format: 'der' })

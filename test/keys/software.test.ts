@@ -145,6 +145,18 @@ t.test('where nothing can be written, it is said whether a key is there, and wha
     remedy: 'request',
     message: `There is no key at ${missing}, and none can be made there (EACCES): put one there, or name another.`,
   })
+  if (own === 0) process.seteuid?.(0)
+  await chmod(closed, 0o600)
+  if (own === 0) process.seteuid?.(12_345)
+  await t.rejects(
+    createSoftwareKey({ path, passphrase }, 'ed25519'),
+    {
+      name: 'TokenFault',
+      remedy: 'request',
+      message: `The way to ${path} is closed to this account (EACCES): run as the one that has the folder, or give it to this one.`,
+    },
+    'nobody says of what is not seen that it is not there',
+  )
 })
 
 t.test('of many who make the same key at once, one does, and its key is the one that is kept', async (t) => {
