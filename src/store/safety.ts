@@ -86,7 +86,8 @@ const selectRights = {
   text: `
     with who as (select coalesce($1::name, current_user) as role),
     relation as (
-      select c.oid, relname, relkind, relrowsecurity, relforcerowsecurity, pg_has_role(role, relowner, 'member') as owned
+      select c.oid, relname, relkind, pg_has_role(role, relowner, 'member') as owned,
+        relrowsecurity and relowner = (select relowner from pg_class where oid = 'refusals'::regclass) as secured, relforcerowsecurity
       from who, pg_class c where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f'))
     select format('the serving role %s is a superuser', role) as fault from who join pg_roles on rolname = role where rolsuper
     union all
@@ -105,7 +106,7 @@ const selectRights = {
     select format('row level security keeps the serving role %s from the table %s (alter table %I disable row level security)',
       role, relname, relname)
       from who join pg_roles on rolname = role, relation
-      where relrowsecurity and not rolsuper and not rolbypassrls and (relforcerowsecurity or not owned)
+      where secured and not rolsuper and not rolbypassrls and (relforcerowsecurity or not owned)
     union all
     select format('the serving role %s may create objects in the schema %I', role, nspname)
       from who, pg_namespace n where nspname !~ '^pg_' and has_schema_privilege(role, n.oid, 'CREATE')

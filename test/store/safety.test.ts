@@ -20,6 +20,7 @@ import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openSql } from '../helpers/sql.ts'
+import { tamper } from '../helpers/tamper.ts'
 import { openTestStores } from './stores.ts'
 
 const production = {
@@ -82,6 +83,8 @@ t.test('row level security, which hides records from the role that serves, is to
   const { ownerUrl, servingUrl } = await openTestDatabase(t)
   const owner = await openSql(t, ownerUrl)
   await owner.query('alter table revocations enable row level security; alter table crls enable row level security')
+  // Of others in the same schema, whose own it is.
+  await tamper({ ownerUrl }, 'create table theirs (id integer)', 'alter table theirs enable row level security')
   t.same(await faultsAs(t, servingUrl), [
     'row level security keeps the serving role chancery from the table crls (alter table crls disable row level security)',
     'row level security keeps the serving role chancery from the table revocations (alter table revocations disable row level security)',
