@@ -5,6 +5,7 @@ import type { Config } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { TokenFault } from '../keys/pkcs11/token-fault.ts'
 import { SettingFault } from '../setting-fault.ts'
+import { sqlState } from '../store/database.ts'
 import { WrongSchema } from '../store/migrate.ts'
 import { explainUnavailable } from './database-fault.ts'
 import { Failure } from './failure.ts'
@@ -19,7 +20,7 @@ export const explainStart =
     if (error instanceof WrongSchema) throw new Failure('usage', error.message)
     // Of a first start, which makes its keys there: later ones start without it.
     if (error instanceof TokenFault) throw new Failure('usage', error.message)
-    if (isProblem(error)) return explainUnavailable(error)
+    if (isProblem(error) || sqlState(error) !== undefined) return explainUnavailable(error)
     const { code, path } = error as NodeJS.ErrnoException
     const reason = path !== undefined && isOneWay(resolve(path), resolve(dataDir)) ? reasons[code ?? ''] : undefined
     if (reason === undefined) throw error

@@ -179,12 +179,23 @@ drill('row level security in the way is told, and where', async (t) => {
   await owner.query('alter table approvals enable row level security')
   const told =
     /^ {2}- Row level security keeps the serving role chancery from the table approvals \(alter table .*\)\.$/m
+  const turnedDown =
+    /^The database turns this down: .* "revocations"; "chancery migrate" of the owner of the tables .* row level security/m
   t.match((await doctor()).out, told)
   await owner.query('alter table revocations enable row level security')
   t.match(await doctor(), {
     code: exitCodes.usage,
-    err: /^The database turns this down: .* "revocations"; "chancery migrate" of the owner of the tables .* row level security/,
+    err: turnedDown,
   })
+  for (const place of [[service.database.servingUrl], []])
+    t.match(
+      await runChancery(['roll', 'verify', '--database', ...place], { env: settings }),
+      {
+        code: exitCodes.usage,
+        err: turnedDown,
+      },
+      'what is hidden is not verified',
+    )
   await owner.query(`
     alter table revocations disable row level security; alter table approvals disable row level security`)
   t.notMatch((await doctor()).out, /row level/i)

@@ -204,10 +204,9 @@ t.test('nor is an embedded database that another Chancery has made, for the serv
   }
 })
 
-drill('a schema that does not fit is no defect', async (t) => {
+drill('a schema that does not fit, or hides its rows, is no defect', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const owner = await openSql(t, ownerUrl)
-  const { rows } = await owner.query('delete from schema_migrations where version > 20 returning *')
   const production = {
     CHANCERY_MODE: 'production',
     CHANCERY_PUBLIC_URL: 'http://pki.example.com',
@@ -215,6 +214,12 @@ drill('a schema that does not fit is no defect', async (t) => {
     CHANCERY_KEY_PASSPHRASE: 'a passphrase of this test',
     CHANCERY_DATABASE_URL: servingUrl,
   }
+  await owner.query('alter table roll enable row level security')
+  const hidden = await chancery('serve', { ...production, CHANCERY_DATA: join(folder, 'hidden') })
+  t.equal(hidden.code, exitCodes.usage)
+  t.match(hidden.err, /^The database turns this down: .* "roll"; "chancery migrate" of the owner of the tables /)
+  await owner.query('alter table roll disable row level security')
+  const { rows } = await owner.query('delete from schema_migrations where version > 20 returning *')
   const behind = await chancery('serve', production)
   t.equal(behind.code, exitCodes.usage)
   t.match(behind.err, /^The schema is at version 20 and this Chancery needs \d+: run "chancery migrate" /)

@@ -7,7 +7,7 @@ import { type Database, openDatabase } from '../../store/database.ts'
 import { assertMigrated } from '../../store/migrate.ts'
 import { withRollRows } from '../../store/roll-rows.ts'
 import type { Log } from '../../telemetry.ts'
-import { explainDatabase } from '../database-fault.ts'
+import { explainDatabase, explainUnavailable } from '../database-fault.ts'
 import { Failure } from '../failure.ts'
 import { withDatabase } from '../with-records.ts'
 import type { Verified } from './findings.ts'
@@ -36,7 +36,7 @@ const withUrl = async <T>(url: string, work: (db: Database) => Promise<T>): Prom
   const db = openDatabase({ url, max: 1, log, applicationName: 'chancery roll verify', patient: true })
   try {
     await assertMigrated(db).catch(explainDatabase({ name: '--database', url }))
-    return await work(db)
+    return await work(db).catch(explainUnavailable)
   } finally {
     await db.close()
   }
