@@ -379,7 +379,7 @@ const idleTimeoutMillis = 30_000
  * Of one that nobody uses, after which the system asks whether the other end is there: ten times in as many seconds. As a name moves or a
  * path is lost, all that were open are gone in `answerTimeout`, and not one after the other as each is used. By default it is two hours.
  */
-const keepAliveInitialDelayMillis = 5_000
+export const keepAliveInitialDelayMillis = 5_000
 
 /**
  * Issuing has four statements under way at most: intents, a record, and two looks for requests that were there before. Intents

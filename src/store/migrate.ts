@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url'
 import type pg from 'pg'
 
 import type { Log } from '../telemetry.ts'
-import type { Queryable } from './database.ts'
+import { keepAliveInitialDelayMillis, type Queryable } from './database.ts'
 import { meaningRows, neededRows } from './session-settings.ts'
 import { Client } from './wire.ts'
 
@@ -36,6 +36,9 @@ export const migrate = async ({ ownerUrl, servingRole, log, directory }: Migrate
     connectionString: ownerUrl,
     application_name: 'chancery migrate',
     connectionTimeoutMillis: 10_000,
+    // A path may forget whoever says nothing for minutes, as a migration may.
+    keepAlive: true,
+    keepAliveInitialDelayMillis,
   })
   client.on('error', () => {})
   await client.connect()
@@ -303,14 +306,15 @@ const turnLock = 0x6d696772
 const tryTurn = 'select pg_try_advisory_xact_lock($1) as ours'
 
 /**
- * Whatever the role or a pooler says, for this transaction. One whose process was stopped, or whose machine is gone, gives its
- * turn and its locks back in a minute. PostgreSQL has `transaction_timeout` from 17 on.
+ * Whatever the role or a pooler says, for this transaction, in which no row is passed over that a policy hides. One whose process
+ * was stopped, or whose machine is gone, gives its turn and its locks back in a minute. PostgreSQL has `transaction_timeout` from
+ * 17 on.
  */
 const setOurs = `
   select set_config(name, value, true)
   from (values
     ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
-    ('idle_in_transaction_session_timeout', '60s'),
+    ('idle_in_transaction_session_timeout', '60s'), ('row_security', 'off'),
     ${meaningRows}
   ) as wanted (name, value)
   join pg_settings using (name)`

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { copyFile, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
+import { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -52,6 +53,24 @@ t.test('migrations are applied in order, once', async (t) => {
   t.equal(await run(), 2)
   const { rows } = await owner.query({ text: 'select n, m from first' })
   t.strictSame(rows, [{ n: 1, m: 2 }])
+})
+
+t.test('rows that a policy hides from the owner as well are not passed over', async (t) => {
+  const { owner, run, directory } = await given(t, two)
+  const asked = t.capture(Socket.prototype, 'setKeepAlive', Socket.prototype.setKeepAlive)
+  await run()
+  t.match(
+    asked(),
+    [{ args: [true, 5_000] }],
+    'nor is a server that is gone while a migration takes its time waited for',
+  )
+  await owner.query({ text: 'alter table first enable row level security' })
+  await owner.query({ text: 'alter table first force row level security' })
+  await writeFile(join(directory, '0003_third.sql'), 'update first set n = 3;')
+  await t.rejects(run(), { message: /row-level security policy for table "first"/ })
+  await owner.query({ text: 'alter table first no force row level security' })
+  t.equal(await run(), 3)
+  t.strictSame((await owner.query({ text: 'select n from first' })).rows, [{ n: 3 }])
 })
 
 t.test('five that migrate at once apply each migration once', async (t) => {
