@@ -97,6 +97,13 @@ const faults: readonly Fault[] = [
     next: `let it log in ("alter role … login"), mend the server's pg_hba.conf, or the role and sslmode in`,
   },
   {
+    pattern: /^42501 check_enable_rls /,
+    kind: 'usage',
+    what: ({ role }) => `row level security keeps the role ${JSON.stringify(role)} from its tables`,
+    quoted: true,
+    next: 'end it there ("alter table … disable row level security"; "chancery migrate" of their owner names each), or set another role in',
+  },
+  {
     pattern: /^42501 .*\bschema_migrations\b/,
     kind: 'usage',
     what: ({ role }) => `the role ${JSON.stringify(role)} has no rights to its tables, as after a restore without them`,

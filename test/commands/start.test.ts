@@ -214,11 +214,18 @@ drill('a schema that does not fit, or hides its rows, is no defect', async (t) =
     CHANCERY_KEY_PASSPHRASE: 'a passphrase of this test',
     CHANCERY_DATABASE_URL: servingUrl,
   }
-  await owner.query('alter table roll enable row level security')
-  const hidden = await chancery('serve', { ...production, CHANCERY_DATA: join(folder, 'hidden') })
+  await owner.query('revoke select on roll from chancery')
+  const denied = await chancery('serve', { ...production, CHANCERY_DATA: join(folder, 'denied') })
+  t.equal(denied.code, exitCodes.usage)
+  t.match(denied.err, /^The database turns this down: .* roll; "chancery migrate" of the owner of the tables /)
+  await owner.query('grant select on roll to chancery; alter table schema_migrations enable row level security')
+  const hidden = await chancery('serve', production)
   t.equal(hidden.code, exitCodes.usage)
-  t.match(hidden.err, /^The database turns this down: .* "roll"; "chancery migrate" of the owner of the tables /)
-  await owner.query('alter table roll disable row level security')
+  t.match(
+    hidden.err,
+    /cannot be opened: row level security keeps the role "chancery" from its tables \(.*\); end it there /,
+  )
+  await owner.query('alter table schema_migrations disable row level security')
   const { rows } = await owner.query('delete from schema_migrations where version > 20 returning *')
   const behind = await chancery('serve', production)
   t.equal(behind.code, exitCodes.usage)
