@@ -8,6 +8,7 @@ import type { Command } from 'commander'
 import type { Client } from './client.ts'
 import { type EntryRow, eventColumns, eventRow, searchText } from './event-text.ts'
 import { Failure } from './failure.ts'
+import { certificateFilters } from './filters.ts'
 import { formatTable } from './output.ts'
 import { countText, openStderrProgress, type Progress } from './progress.ts'
 import { assertReplaceable, endOctets, type Replacement } from './replaceable.ts'
@@ -53,24 +54,7 @@ const kinds: Readonly<Record<string, Kind>> = {
   certificates: {
     about: 'certificates that were issued, newest first',
     filters: {
-      '--name <name>': 'exact, which finds wildcard names over it too, or *.suffix for every DNS name below it',
-      '--serial <serial>': '32 hexadecimal digits, perhaps with colons',
-      '--row <serial>': 'the certificate with this serial, and all that it was renewed from and to',
-      '--subject <dn>': 'exact, as RFC 4514 writes it',
-      '--profile <name>': 'by which profile',
-      '--principal <name>': 'to whom',
-      '--issuer <name>': 'by which issuer',
-      '--status <status>': 'valid, expired or revoked',
-      '--key <sha256>': 'SHA-256 of the SubjectPublicKeyInfo, in hexadecimal',
-      '--issued-after <time>': 'issued since then',
-      '--issued-before <time>': 'issued before then',
-      '--expires-after <time>': 'that expire then or later',
-      '--expires-before <time>': 'that expire before then',
-      '--revoked-after <time>': 'revoked since then',
-      '--revoked-before <time>': 'revoked before then',
-      '--origin-namespace <name>': 'asked for on behalf of this namespace',
-      '--origin-user <name>': 'on behalf of this user',
-      '--origin-object <uid>': 'for the object of this UID',
+      ...certificateFilters,
       ...at,
     },
     columns: ['serial', 'status', 'profile', 'principal', 'issuedAt', 'notAfter', 'names', 'subject'],

@@ -7,6 +7,7 @@ import type { Origin } from '../policy/origin.ts'
 import { segment } from './client.ts'
 import { type EntryRow, eventColumns, eventRow } from './event-text.ts'
 import { Failure } from './failure.ts'
+import { certificateFilters } from './filters.ts'
 import { originLine } from './origin-text.ts'
 import { formatTable, visible } from './output.ts'
 import { exactDurationText } from './progress.ts'
@@ -21,33 +22,15 @@ interface SearchOptions extends RestOptions {
 export const addCertificateCommand = (program: Command): void => {
   const certificate = program.command('certificate').description('certificates that were issued')
 
-  withRestOptions(certificate.command('search').description('search certificates, newest first'))
-    .option('--name <name>', 'exact, which finds wildcard names over it too, or *.suffix for every DNS name below it')
-    .option('--serial <serial>', '32 hexadecimal digits, perhaps with colons')
-    .option('--row <serial>', 'the certificate with this serial, and all that it was renewed from and to')
-    .option('--subject <dn>', 'exact, as RFC 4514 writes it')
-    .option('--profile <name>', 'by which profile')
-    .option('--principal <name>', 'to whom')
-    .option('--issuer <name>', 'by which issuer')
-    .option('--status <status>', 'valid, expired or revoked')
-    .option('--key <sha256>', 'SHA-256 of the SubjectPublicKeyInfo, in hexadecimal')
-    .option('--issued-after <time>', 'issued since then, such as 2026-01-01T00:00:00Z')
-    .option('--issued-before <time>', 'issued before then')
-    .option('--expires-after <time>', 'that expire then or later')
-    .option('--expires-before <time>', 'that expire before then')
-    .option('--revoked-after <time>', 'revoked since then')
-    .option('--revoked-before <time>', 'revoked before then')
-    .option('--origin-namespace <name>', 'asked for on behalf of this namespace')
-    .option('--origin-user <name>', 'on behalf of this user')
-    .option('--origin-object <uid>', 'for the object of this UID')
-    .option('--limit <n>', 'how many at most', '100')
-    .action(async (options: SearchOptions) => {
-      const rest = await openRest(options)
-      const found = await readFirst(rest.client, '/v1/certificates', filtersOf(options), parseCount(options.limit))
-      const columns = ['serial', 'status', 'profile', 'principal', 'subject', 'names', 'notAfter']
-      rest.out.table(found.rows.map(withProfileText), columns)
-      tellMore(found)
-    })
+  const search = withRestOptions(certificate.command('search').description('search certificates, newest first'))
+  for (const [flag, text] of Object.entries(certificateFilters)) search.option(flag, text)
+  search.option('--limit <n>', 'how many at most', '100').action(async (options: SearchOptions) => {
+    const rest = await openRest(options)
+    const found = await readFirst(rest.client, '/v1/certificates', filtersOf(options), parseCount(options.limit))
+    const columns = ['serial', 'status', 'profile', 'principal', 'subject', 'names', 'notAfter']
+    rest.out.table(found.rows.map(withProfileText), columns)
+    tellMore(found)
+  })
 
   addProofCommand(certificate)
   addRenewalInfoCommand(certificate)
@@ -137,8 +120,8 @@ const addRenewalInfoCommand = (certificate: Command): void => {
 
 export const addRecordCommands = (program: Command): void => {
   withRestOptions(program.command('refusals').description('what was turned down, newest first'))
-    .option('--principal <name>', 'of whom')
-    .option('--profile <name>', 'by which profile')
+    .option('--principal <name>', 'who had asked')
+    .option('--profile <name>', 'for which profile')
     .option('--code <code>', 'such as san.forbidden')
     .option('--after <time>', 'since then, such as 2026-01-01T00:00:00Z')
     .option('--before <time>', 'before then')

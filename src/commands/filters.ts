@@ -1,0 +1,21 @@
+/** What certificates are searched by, as options of `certificate search` and of `audit certificates`; the API names them alike. */
+export const certificateFilters = {
+  '--name <name>': 'exact, which finds wildcard names over it too, or *.suffix for every DNS name below it',
+  '--serial <serial>': '32 hexadecimal digits, perhaps with colons',
+  '--row <serial>': 'the certificate with this serial, and all that it was renewed from and to',
+  '--subject <dn>': 'exact, as RFC 4514 writes it',
+  '--profile <name>': 'by which profile',
+  '--principal <name>': 'to whom',
+  '--issuer <name>': 'by which issuer',
+  '--status <status>': 'valid, expired or revoked',
+  '--key <sha256>': 'SHA-256 of the SubjectPublicKeyInfo, in hexadecimal',
+  '--issued-after <time>': 'issued since then, such as 2026-01-01T00:00:00Z',
+  '--issued-before <time>': 'issued before then',
+  '--expires-after <time>': 'that expire then or later',
+  '--expires-before <time>': 'that expire before then',
+  '--revoked-after <time>': 'revoked since then',
+  '--revoked-before <time>': 'revoked before then',
+  '--origin-namespace <name>': 'asked for on behalf of this namespace',
+  '--origin-user <name>': 'on behalf of this user',
+  '--origin-object <uid>': 'for the object of this UID',
+} as const
