@@ -228,10 +228,13 @@ const inFiles = async (db: Database): Promise<readonly string[]> =>
     .map(({ name, keyUri }) => `the key of the issuer ${name} is in a file (${keyUri})`)
 
 const unopened = async (db: Database, keys: Pick<Keyring, 'open'>): Promise<readonly string[]> => {
-  const tries = (await inUse(db)).map(async ({ name, keyUri }) => {
+  const tries = (await inUse(db)).map(async ({ name, keyUri, certificate }) => {
     try {
-      await (await keys.open(keyUri)).close()
-      return []
+      const key = await keys.open(keyUri)
+      await key.close()
+      return key.spki.equals(parseCertificate(certificate).facts.spki)
+        ? []
+        : [`the key at ${keyUri} is not the one of the issuer ${name}, which signs nothing without that`]
     } catch (error) {
       return [`the key of the issuer ${name} does not open: ${reasonOf(error)}`]
     }

@@ -1,4 +1,4 @@
-import { chmod, rename } from 'node:fs/promises'
+import { chmod, copyFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import t from 'tap'
@@ -109,6 +109,20 @@ t.test('keys that do not open, issuers that are gone, and an open data folder ar
   t.match(out, /Others may enter the data folder .*: chmod 700 it\./)
   t.match(out, /The key of the issuer etcd does not open: /)
   t.match(out, /No issuer of the authority front-proxy is active\./)
+})
+
+t.test('another key in the place of an issuer’s is told, though it opens and signs', async (t) => {
+  const folder = join(service.config.dataDir, 'keys')
+  const key = join(folder, 'etcd.pem')
+  await rename(key, `${key}.away`)
+  await copyFile(join(folder, 'kubernetes.pem'), key)
+  const { out } = await doctor()
+  await rename(`${key}.away`, key)
+  t.match(
+    out,
+    / - The key at file:keys\/etcd\.pem is not the one of the issuer etcd, which signs nothing without that\./,
+  )
+  t.notMatch(out, /the one of the issuer kubernetes|does not open/)
 })
 
 drill('certificates that are valid though their key was reported are told, until they are revoked', async (t) => {
