@@ -11,6 +11,7 @@ import { promisify } from 'node:util'
 import t from 'tap'
 
 import { readControllerDocument } from '../../src/commands/controller.ts'
+import { takeBackup } from '../helpers/backup.ts'
 import { openTestRoot } from '../helpers/ceremony.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { blocksOf } from '../helpers/docs.ts'
@@ -19,6 +20,7 @@ import { bare } from '../helpers/environment.ts'
 import { openTestIssuer } from '../helpers/issuer.ts'
 import { freePort } from '../helpers/port.ts'
 import { putCommand } from '../helpers/run.ts'
+import { askSql } from '../helpers/sql.ts'
 import { type Ran, run } from '../interop/tools.ts'
 import { openChancerySide } from './chancery-side.ts'
 import { install } from './installation.ts'
@@ -41,8 +43,13 @@ t.test('every document on the page is what stands in the file that it names', as
 t.test('every folder that can be applied is on the page', async (t) => {
   for (const name of [...(await namesIn('components')), ...(await namesIn('overlays'))])
     t.match(page, `\`${name}\``, name)
+  // Or the page has it made.
   for (const [, path = ''] of page.matchAll(/apply -[kf] (deploy\/[\w/.-]+)/g))
-    t.ok(await readFile(join(home, path, 'kustomization.yaml')).catch(() => readFile(join(home, path))), path)
+    t.ok(
+      page.includes(`mkdir -p ${path}`) ||
+        (await readFile(join(home, path, 'kustomization.yaml')).catch(() => readFile(join(home, path)))),
+      path,
+    )
 })
 
 t.test('what the page has people make for trust-manager is what its Bundles read', async (t) => {
@@ -219,8 +226,39 @@ drill(
     const second = await installation.start(t, 'chancery-0', true)
     await until(async () => (await second.ready()) === 200)
     await second.stop()
+
+    // A database that was set back, and no pod that runs.
+    await first.stop()
+    const backup = await takeBackup(t, database)
+    const before = await installation.start(t, 'chancery-0')
+    await until(async () => (await before.ready()) === 200)
+    await installation.type(
+      'pod=chancery-0',
+      'chancery login --server https://localhost:8443 --ca root.pem --token-file admin.token',
+      'chancery principal create later; chancery roll key > roll.key',
+    )
+    await until(async () => {
+      await installation.type('chancery roll export --key roll.key --out backup/roll')
+      const [row] = await askSql<{ size: number }>(database.ownerUrl, 'select size::int from roll')
+      return Number((await readFile(at('backup/roll/checkpoint'), 'utf8')).split('\n')[1]) === row?.size
+    })
+    await before.stop()
+    await backup.restore()
+    const set = await installation.start(t, 'chancery-0').catch((error: Error) => error.message)
+    t.match(set, /entries \d+ to \d+ are missing/)
+    await cp(manifests, at('deploy/kubernetes'), { recursive: true })
+    await cp(join(manifests, 'overlays/mounted-keys'), at('deploy/kubernetes/overlays/ours'), { recursive: true })
+    t.match(await installation.type(block('maintenance')), /sleep infinity/)
+    t.match(await installation.type(block('recover')), /would be put back[\s\S]*were put back/)
+    t.match(await installation.type(block('serve-again')), /- serve$/m)
     const again = await installation.start(t, 'chancery-0')
     await until(async () => (await again.ready()) === 200)
+    const known = await installation.type(
+      'pod=chancery-0',
+      'chancery login --server https://localhost:8443 --ca root.pem --token-file admin.token',
+      'chancery principal list',
+    )
+    t.match(known, /^later /m, 'and nothing is lost')
   },
 )
 

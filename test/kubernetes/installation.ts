@@ -88,10 +88,14 @@ export const install = async (
       const { CHANCERY_ALLOW_UNSEEN_ROLL: yes = 'no', ...usual } = env
       const port = await freePort()
       ports.set(name, port)
+      await writeFile(at(`env-${name}`), Object.entries(usual).map(exported).join(''))
       return startReplica(t, { as, port, env: isNew ? { ...usual, CHANCERY_ALLOW_UNSEEN_ROLL: yes } : usual })
     },
   }
 }
+
+const exported = ([name, value]: readonly [string, string]): string =>
+  `export ${name}='${value.replaceAll("'", `'\\''`)}'\n`
 
 const writeSecret = async (path: string, text: string): Promise<void> => {
   await mkdir(dirname(path), { recursive: true })
@@ -164,11 +168,12 @@ const statusOf = (port: number): Promise<number> =>
   })
 
 /**
- * What the page has kubectl do in a cluster, with what is here: commands of a pod in its own files. `localhost:8443` was
- * led to the port of the pod that was named.
+ * What the page has kubectl do in a cluster, with what is here: commands of a pod in its own files, with its settings. `localhost:8443`
+ * was led to the port of the pod that was named. What is applied is rendered; that pods are replaced by it is up to the test.
  */
 const kubectl = (folder: string): string => `#!/bin/bash
 set -eu
+if [ "$1 $2" = 'apply -k' ]; then PATH=\${PATH#*:} exec kubectl kustomize "$3"; fi
 [ "$1 $2" = '-n chancery-system' ] || exit 9
 shift 2
 case "$1" in
@@ -176,7 +181,15 @@ case "$1" in
     pod=$2
     [ "$3" = -- ] || exit 9
     shift 3
+    . "${folder}/env-$pod"
+    set -- "\${@/#\\/work\\//${folder}/work-$pod/}"
     exec "\${@/#\\/data\\//${folder}/data-$pod/}" ;;
+  cp)
+    into=${folder}/work-\${3/:\\/work\\//\\/}
+    mkdir -p "\${into%/*}"
+    cp -R "$2" "$into" ;;
+  delete) [ "$2 $3 $4" = 'pod --selector app.kubernetes.io/component=server' ] ;;
+  rollout) [ "$2 $3" = 'status statefulset/chancery' ] ;;
   port-forward) ;;
   create) [ "$2 $3" = 'configmap chancery-root' ] && [ -s "\${4#--from-file=ca.crt=}" ] ;;
   *) exit 9 ;;
