@@ -28,10 +28,10 @@ import { readGeneralizedTime } from './time.ts'
  * Reads an OCSPRequest (RFC 6960 4.1.1). Throws `code` with the offset, and nothing else; a responder answers with
  * malformedRequest. Linear in the input, which the caller bounds; the usual request takes 2 µs.
  *
- * Strict where no client is known to differ: a version is refused, since v1 is the default and DER leaves it out, and
- * so is a nonce without its OCTET STRING, as RFC 2560 could be read and RFC 9654 forbids; an answer that lacks the
- * nonce, or wraps it, would not satisfy who sent that. Lenient where clients do differ: a CertID's hash has NULL for
- * parameters or none; requestorName and optionalSignature are well-formed, and passed over.
+ * Strict where no client is known to differ: a nonce without its OCTET STRING is refused, as RFC 2560 could be read and
+ * RFC 9654 forbids; an answer that lacks the nonce, or wraps it, would not satisfy who sent that. Lenient where clients do
+ * differ: v1 is said, though DER leaves a default out (Botan 3), or is not; a CertID's hash has NULL for parameters or
+ * none; requestorName and optionalSignature are well-formed, and passed over.
  */
 export const parseOcspRequest = (
   der: Buffer,
@@ -44,7 +44,7 @@ export const parseOcspRequest = (
   const request = outer.read(tags.sequence, 'OCSPRequest')
   const tbs = request.read(tags.sequence, 'TBSRequest')
   passSignature(request)
-  if (tbs.tag === 0xa0) throw tbs.problem('the version is not v1, or is v1 and said')
+  passVersion(tbs)
   passRequestorName(tbs)
   const requests = readRequestList(tbs.read(tags.sequence, 'requestList'), maxCertIds)
   const extensions = tbs.optional(0xa2, 'requestExtensions')
@@ -117,6 +117,13 @@ const readDigest = (id: DerReader, algorithm: CertIdHash | undefined, what: stri
   if (algorithm !== undefined && octets.length !== hashes[algorithm].octets)
     throw id.problem(`${what} is not as long as its algorithm makes it`)
   return octets
+}
+
+const passVersion = (tbs: DerReader): void => {
+  const version = tbs.optional(0xa0, 'version')
+  if (version === undefined) return
+  if (version.smallInteger('version') !== 0) throw version.problem('the version is not v1')
+  version.finish('version')
 }
 
 const passRequestorName = (tbs: DerReader): void => {

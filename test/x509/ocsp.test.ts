@@ -627,6 +627,8 @@ t.test('forms in which clients differ are all read', (t) => {
   t.equal(parseOcspRequest(below).nonce, undefined, 'where Keycloak puts it, it is nobody’s')
   const absent = ocspRequest({ list: [seq(certId({ algorithm: seq(oid(hashOids.sha1)) }))] })
   t.equal(parseOcspRequest(absent).requests[0]?.certId.hash, 'sha1', 'no parameters')
+  const said = ocspRequest({ before: tlv(0xa0, integer(0)) })
+  t.equal(parseOcspRequest(said).requests.length, 1, 'v1, as Botan says it')
   const other = certId({ algorithm: seq(oid('1.2.3'), seq(integer(1))), name: octets(nothing) })
   t.match(parseOcspRequest(ocspRequest({ list: [seq(other)] })).requests[0]?.certId, { hash: undefined, der: other })
   for (const [text, expected] of [
@@ -663,8 +665,10 @@ const malformed: Readonly<Record<string, readonly [der: Buffer, message: RegExp]
   'no requestList': [seq(seq()), /requestList is missing/],
   'an empty requestList': [ocspRequest({ list: [] }), /requestList is empty/],
   'an empty Request': [ocspRequest({ list: [seq()] }), /reqCert is missing/],
-  'version 1, which is the default': [ocspRequest({ before: tlv(0xa0, integer(0)) }), /version/],
-  'version 2': [ocspRequest({ before: tlv(0xa0, integer(1)) }), /version/],
+  'version 2': [ocspRequest({ before: tlv(0xa0, integer(1)) }), /version is not v1/],
+  'an empty version': [ocspRequest({ before: tlv(0xa0) }), /version is missing/],
+  'two versions': [ocspRequest({ before: tlv(0xa0, integer(0), integer(0)) }), /more in version/],
+  'a version that is no integer': [ocspRequest({ before: tlv(0xa0, nil) }), /version is missing/],
   'an empty requestorName': [ocspRequest({ before: tlv(0xa1) }), /requestorName/],
   'a requestorName of another kind': [ocspRequest({ before: tlv(0xa1, commonName('X')) }), /not a GeneralName/],
   'two requestorNames': [ocspRequest({ before: tlv(0xa1, tlv(0x82), tlv(0x82)) }), /more in what holds requestorName/],
