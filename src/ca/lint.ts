@@ -6,7 +6,7 @@ import { Problem } from '../errors.ts'
 import type { Plan, RecheckFacts } from '../policy/decide.ts'
 import { parseTbs, type TbsFacts } from '../x509/certificate.ts'
 import { encodeSubject } from '../x509/subject.ts'
-import { answersForIssuer } from '../x509/tbs.ts'
+import { answersForIssuer, keyIdentifierOf } from '../x509/tbs.ts'
 import type { Issuer } from './issuer.ts'
 import { isPathShort } from './issuer-chain.ts'
 import { assertNameConstraints } from './name-constraints.ts'
@@ -73,7 +73,10 @@ const lints: readonly Lint[] = [
   ['identity', (facts) => facts.subject.length > 0 || facts.names.length > 0],
   ['names.critical', (facts) => facts.subject.length > 0 || isCritical(facts, oid.subjectAltName)],
   ['key.plan', (facts, { plan }) => facts.spki.equals(plan.key.spki)],
-  ['key.identifier', (facts, { plan }) => sameOctets(facts.keyIdentifier, plan.key.keyIdentifier)],
+  [
+    'key.identifier',
+    (facts, { plan }) => sameOctets(facts.keyIdentifier, keyIdentifierOf(plan.extendedKeyUsage)(plan.key)),
+  ],
   ['key.notIssuers', (facts, { issuer }) => !facts.spki.equals(issuer.facts.spki)],
   ['ca', (facts) => !facts.ca && facts.pathLength === undefined],
   ['keyUsage.critical', (facts) => isCritical(facts, oid.keyUsage)],

@@ -1,9 +1,11 @@
+import { hash } from 'node:crypto'
+
 import { keepNewest } from '../instants.ts'
 import { requestSlabs } from '../slabs.ts'
 import type { SignatureAlgorithm } from './algorithms.ts'
 import { DerWriter, encodeDer, encodeOid, encodeSequence, encodeUnsigned, tags } from './der.ts'
 import { encodeExtendedKeyUsage, encodeExtension, encodeKeyUsage, extensionOids, type KeyUsage } from './extensions.ts'
-import type { PublicKey } from './keys.ts'
+import { keyBits, type PublicKey } from './keys.ts'
 import { type Name, writeGeneralNames } from './names.ts'
 import { type Subject, writeSubject } from './subject.ts'
 import { encodeTime } from './time.ts'
@@ -37,6 +39,7 @@ export interface Template {
   readonly extensions: Buffer
   /** What a CRL distribution point's URL begins with; undefined leaves the extension out. */
   readonly crl: string | undefined
+  readonly keyIdentifier: (key: PublicKey) => Buffer
 }
 
 export interface TbsInput {
@@ -73,12 +76,22 @@ export const compileTemplate = ({ issuer, keyUsage, extendedKeyUsage, revocation
       ...(revocation === 'none' ? [encodeExtension('noRevAvail', false, encodeDer(tags.null))] : []),
     ]),
     crl: asks('crl') ? `${base}/crl/${issuer.name}/` : undefined,
+    keyIdentifier: keyIdentifierOf(extendedKeyUsage),
   }
 }
 
 /** Whether a certificate with these usages speaks for its issuer. */
 export const answersForIssuer = (extendedKeyUsage: readonly string[]): boolean =>
   extendedKeyUsage.includes('OCSPSigning')
+
+/**
+ * The subject key identifier with these usages. Of who answers for its issuer it is what answers name the key by, which is
+ * SHA-1 (RFC 6960 4.2.1): some find the certificate of an answer by nothing else (certvalidator, pyHanko).
+ */
+export const keyIdentifierOf = (extendedKeyUsage: readonly string[]): ((key: PublicKey) => Buffer) =>
+  answersForIssuer(extendedKeyUsage)
+    ? ({ spki }) => hash('sha1', keyBits(spki), 'buffer')
+    : ({ keyIdentifier }) => keyIdentifier
 
 /**
  * The TBSCertificate (RFC 5280 4.1) of a leaf: version 3, never a CA by construction. The subject key identifier is
@@ -89,7 +102,7 @@ export const encodeTbs = (template: Template, input: TbsInput): Buffer => {
   const writer = new DerWriter(capacityFor(template, input), requestSlabs)
   if (template.crl !== undefined) writeCrlDistributionPoint(writer, `${template.crl}${input.shard}.crl`)
   if (names.length > 0) writeSubjectAltName(writer, names, subject.length === 0)
-  writeSubjectKeyIdentifier(writer, key.keyIdentifier)
+  writeSubjectKeyIdentifier(writer, template.keyIdentifier(key))
   writer.bytes(template.extensions)
   writer.header(tags.sequence, 0)
   writer.header(0xa3, 0)

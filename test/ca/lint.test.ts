@@ -232,6 +232,7 @@ const lies: readonly Case[] = [
     { extensions: { subjectKeyIdentifier: extension('2.5.29.14', octets(Buffer.alloc(20, 7))) } },
   ],
   ['key.identifier', 'no subject key identifier', { extensions: { subjectKeyIdentifier: null } }],
+  ['key.identifier', 'not what answers name the key by', {}, withPlan({ extendedKeyUsage: ['OCSPSigning'] })],
   [
     'key.notIssuers',
     "the issuer's own key",

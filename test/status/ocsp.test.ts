@@ -292,6 +292,7 @@ t.test('the responder is delegated, short-lived, and not asked about itself', as
   if (read.status !== 'successful') return void t.fail(read.status)
   const { facts } = parseCertificate(read.basic.certificates[0] as Buffer)
   t.same(facts.extendedKeyUsage, ['OCSPSigning'])
+  t.same(facts.keyIdentifier, read.basic.responderKeyHash, 'some find it by its identifier alone')
   t.ok(
     facts.extensions.some(({ oid }) => oid === '1.3.6.1.5.5.7.48.1.5'),
     'id-pkix-ocsp-nocheck',
