@@ -116,10 +116,11 @@ export const openOcsp = (deps: OcspDeps): Ocsp => {
     const now = clock()
     const nonce = deps.echoNonces ? asked.nonce : undefined
     const span = spanOf(now, deps.validityMs, responder)
-    const der = sign(responder, { ids, standings, now, span, ...(nonce && { nonce }) })
+    const signed = sign(responder, { ids, standings, now, span, ...(nonce && { nonce }) })
     const [only] = standings
     const kind = ids.length > 1 || !only ? 'several' : only.kind === 'good' ? 'good' : 'revoked'
-    if (nonce) return { der, kind }
+    if (nonce) return { der: signed, kind }
+    const der = alone(signed)
     const answer = { der, kind, cacheable: { ...span, tag: tagOf(der) } } as const
     // What was read before a revocation that we know of is told, but not kept.
     if (ids.length === 1 && seen >= Math.max(followed, ownEntries))
@@ -215,6 +216,13 @@ const spanOf = (now: Date, validityMs: number, { notAfter }: Responder): Span =>
 
 /** Whoever staples it has half of its time left. */
 const halfOf = ({ thisUpdate, nextUpdate }: Span): number => (thisUpdate.getTime() + nextUpdate.getTime()) / 2
+
+/** What is kept would keep as well all of the pool of Buffer's that it was written into, which is 64 KB for each answer. */
+const alone = (der: Buffer): Buffer => {
+  const copy = Buffer.allocUnsafeSlow(der.length)
+  der.copy(copy)
+  return copy
+}
 
 const tagOf = (der: Buffer): string => `"${hash('sha256', der)}"`
 

@@ -286,6 +286,13 @@ t.test('what is kept is bounded, and what is asked for again stays', async (t) =
   t.equal(state.signatures, before + 1, 'an old one has gone')
 })
 
+t.test('what is kept keeps no memory beside it', async (t) => {
+  const { ocsp } = open()
+  await ocsp.follow()
+  const { der } = await ocsp.answer('default', requestFor(1))
+  t.equal(der.buffer.byteLength, der.length)
+})
+
 t.test('what is about to go is forgotten as well', async (t) => {
   const { ocsp, ask, revoke } = open({ cacheOctets: 40_000 })
   await ocsp.follow()
