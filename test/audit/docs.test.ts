@@ -56,6 +56,7 @@ drill('from a suspicious host name to the statement that nothing else was issued
   t.match(named, /a\.shop\.example\.com/)
   t.notMatch(named, /web\.example\.com/)
   t.match(await type('rule'), /server@1[\s\S]*certificate\.issued[\s\S]*requester[\s\S]*authority/)
+  t.match(await type('right'), /grant\.changed .*admin as requester[\s\S]*profile\.changed .*server@1/)
   t.match(await type('principal'), /shop\.example\.org|san|names/)
   t.match(await type('proof'), /is on the roll .*\n.*certificate\.issued/)
   const nothingElse = await type('nothing-else')
