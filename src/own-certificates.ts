@@ -114,7 +114,8 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
   return {
     current: () => certificate,
     renew: async (install: (pem: ServerCertificate) => unknown): Promise<void> => {
-      if (performance.now() < again) return
+      // Clocks may have gone on by days since the last one, as those of a machine that was asleep: then that has ended as well.
+      if (performance.now() < again && !isOutOfTime()) return
       if (clock() < certificate.renewAt && !isOutOfTime() && !(await isCalledBack(certificate))) return
       again = performance.now() + (certificate.standIn ? 0 : renewAgainMs)
       const renewed = await issue().catch((error: unknown) => {

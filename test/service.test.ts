@@ -286,6 +286,11 @@ t.test('the HTTPS certificate is renewed after two thirds of its life, and not e
       .map((pem) => new X509Certificate(pem))
     t.ok(leaf?.checkPrivateKey(createPrivateKey(own.current().key)))
     t.ok((above.at(-1) ?? leaf)?.verify(new X509Certificate(own.current().anchor).publicKey))
+
+    isAway = false
+    now = new Date(own.current().notAfter.getTime() + 30 * 86_400_000)
+    await renew()
+    t.equal(tries, 2, 'but at once where it has ended meanwhile')
   }
 })
 
