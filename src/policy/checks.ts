@@ -548,7 +548,7 @@ const validityChecks: readonly Check[] = [
       else if (!validity.outlives) say.passed(value, 'ends no later than the issuer')
       else if (profile.validity.shorten && validity.granted < minValidity) say.failed(value, 'the issuer ends now')
       else if (profile.validity.shorten) say.passed(value, 'is shortened to the end of the issuer')
-      else say.failed(value, `would end after the issuer does`)
+      else say.failed(value, `would end after the issuer does, at ${new Date(validity.issuerEnd).toISOString()}`)
     },
   },
 ]

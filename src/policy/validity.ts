@@ -12,6 +12,7 @@ export interface Validity {
   readonly elapsed: number
   /** Would it end after the issuer, before being shortened to its end? */
   readonly outlives: boolean
+  readonly issuerEnd: number
   readonly issuerIsValid: boolean
 }
 
@@ -45,6 +46,7 @@ export const planValidity = (
     notAfter,
     elapsed: (now - notBefore) / 1000,
     outlives,
+    issuerEnd,
     issuerIsValid: notBefore <= now && !hasEnded(at.issuer.notAfter, at.now),
   }
 }

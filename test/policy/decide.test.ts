@@ -811,6 +811,13 @@ t.test('a certificate ends with its issuer at the latest, shortened only where t
   const now = at('2031-12-31T12:00:00Z')
   t.same(failed(decide(profileOf(), ask({ names: www }), now)), ['validity.issuer 86400'])
   t.match(decide(profileOf(), ask({ names: www }), now), { code: 'validity.issuer' })
+  t.match(
+    decide(profileOf(), ask({ names: www }), now)
+      .checks()
+      .find(({ check }) => check === 'validity.issuer'),
+    { reason: /^would end after the issuer does, at 20\S+Z$/ },
+    'until when may be asked for',
+  )
   const shortened = decide(
     profileOf({ validity: { default: '24h', max: '30d', over: 'shorten' } }),
     ask({ names: www }),
