@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { waysUp } from './ca/bundle.ts'
 import { openCrlPublisher } from './ca/crl.ts'
-import { type CrlImports, linksOf, openCrlImports } from './ca/crl-import.ts'
+import { type CrlImports, endingText, linksOf, openCrlImports, rootCrlMarginMs } from './ca/crl-import.ts'
 import { type CrlShelf, openCrlShelf } from './ca/crl-shelf.ts'
 import { openCrlWatch } from './ca/crl-watch.ts'
 import type { Issuance } from './ca/issuance.ts'
@@ -136,7 +136,8 @@ export const openStatus = async (
     ocsp,
     crlImports,
     crlFault: watch.fault,
-    crlWarning: () => revokedText(crlImports, issuers) ?? watch.warning() ?? endingText(crlImports),
+    crlWarning: () =>
+      revokedText(crlImports, issuers) ?? watch.warning() ?? endingText(crlImports.ending(rootCrlMarginMs), clock()),
     jobs: (isStopping) => [
       { name: 'crls', everyMs: 5_000, firstMs: 100, run: publisher.due },
       { name: 'crls-again', everyMs: 5_000, run: publisher.again },
@@ -206,16 +207,6 @@ const revokedText = (imports: CrlImports, issuers: Issuers): string | undefined 
     : `a CA above has revoked one of the ways up from ${cut.join(', ')}: bring the others alone with chancery issuer chains`
 }
 
-/** Once for each issuer below: that is whose certificates are doubted. */
-const endingText = (imports: CrlImports): string | undefined => {
-  const ending = imports.ending(rootCrlMarginMs)
-  if (ending.length === 0) return undefined
-  const texts = ending.map(
-    ({ issuer, nextUpdate }) => `above ${issuer} ${nextUpdate ? `ends at ${nextUpdate.toISOString()}` : 'is missing'}`,
-  )
-  return `the list of what is revoked ${[...new Set(texts)].join(', ')}: bring a new one with chancery crl import`
-}
-
 const isInUse = (issuers: Issuers, name: string): boolean => issuers.all().some(({ issuer }) => issuer.name === name)
 
 const isOfIssuer = (issuers: readonly IssuerRecord[], serial: string): boolean =>
@@ -225,7 +216,5 @@ const isOfIssuer = (issuers: readonly IssuerRecord[], serial: string): boolean =
 
 const tellEveryMs = 5_000
 const ocspCacheOctets = 16 * 1024 * 1024
-/** Long enough for a ceremony. */
-const rootCrlMarginMs = 14 * 86_400_000
 /** Who publishes says so again before each slice; who dies is followed after as long. */
 const leaseMs = 10_000

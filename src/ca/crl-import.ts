@@ -68,6 +68,11 @@ export interface PlacedCrl extends ImportedCrl {
   readonly serials: ReadonlySet<string>
 }
 
+export interface EndingCrl {
+  readonly issuer: string
+  readonly nextUpdate: Date | undefined
+}
+
 export interface CrlImports {
   /**
    * Takes the list of a CA above this issuer (DER). Idempotent. Durable, and served here, when it resolves. Throws
@@ -79,7 +84,7 @@ export interface CrlImports {
   /** Those that another one must follow: what is below their signer is still valid when they end. */
   awaited(): readonly PlacedCrl[]
   /** Whose certificates say that there is a list, and there is none, or it ends within that time and before them. */
-  ending(withinMs: number): readonly { readonly issuer: string; readonly nextUpdate: Date | undefined }[]
+  ending(withinMs: number): readonly EndingCrl[]
   /** Issuers in use whose certificate, or one above it, is on such a list; each once. */
   revoked(): readonly string[]
   /** Those of them to which no other way leads down: a cross-certificate that was revoked takes nothing from the one that is left. */
@@ -97,8 +102,7 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
   }
   const isListed = ({ subject, signer }: Link): boolean =>
     lists.get(sha256Of(signer))?.serials.has(serialOf(subject)) === true
-  /** Nobody asks about what has expired (RFC 5280 3.3). */
-  const living = (): readonly Link[] => links().filter(({ subject }) => !hasEnded(subject.notAfter, clock()))
+  const living = (): readonly Link[] => livingAmong(links(), clock())
 
   return {
     add: async (issuer, der, by) => {
@@ -125,17 +129,7 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
         below.some(({ subject, signer }) => sha256Of(signer) === of && subject.notAfter > nextUpdate),
       )
     },
-    ending: (withinMs) =>
-      living()
-        .filter(hasUrl)
-        .map(({ issuer, subject, signer }) => ({
-          issuer,
-          nextUpdate: lists.get(sha256Of(signer))?.nextUpdate,
-          // A root that ends makes no list beyond its end.
-          needed: Math.min(clock().getTime() + withinMs, subject.notAfter.getTime()),
-        }))
-        .filter(({ nextUpdate, needed }) => (nextUpdate?.getTime() ?? 0) < needed)
-        .map(({ issuer, nextUpdate }) => ({ issuer, nextUpdate })),
+    ending: (withinMs) => endingAmong([...lists.values()], links(), { now: clock(), withinMs }),
     revoked: () => namesOf(links().filter(isListed)),
     revokedOnEachWay: () => cutOff(links(), isListed),
     refresh: async () => {
@@ -158,6 +152,42 @@ export const revokedBy = (lists: readonly ImportedCrl[], links: readonly Link[])
   const serials = new Map(lists.map((list) => [list.signer, serialsOf(list)]))
   return cutOff(links, ({ subject, signer }) => serials.get(sha256Of(signer))?.has(serialOf(subject)) === true)
 }
+
+/** Nobody asks about what has expired (RFC 5280 3.3). */
+const livingAmong = (links: readonly Link[], now: Date): readonly Link[] =>
+  links.filter(({ subject }) => !hasEnded(subject.notAfter, now))
+
+/** As `CrlImports.ending`. */
+export const endingAmong = (
+  lists: readonly Pick<ImportedCrl, 'signer' | 'nextUpdate'>[],
+  links: readonly Link[],
+  { now, withinMs }: { readonly now: Date; readonly withinMs: number },
+): readonly EndingCrl[] => {
+  const ends = new Map(lists.map(({ signer, nextUpdate }) => [signer, nextUpdate]))
+  return livingAmong(links, now)
+    .filter(hasUrl)
+    .map(({ issuer, subject, signer }) => ({
+      issuer,
+      nextUpdate: ends.get(sha256Of(signer)),
+      // A root that ends makes no list beyond its end.
+      needed: Math.min(now.getTime() + withinMs, subject.notAfter.getTime()),
+    }))
+    .filter(({ nextUpdate, needed }) => (nextUpdate?.getTime() ?? 0) < needed)
+    .map(({ issuer, nextUpdate }) => ({ issuer, nextUpdate }))
+}
+
+/** Once for each issuer below: that is whose certificates are doubted. */
+export const endingText = (ending: readonly EndingCrl[], now: Date): string | undefined => {
+  if (ending.length === 0) return undefined
+  const texts = ending.map(({ issuer, nextUpdate }) => {
+    if (!nextUpdate) return `above ${issuer} is missing`
+    return `above ${issuer} ${nextUpdate < now ? 'ended' : 'ends'} at ${nextUpdate.toISOString()}`
+  })
+  return `the list of what is revoked ${[...new Set(texts)].join(', ')}: bring a new one with chancery crl import`
+}
+
+/** How long before its end it is asked for: long enough for a ceremony. */
+export const rootCrlMarginMs = 14 * 86_400_000
 
 const cutOff = (links: readonly Link[], isListed: (link: Link) => boolean): readonly string[] => {
   const cut = new Set(links.filter(isListed).map(wayOf))

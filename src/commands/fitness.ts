@@ -5,7 +5,7 @@ import { join } from 'node:path'
 
 import { readAnchorFile } from '../anchor.ts'
 import { waysUp } from '../ca/bundle.ts'
-import { linksOf, revokedBy } from '../ca/crl-import.ts'
+import { endingAmong, endingText, linksOf, revokedBy, rootCrlMarginMs } from '../ca/crl-import.ts'
 import type { IssuerRow } from '../ca/issuer.ts'
 import { byRank, signerAmong } from '../ca/issuers.ts'
 import { assertNameConstraints } from '../ca/name-constraints.ts'
@@ -72,6 +72,7 @@ export const unwise = async (
     ...(await otherwiseCut(db)),
     ...(await refusedOwnNames(db, names, now)),
     ...(await revokedAbove(db)),
+    ...(await endingAbove(db, now)),
     ...(await holdingReported(db, now)),
     ...(allowSoftware ? await inFiles(db) : []),
     // All at once: each is waited for twice ten seconds where its module hangs.
@@ -201,16 +202,24 @@ const isPermitted = (name: Name, chain: readonly TbsFacts[]): boolean => {
 /** Whoever reads lists takes nothing of what they sign, and they sign until somebody halts them. */
 const revokedAbove = async (db: Database): Promise<readonly string[]> => {
   const signing = (await inUse(db)).filter(({ state }) => state !== 'crl-only')
-  const lines = signing.map((issuer) => ({
-    name: issuer.name,
-    facts: parseAnchor(issuer.certificate),
-    ways: waysUp(issuer).map((way) => way.map(parseAnchor)),
-  }))
-  return revokedBy(await readImportedCrls(db), linksOf(lines)).map(
+  return revokedBy(await readImportedCrls(db), linksOf(signing.map(lineOf))).map(
     (name) =>
       `a CA above has revoked the issuer ${name}, which may sign yet: chancery issuer halt ${name} --reason TEXT`,
   )
 }
+
+/** As readiness says it. */
+const endingAbove = async (db: Database, now: Date): Promise<readonly string[]> => {
+  const links = linksOf((await inUse(db)).map(lineOf))
+  const text = endingText(endingAmong(await readImportedCrls(db), links, { now, withinMs: rootCrlMarginMs }), now)
+  return text === undefined ? [] : [text]
+}
+
+const lineOf = (issuer: IssuerRow) => ({
+  name: issuer.name,
+  facts: parseAnchor(issuer.certificate),
+  ways: waysUp(issuer).map((way) => way.map(parseAnchor)),
+})
 
 /** Whoever has reported a key need know of one certificate only, and sees no others. */
 const holdingReported = async (db: Database, now: Date): Promise<readonly string[]> => {

@@ -1,4 +1,5 @@
 /** `chancery issuer`: how issuers come to be, and their life. Keys are made where the service keeps them. */
+import { X509Certificate } from 'node:crypto'
 
 import type { Command } from 'commander'
 
@@ -13,6 +14,7 @@ interface IssuerView extends Readonly<Record<string, unknown>> {
   readonly name: string
   readonly authority: string
   readonly state: string
+  readonly certificate: string
 }
 
 interface RequestView {
@@ -51,7 +53,8 @@ export const addIssuerCommand = (program: Command): void => {
     const names = new Set(items.map(({ name }) => name))
     const waiting = (await readRequests(client)).filter(({ name }) => !names.has(name))
     const rows = waiting.map((request) => ({ ...request, state: 'requested', since: request.createdAt }))
-    out.table([...items, ...rows], ['name', 'authority', 'state', 'shards', 'since'])
+    const issued = items.map((item) => ({ ...item, notAfter: endOf(item) }))
+    out.table([...issued, ...rows], ['name', 'authority', 'state', 'shards', 'since', 'notAfter'])
   })
 
   withRestOptions(
@@ -217,3 +220,5 @@ const readChain = async (path: string): Promise<string> => {
   if (bundle !== undefined) throw new Failure('usage', `${path}: ${bundle}. Nothing was sent.`)
   throw new Failure('usage', `${path} is not in PEM, and may be a key; nothing was sent. Give the chain in PEM.`)
 }
+
+const endOf = ({ certificate }: IssuerView): string => new X509Certificate(certificate).validToDate.toISOString()

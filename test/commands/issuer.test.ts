@@ -19,7 +19,7 @@ t.test('from a request to an issuer', async (t) => {
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   const made = await chancery(['issuer', 'create', 'next', '--authority', 'default', '--subject', 'CN=Next'])
   t.match(made, { code: 0, out: /^-----BEGIN CERTIFICATE REQUEST-----\n/, err: /^$/ })
-  t.match((await chancery(['issuer', 'list'])).out, /^next +default +requested +- +20\S+Z$/m)
+  t.match((await chancery(['issuer', 'list'])).out, /^next +default +requested +- +20\S+Z +-$/m)
   const asJson = JSON.parse((await chancery(['issuer', 'list', '--json'])).out)
   t.match(asJson.at(-1), { name: 'next', state: 'requested', csr: made.out, createdBy: 'admin' })
   t.same(await chancery(['issuer', 'csr', 'next']), made)
@@ -68,7 +68,7 @@ t.test('from a request to an issuer', async (t) => {
   const shown = JSON.parse((await chancery(['issuer', 'list', '--json'])).out)
   t.match(shown.at(-1), { name: 'next', shards: 1 })
   const listed = (await chancery(['issuer', 'list'])).out
-  t.match(listed, /^next +default +staged +1 +20/m)
+  t.match(listed, /^next +default +staged +1 +20\S+Z +20\S+Z$/m, 'until when its certificate is valid')
   t.match(listed, /^default .* 128 +20/m)
   t.notMatch(listed, /requested/)
 })

@@ -57,15 +57,15 @@ const crlCheck = async (): Promise<{ readonly ok: boolean; readonly reason: stri
 }
 
 /** What operators are told besides, of issuers that a CA above has revoked. */
-const toldOfRevoked = async (t: Test) => {
+const toldByDoctor = async (t: Test, at = new Date()): Promise<readonly string[]> => {
   const db = openDatabase({ url: service.database.servingUrl, max: 1, log: quiet, applicationName: 'test' })
   t.teardown(() => db.close())
-  const told = await unwise(service.config, db, await openInlineKeys(service.config), new Date())
-  return {
-    metric: (await service.request('GET', '/metrics')).text.match(/^chancery_issuer_revoked.*$/m)?.[0],
-    doctor: told.filter((one) => one.includes('CA above')),
-  }
+  return unwise(service.config, db, await openInlineKeys(service.config), at)
 }
+const toldOfRevoked = async (t: Test) => ({
+  metric: (await service.request('GET', '/metrics')).text.match(/^chancery_issuer_revoked.*$/m)?.[0],
+  doctor: (await toldByDoctor(t)).filter((one) => one.includes('CA above')),
+})
 
 t.test('a list that fits is served at once, for every issuer below, and once more changes nothing', async (t) => {
   const der = await list()
@@ -119,6 +119,11 @@ drill('readiness says when it ends, and whom it revokes', async (t) => {
   const soon = new Date(now() + 10 * 86_400_000)
   t.equal((await bring(await list({ number: 4n, nextUpdate: soon }))).status, 200)
   t.match(await crlCheck(), { ok: true, reason: /above default ends at .*chancery crl import/ })
+  const listsAt = async (days: number): Promise<string> =>
+    (await toldByDoctor(t, new Date(now() + days * 86_400_000))).find((one) => one.includes('what is revoked')) ?? ''
+  t.equal(await listsAt(-10), '', 'nor does doctor say so long before')
+  t.match(await listsAt(0), /above default ends at .*chancery crl import/)
+  t.match(await listsAt(11), /above default ended at /)
   const issuer = (await service.request('GET', '/v1/issuers/etcd')).json.certificate
   const { serial } = parseCertificate(parsePem(issuer, 'CERTIFICATE')).facts
   const revoked = [{ serial, revokedAt: new Date(now() - 60_000), reason: 'cACompromise' as const }]
