@@ -177,7 +177,7 @@ const faults: readonly Fault[] = [
     next: 'wait until it has, raise max_connections there or the connection limit of the role or the database, or set another in',
   },
   {
-    pattern: /^(53|57P)/,
+    pattern: /^(53|57P|58)/,
     kind: 'later',
     what: () => 'the server takes no connections now',
     quoted: true,

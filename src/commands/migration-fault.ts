@@ -63,6 +63,19 @@ const faults: readonly Fault[] = [
       `the server, or this role there (default_transaction_read_only), only reads: name the one that takes writes in ${name}`,
   },
   {
+    // What the migrations raise themselves has other codes.
+    of: /^(P0001|42501) exec_stmt_raise /,
+    kind: 'usage',
+    next: () =>
+      'a trigger that somebody has put into the database refuses it (pg_event_trigger): have an administrator let it by ("alter event trigger … disable"), and run the same command again; nothing of this step remains',
+  },
+  {
+    of: /^42501 check_enable_rls /,
+    kind: 'usage',
+    next: () =>
+      'row level security keeps even the owner from that table: end it there ("alter table … disable row level security"), and run the same command again; nothing of this step remains',
+  },
+  {
     of: /^42501 (?!(CheckMyDatabase|-) )/,
     kind: 'usage',
     next: ({ name, url }) =>

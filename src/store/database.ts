@@ -10,7 +10,7 @@ import pg from 'pg'
 
 import { Problem } from '../errors.ts'
 import type { Log } from '../telemetry.ts'
-import { durableCommits, genericPlans, keptPlans, ourWords, sessionTimeouts } from './session-settings.ts'
+import { firstWords, genericPlans, keptPlans, ourWords, sessionTimeouts } from './session-settings.ts'
 import { openFewConnections, openLastWords, shortageOf } from './shortages.ts'
 import { types } from './types.ts'
 import { Client, type SessionConfig } from './wire.ts'
@@ -91,7 +91,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
   const how = { prepared, ...(options.patient ? {} : { answerTimeout }) }
   const hasSettings = prepared && !options.patient
   // With pg's own error where it fails, as of connecting: a pooler may find its server only now.
-  const onConnect = async (client: pg.ClientBase): Promise<void> => void (await ask(client, durableCommits, how))
+  const onConnect = async (client: pg.ClientBase): Promise<void> => void (await ask(client, firstWords, how))
   const connection = {
     connectionString: options.url,
     application_name: options.applicationName,

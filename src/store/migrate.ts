@@ -58,7 +58,7 @@ export class WrongSchema extends Error {}
 export const assertMigrated = async (db: Queryable, directory?: string): Promise<void> => {
   const migrations = await loadMigrations(directory)
   const { rows: found } = await db.query<Seen>({ text: selectSeen })
-  const { hidden = false, usable = true, role = '', astray = null } = found[0] ?? {}
+  const { hidden = false, secured = false, usable = true, role = '', astray = null } = found[0] ?? {}
   if (astray !== null)
     throw new WrongSchema(
       `The sessions of this role have another ${astray} than PostgreSQL's own, with which our statements mean something else: "alter role ${role} reset ${astray}", and that of the database, the server or the URL if it has one; what a pooler keeps open has it until it is opened anew.`,
@@ -70,6 +70,10 @@ export const assertMigrated = async (db: Queryable, directory?: string): Promise
         : `This role may not use the schema public, where the tables are: "grant usage on schema public to ${role}".`,
     )
   const applied = found[0]?.present === true ? (await db.query<Applied>({ text: selectApplied })).rows : []
+  if (secured && applied.length === 0)
+    throw new WrongSchema(
+      `Row level security hides schema_migrations from the role ${role}: end it there, as the owner of the tables ("alter table schema_migrations disable row level security").`,
+    )
   assertKnown(applied, migrations)
   if (applied.length < migrations.length) {
     throw new WrongSchema(
@@ -82,6 +86,8 @@ export const assertMigrated = async (db: Queryable, directory?: string): Promise
 interface Seen {
   readonly present: boolean
   readonly hidden: boolean
+  /** Which where `row_security` is on, as for those who read everything and behind a pooler, leaves no rows, and no error. */
+  readonly secured: boolean
   readonly usable: boolean
   readonly role: string
   /** The first of the settings that are not what our SQL needs, of sessions to which we may not say it. */
@@ -323,7 +329,7 @@ const tableExists = `select to_regclass('schema_migrations') is not null as pres
 
 const selectSeen = `
   select seen is not null as present, seen is null and is_there as hidden, has_schema_privilege(to_regnamespace('public'), 'usage') as usable,
-    quote_ident(current_user) as role, (
+    seen is not null and row_security_active(seen) as secured, quote_ident(current_user) as role, (
       select name from pg_settings join (values ${neededRows}) wanted (name, value) using (name)
       where setting <> value order by name limit 1) as astray
   from to_regclass('schema_migrations') as seen, lateral (

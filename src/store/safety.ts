@@ -53,7 +53,7 @@ export const lacksRights = async (db: Queryable): Promise<boolean> =>
 const ofNewDatabases = / may make temporary tables /
 const migrating = 'as in each database that is new: "chancery migrate" takes that back where its role owns the database'
 
-/** As sessions begin: ours know better (`durableCommits`), those behind a pooler and of others do not. */
+/** As sessions begin: ours know better (`firstWords`), those behind a pooler and of others do not. */
 const selectSettings = {
   text: `
     select name, reset_val as setting from pg_settings
@@ -79,15 +79,16 @@ const updated = `('roll', 'size'), ('roll', 'time'), ('roll', 'root'), ('token_u
   ('crl_files', 'changed_at')`
 
 /**
- * A view counts as a table: what it may, it may with its owner's rights. Whoever may create anything anywhere may have
- * operators and functions of his own found before those of the guards.
+ * A view counts as a table: what it may, it may with its owner's rights. Policies of a part hide nothing from who asks the whole.
+ * Whoever may create anything anywhere may have operators and functions of his own found before those of the guards.
  */
 const selectRights = {
   text: `
     with who as (select coalesce($1::name, current_user) as role),
     relation as (
       select c.oid, relname, relkind, pg_has_role(role, relowner, 'member') as owned,
-        relrowsecurity and relowner = (select relowner from pg_class where oid = 'refusals'::regclass) as secured, relforcerowsecurity
+        relrowsecurity and not relispartition and relowner = (select relowner from pg_class where oid = 'refusals'::regclass) as secured,
+        relforcerowsecurity
       from who, pg_class c where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f'))
     select format('the serving role %s is a superuser', role) as fault from who join pg_roles on rolname = role where rolsuper
     union all

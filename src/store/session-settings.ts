@@ -45,19 +45,23 @@ const probes =
 /**
  * Whatever the role or the database says: times in any other form are turned down (`types.ts`), a day has 24 hours, since limits of a
  * day end at UTC's midnight; the tables, with all that guards them, are in one schema; a statement waits for those before it, where a
- * stricter isolation turns it down; and rows that a policy would hide are an error, since what is revoked would pass for valid.
+ * stricter isolation turns it down; rows that a policy would hide are an error, since what is revoked would pass for valid; and what
+ * is idle for long is ours to end.
  */
 export const ourWords = [
   '-c datestyle=ISO -c timezone=UTC -c search_path=public -c default_transaction_isolation=read\\ committed',
-  `-c row_security=off ${probes}`,
+  `-c row_security=off -c idle_session_timeout=0 ${probes}`,
   ...Object.entries(meanings).map(([name, value]) => `-c ${name}=${value}`),
 ].join(' ')
 export const genericPlans = `${ourWords} ${keptPlans} -c plan_cache_mode=force_generic_plan`
 /**
- * What is handed out must be on a disk first, whatever role, database or a reload of the server's settings says while we run; what
- * waits for a standby as well, or for none, is its operator's to choose. No start-up setting can tell the two apart.
+ * What no start-up setting can say. PostgreSQL has `transaction_timeout` from 17 on. And what is handed out must be on a disk first,
+ * whatever role, database or a reload of the server's settings says while we run; what waits for a standby as well, or for none, is
+ * its operator's to choose.
  */
-export const durableCommits = {
+export const firstWords = {
   text: `
+    select set_config('transaction_timeout', '0', false) where current_setting('transaction_timeout', true) <> '0'
+    union all
     select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') in ('on', 'off')`,
 }

@@ -19,6 +19,7 @@ import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
 import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openSql } from '../helpers/sql.ts'
+import { tamper } from '../helpers/tamper.ts'
 
 const run = async ({ servingUrl, ownerUrl }: TestDatabase, env: Readonly<Record<string, string>> = {}) => {
   const urls = { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: ownerUrl }
@@ -30,6 +31,19 @@ const urlWith = (url: string, change: (url: URL) => void): string => {
   change(changed)
   return changed.href.replace('@localhost/', '@/')
 }
+
+t.test('what a trigger of somebody else refuses is told as that', async (t) => {
+  const database = await openTestDatabase(t)
+  await tamper(
+    database,
+    `create function no() returns event_trigger language plpgsql as $$ begin raise exception 'no DDL today'; end $$`,
+    'create event trigger no on ddl_command_start execute function no()',
+  )
+  await t.rejects(run(database), {
+    kind: 'usage',
+    message: /^no DDL today; a trigger that somebody has put into the database refuses it \(pg_event_trigger\): /,
+  })
+})
 
 drill('what is held by others is for later, and a database that only reads is named as that', async (t) => {
   const database = await openTestDatabase(t)
@@ -92,6 +106,10 @@ t.test('what is wrong is told whatever language the server speaks', async (t) =>
     [
       turkish('42501', 'aclcheck_error', 'public şemasına erişim engellendi'),
       /; the role "owner" does not own the tables/,
+    ],
+    [
+      turkish('42501', 'check_enable_rls', 'sorgu satır güvenliğinden etkilenecek'),
+      /etkilenecek; row level security keeps even the owner from that table: end it there /,
     ],
   ] as const)
     t.throws(() => explainMigration(setting)(error), { kind: 'usage', message }, error.message)

@@ -225,6 +225,9 @@ drill('a schema that does not fit, or hides its rows, is no defect', async (t) =
     hidden.err,
     /cannot be opened: row level security keeps the role "chancery" from its tables \(.*\); end it there /,
   )
+  const verified = await runChancery(['roll', 'verify', '--database', servingUrl], { env: bare })
+  t.equal(verified.code, exitCodes.usage)
+  t.match(verified.err, /^Row level security hides schema_migrations from the role chancery: end it there, /)
   await owner.query('alter table schema_migrations disable row level security')
   const { rows } = await owner.query('delete from schema_migrations where version > 20 returning *')
   const behind = await chancery('serve', production)

@@ -169,16 +169,21 @@ t.test('what a server would make slow, hide or keep open is not left to it', asy
   const { ownerUrl: url, servingUrl } = await openTestDatabase(t)
   const owner = await openSql(t, url)
   const { database } = placeOf(url)
-  await owner.query(`alter database ${database} set jit = on; alter database ${database} set row_security = on`)
-  const text = `select name, reset_val as value from pg_settings
-    where name in ('jit', 'row_security') or name ~ '^tcp_' order by name`
+  const settings = { jit: 'on', row_security: 'on', idle_session_timeout: '1h', transaction_timeout: '1h' }
+  for (const [name, value] of Object.entries(settings))
+    await owner.query(`alter database ${database} set ${name} = '${value}'`)
+  // Of sockets of a machine the first says nothing of TCP.
+  const text = `select name, case when name ~ '^tcp_' then reset_val else setting end as value from pg_settings
+    where name in ('jit', 'row_security', 'idle_session_timeout', 'transaction_timeout') or name ~ '^tcp_' order by name`
   const expected = Object.entries({
+    idle_session_timeout: '0',
     jit: 'off',
     row_security: 'off',
     tcp_keepalives_count: '3',
     tcp_keepalives_idle: '30',
     tcp_keepalives_interval: '10',
     tcp_user_timeout: '60000',
+    transaction_timeout: '0',
   }).map(([name, value]) => ({ name, value }))
   const db = open(t, { url: servingUrl, max: 8 })
   for (const pool of [undefined, ...ownPools])

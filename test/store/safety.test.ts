@@ -83,6 +83,10 @@ t.test('row level security, which hides records from the role that serves, is to
   const { ownerUrl, servingUrl } = await openTestDatabase(t)
   const owner = await openSql(t, ownerUrl)
   await owner.query('alter table revocations enable row level security; alter table crls enable row level security')
+  // Whoever asks the whole table is not under what its parts have.
+  await owner.query(
+    'alter table refusals_other enable row level security; alter table accesses_other force row level security',
+  )
   // Of others in the same schema, whose own it is.
   await tamper({ ownerUrl }, 'create table theirs (id integer)', 'alter table theirs enable row level security')
   t.same(await faultsAs(t, servingUrl), [

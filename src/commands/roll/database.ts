@@ -36,7 +36,9 @@ const withUrl = async <T>(url: string, work: (db: Database) => Promise<T>): Prom
   const db = openDatabase({ url, max: 1, log, applicationName: 'chancery roll verify', patient: true })
   try {
     await assertMigrated(db).catch(explainDatabase({ name: '--database', url }))
-    return await work(db).catch(explainUnavailable)
+    return await work(db)
+  } catch (error) {
+    return explainUnavailable(error)
   } finally {
     await db.close()
   }
