@@ -50,7 +50,7 @@ export const explainUnavailable = (error: unknown): never => {
   const reason = error.cause instanceof Error ? error.cause.message : error.detail
   throw new Failure(
     'later',
-    `The database does not do what is asked of it: ${reason}. ${sqlState(error) === readsOnly ? nameTheOther : lookThere}`,
+    `The database does not do what is asked of it: ${reason}. ${nexts[sqlState(error) ?? ''] ?? lookThere}`,
     undefined,
     error,
   )
@@ -59,9 +59,15 @@ export const explainUnavailable = (error: unknown): never => {
 const insufficientPrivilege = '42501'
 const migrateTells =
   '"chancery migrate" of the owner of the tables gives the role that serves its rights, and names each table that row level security keeps from it.'
-const readsOnly = '25006'
-const nameTheOther =
-  'The server, or this role there (default_transaction_read_only), only reads: name the one that takes writes in CHANCERY_DATABASE_URL.'
+const damaged =
+  'Its files are damaged: an index is made again by "reindex", a table comes back from another server or a backup.'
+/** By SQLSTATE. */
+const nexts: Readonly<Record<string, string>> = {
+  '25006':
+    'The server, or this role there (default_transaction_read_only), only reads: name the one that takes writes in CHANCERY_DATABASE_URL.',
+  XX001: damaged,
+  XX002: damaged,
+}
 const lookThere = 'See what keeps it (pg_stat_activity, its log), and run the same command again.'
 
 interface Fault {

@@ -362,9 +362,13 @@ const ask = (
     })
   })
 
+/** A page that fails its checksum, or an index that contradicts itself: another server may have it whole. Guards of ours say so, too. */
+const isDamaged = (error: unknown): boolean =>
+  /^XX00[12]$/.test(sqlState(error) ?? '') && (causeOf(error) as { routine?: string }).routine !== 'exec_stmt_raise'
+
 const isTransient = (error: unknown): boolean => {
   const state = sqlState(error) ?? ''
-  return isSpent(error) || transientClasses.has(state.slice(0, 2)) || transientStates.has(state)
+  return isSpent(error) || isDamaged(error) || transientClasses.has(state.slice(0, 2)) || transientStates.has(state)
 }
 
 const unavailable = (detail: string, cause: unknown): Problem =>

@@ -47,6 +47,9 @@ const few = 'the server has too few connections for the pool: issuing and search
 
 const lasting = 'where that lasts, its log says why, as for want of room on its disk.'
 
+const damaged =
+  'The database finds files of its own damaged, as its log says: its operator has to let another server take over, or to restore a backup.'
+
 /** Class 53 is of resources, 57P of the server's coming and going; a lock and a server that only reads are for operators, too. */
 const shortages: Readonly<Record<string, string>> = {
   [diskFull]: 'The database has no room left on its disk: its operator has to make some.',
@@ -60,6 +63,8 @@ const shortages: Readonly<Record<string, string>> = {
     'The database ended this by the transaction_timeout of the role or the server: its operator has to raise that, or to see what is slow.',
   '25006':
     'The database only reads, as a standby does: its operator has to name the one that takes writes, or to reset default_transaction_read_only.',
+  XX001: damaged,
+  XX002: damaged,
   // With no code but this one, PgBouncer says all that it has to say.
   '08P01':
     'A pooler before the database, or whoever stands there, turns this down: its operator sees why in the log of that, as where it has no connection left, or reaches no server.',

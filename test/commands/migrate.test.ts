@@ -45,6 +45,24 @@ t.test('what a trigger of somebody else refuses is told as that', async (t) => {
   })
 })
 
+t.test('files that the server finds damaged are told as that, and are no defect of ours', async (t) => {
+  const database = await openTestDatabase(t)
+  await tamper(
+    database,
+    `update pg_class set relfilenode = pg_relation_filenode('profiles') where relname = 'profiles_pkey'`,
+  )
+  const config = await loadConfig({ CHANCERY_DATABASE_URL: database.servingUrl })
+  const text = `select from profiles where name = 'server' and version = 1`
+  await t.rejects(
+    withDatabase(config, quiet, (db) => db.query({ text })),
+    {
+      kind: 'later',
+      message: /^The database does not do what is asked of it: .+\. Its files are damaged: an index is made again by /,
+      cause: { code: 'db.unavailable', detail: /^The database finds files of its own damaged, as its log says: / },
+    },
+  )
+})
+
 drill('what is held by others is for later, and a database that only reads is named as that', async (t) => {
   const database = await openTestDatabase(t)
   const owner = await openSql(t, database.ownerUrl)
