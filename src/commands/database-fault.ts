@@ -65,6 +65,8 @@ const damaged =
 const nexts: Readonly<Record<string, string>> = {
   '25006':
     'The server, or this role there (default_transaction_read_only), only reads: name the one that takes writes in CHANCERY_DATABASE_URL.',
+  '54000':
+    'Vacuum what its log names, as its superuser, and end what keeps it from that (old prepared transactions, replication slots).',
   XX001: damaged,
   XX002: damaged,
 }

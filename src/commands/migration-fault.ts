@@ -38,7 +38,7 @@ const faults: readonly Fault[] = [
       'something else had what it needs (pg_stat_activity says what): nothing of this step remains, and "chancery migrate" goes on where it ended',
   },
   {
-    of: /^(53|58)/,
+    of: /^(53|58|54000 GetNew)/,
     kind: 'later',
     ofServer: true,
     next: () =>

@@ -11,7 +11,7 @@ import pg from 'pg'
 import { Problem } from '../errors.ts'
 import type { Log } from '../telemetry.ts'
 import { firstWords, genericPlans, keptPlans, ourWords, sessionTimeouts } from './session-settings.ts'
-import { openFewConnections, openLastWords, shortageOf } from './shortages.ts'
+import { numbersSpent, openFewConnections, openLastWords, shortageOf } from './shortages.ts'
 import { types } from './types.ts'
 import { Client, type SessionConfig } from './wire.ts'
 
@@ -362,13 +362,20 @@ const ask = (
     })
   })
 
-/** A page that fails its checksum, or an index that contradicts itself: another server may have it whole. Guards of ours say so, too. */
-const isDamaged = (error: unknown): boolean =>
-  /^XX00[12]$/.test(sqlState(error) ?? '') && (causeOf(error) as { routine?: string }).routine !== 'exec_stmt_raise'
+/**
+ * A page that fails its checksum, an index that contradicts itself, and no number for another transaction: the server's operator mends
+ * these. Guards of ours say the first as well, and of what is too long for an index the code of the last is said.
+ */
+const isOfServer = (error: unknown): boolean => {
+  const { routine = '' } = (causeOf(error) ?? {}) as { readonly routine?: string }
+  const state = sqlState(error) ?? ''
+  if (/^XX00[12]$/.test(state)) return routine !== 'exec_stmt_raise'
+  return state === numbersSpent && /^GetNew\w+Id$/.test(routine)
+}
 
 const isTransient = (error: unknown): boolean => {
   const state = sqlState(error) ?? ''
-  return isSpent(error) || isDamaged(error) || transientClasses.has(state.slice(0, 2)) || transientStates.has(state)
+  return isSpent(error) || isOfServer(error) || transientClasses.has(state.slice(0, 2)) || transientStates.has(state)
 }
 
 const unavailable = (detail: string, cause: unknown): Problem =>

@@ -41,6 +41,7 @@ export const openFewConnections = (log: Log): ((state: string | undefined, error
 
 export const diskFull = '53100'
 export const lockTaken = '55P03'
+export const numbersSpent = '54000'
 const tooManyConnections = '53300'
 
 const few = 'the server has too few connections for the pool: issuing and searches share those that there are'
@@ -63,6 +64,8 @@ const shortages: Readonly<Record<string, string>> = {
     'The database ended this by the transaction_timeout of the role or the server: its operator has to raise that, or to see what is slow.',
   '25006':
     'The database only reads, as a standby does: its operator has to name the one that takes writes, or to reset default_transaction_read_only.',
+  [numbersSpent]:
+    'The database has no number left for another transaction: its operator has to vacuum what its log names, and to end what keeps it from that (old prepared transactions, replication slots).',
   XX001: damaged,
   XX002: damaged,
   // With no code but this one, PgBouncer says all that it has to say.

@@ -3,10 +3,11 @@
  * role that serves, and one where a session keeps a lock, answer questions as ever, and take some of what is written. Each is
  * known by what it turns down only.
  */
+import { isProblem } from '../errors.ts'
 import { type Queryable, sqlState } from './database.ts'
 import { isHeldUp } from './held-up.ts'
 import { lacksRights } from './safety.ts'
-import { diskFull, lockTaken } from './shortages.ts'
+import { diskFull, lockTaken, numbersSpent } from './shortages.ts'
 
 export interface TurnedDown {
   /** Told of a statement that failed, and why. */
@@ -85,6 +86,16 @@ export const hasNoRoom = async (db: Queryable): Promise<boolean | undefined> => 
 /** Of functions of the server's own we ask what few may know, and do without; so we do where nobody may look for room. */
 const isOfSystem = (error: unknown): boolean => /\b(pg_|lo_|plpgsql\b)/.test((error as Error).message)
 
+/** As after a vacuum that was kept from it for two thousand million transactions. */
+const hasNoNumber = async (db: Queryable): Promise<boolean | undefined> => {
+  try {
+    await db.query({ text: 'select pg_current_xact_id()' })
+    return false
+  } catch (error) {
+    return sqlState(error) === numbersSpent ? true : undefined
+  }
+}
+
 /** By SQLSTATE: disk_full, lock_not_available, insufficient_privilege. */
 const reasons: Readonly<Record<string, Kind>> = {
   [diskFull]: { reason: 'the database has no room on its disk', isMissing: hasNoRoom },
@@ -94,6 +105,14 @@ const reasons: Readonly<Record<string, Kind>> = {
     isMissing: isHeldUp,
     // A search that waited for another table keeps nobody from issuing.
     isSure: true,
+  },
+  [numbersSpent]: {
+    reason:
+      'the database has no number left for another transaction: vacuum what its log names, and end what keeps it from that',
+    isMissing: hasNoNumber,
+    isSure: true,
+    // By the same code, no shortage: what is too long for an index.
+    isNothing: (error) => !isProblem(error),
   },
   '42501': {
     reason:

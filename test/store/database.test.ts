@@ -586,6 +586,33 @@ t.test('a cancelled statement is retryable, and its outcome is known', async (t)
   t.notOk(isConnectionLoss(error))
 })
 
+t.test(
+  'a server without numbers for transactions is not there at present; a row that is too long for an index is a fault',
+  async (t) => {
+    const db = open(t, { max: 1 })
+    const { query } = pg.Client.prototype
+    const failAs = (routine: string): unknown => {
+      const error = Object.assign(new pg.DatabaseError('in the words of the server', 0, 'error'), {
+        code: '54000',
+        routine,
+      })
+      t.intercept(pg.Client.prototype, 'query', {
+        value(...args: readonly unknown[]) {
+          const [{ text }, then] = args as [{ readonly text: string }, (error: Error) => void]
+          return text === 'select 54000' ? then(error) : Reflect.apply(query, this, args)
+        },
+      })
+      return failure(db.query({ text: 'select 54000' }))
+    }
+    for (const routine of ['GetNewTransactionId', 'GetNewMultiXactId'])
+      t.match(await failAs(routine), {
+        code: 'db.unavailable',
+        detail: /^The database has no number left for another /,
+      })
+    t.notOk(isProblem(await failAs('_bt_check_third_page')))
+  },
+)
+
 t.test('what the database is short of is told to whoever asked, and stays known while it is away', async (t) => {
   const db = open(t, { max: 1 })
   const detail = async (state: string): Promise<string> => {

@@ -52,6 +52,15 @@ t.test('room that is back is seen within seconds, by a look every few of them', 
   t.equal(state.looks, 17)
 })
 
+t.test('numbers of transactions that are all in use are told until one sees that there are some', async (t) => {
+  const { turnedDown, at } = openDisk()
+  turnedDown.failed(Object.assign(new pg.DatabaseError('too long for an index', 0, 'error'), { code: '54000' }))
+  t.equal(await at(0, ''), undefined)
+  turnedDown.failed(failing('54000'))
+  t.match(await at(1_000, '54000'), /^the database has no number left for another transaction: vacuum what its log /)
+  t.equal(await at(6_000, ''), undefined)
+})
+
 t.test('what no look has seen missing ends by itself, as one that comes and goes does', async (t) => {
   const { turnedDown, at, state } = openDisk()
   turnedDown.failed(failing(full))
