@@ -30,6 +30,9 @@ interface Fault {
 const endedByServer = (): string =>
   'the server has ended it: nothing of this step remains, and "chancery migrate" goes on where it ended'
 
+const lackedByServer = (): string =>
+  'give the server what it lacks: nothing of this step remains, and "chancery migrate" goes on where it ended'
+
 const faults: readonly Fault[] = [
   {
     of: /^(55P03|40001|40P01)/,
@@ -38,11 +41,15 @@ const faults: readonly Fault[] = [
       'something else had what it needs (pg_stat_activity says what): nothing of this step remains, and "chancery migrate" goes on where it ended',
   },
   {
-    of: /^(53|58|54000 GetNew)/,
+    of: /^(53|58)/,
     kind: 'later',
     ofServer: true,
-    next: () =>
-      'give the server what it lacks: nothing of this step remains, and "chancery migrate" goes on where it ended',
+    next: lackedByServer,
+  },
+  {
+    of: /^54000 GetNew/,
+    kind: 'later',
+    next: lackedByServer,
   },
   {
     // Of no connection that is only just made; the last is what pg says of one that was ended while nothing was asked of it.

@@ -87,7 +87,7 @@ export const hasNoRoom = async (db: Queryable): Promise<boolean | undefined> => 
 const isOfSystem = (error: unknown): boolean => /\b(pg_|lo_|plpgsql\b)/.test((error as Error).message)
 
 /** As after a vacuum that was kept from it for two thousand million transactions. */
-const hasNoNumber = async (db: Queryable): Promise<boolean | undefined> => {
+export const hasNoNumber = async (db: Queryable): Promise<boolean | undefined> => {
   try {
     await db.query({ text: 'select pg_current_xact_id()' })
     return false

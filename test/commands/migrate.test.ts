@@ -131,6 +131,11 @@ t.test('what is wrong is told whatever language the server speaks', async (t) =>
     ],
   ] as const)
     t.throws(() => explainMigration(setting)(error), { kind: 'usage', message }, error.message)
+  const spent = turkish('54000', 'GetNewTransactionId', 'işlem numarası kalmadı')
+  t.throws(() => explainMigration(setting)(spent), {
+    kind: 'later',
+    message: /kalmadı; give the server what it lacks: /,
+  })
   const toTables = /the role "owner" has no rights to its tables, as after a restore without them/
   const toConnect = /the role "owner" may not connect to it \(.+\); grant it that \("grant connect on database"\)/
   for (const [code, routine, words, kind, message] of [
