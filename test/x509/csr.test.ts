@@ -59,6 +59,27 @@ t.test('a request is read as it was meant, and as the library reads it', async (
   t.ok(shown.spki.equals(csr.key.spki))
 })
 
+t.test('what no ECDSA signature is, is refused before anybody verifies it', (t) => {
+  const pair = (r: string, s: string) => bits(seq(hex(r), hex(s)))
+  for (const signature of [pair('020100', '020101'), pair('020101', '0201ff'), pair('02020001', '020101')])
+    t.throws(() => parseRequest(request({ signature })), { code: 'csr.pop' })
+  t.end()
+})
+
+t.test('a request has 16 KiB at most', (t) => {
+  const signature = bits(seq(hex('020101'), hex('020101')))
+  const of = (octetsMore: number) =>
+    request({
+      signature,
+      attributes: tlv(0xa0, extensionRequest(host), attribute('1.2.3.5', octets(Buffer.alloc(octetsMore)))),
+    })
+  const der = of(16_000 + 16_384 - of(16_000).length)
+  t.equal(der.length, 16_384)
+  t.ok(parseRequest(der))
+  t.throws(() => parseRequest(Buffer.concat([der, hex('00')])), { code: 'csr.too_large' })
+  t.end()
+})
+
 t.test('what is not asked for is absent, not empty', async (t) => {
   const csr = parseRequest(request())
   t.notOk('keyUsage' in csr)

@@ -167,6 +167,7 @@ const curves: readonly HostileCase[] = [
     ['one octet too few', spki(ecSpki(p256Point.subarray(0, -1))), 'key.encoding'],
     ['one octet too many', spki(ecSpki(Buffer.concat([p256Point, hex('00')]))), 'key.encoding'],
     ['a point of another curve', spki(ecSpki(p256Point, '1.3.132.0.34')), 'key.encoding'],
+    ['something after it', spki(seq(seq(oid(oids.ecPublicKey), oid(oids.p256)), bits(p256Point), nil)), 'key.encoding'],
     [
       'compressed',
       by(() => ({ ...p256(), spki: ecSpki(Buffer.concat([Buffer.from([parity]), p256Point.subarray(1, 33)])) })),

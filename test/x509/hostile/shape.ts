@@ -32,6 +32,7 @@ export const shape: readonly HostileCase[] = [
     'version ≠ 0',
     ['version 1', bad({ version: integer(1) }), 'csr.version'],
     ['version 2', bad({ version: integer(2) }), 'csr.version'],
+    ['version 128, whose first octet is 0', bad({ version: integer(128) }), 'csr.version'],
     ['a version of many octets', bad({ version: integer(2n ** 64n) }), 'csr.version'],
     ['no version', bad({ version: Buffer.alloc(0) }), 'csr.der'],
   ),
@@ -79,6 +80,15 @@ export const shape: readonly HostileCase[] = [
     [
       'unstructuredName',
       attributes(extensionRequest(host), attribute('1.2.840.113549.1.9.2', ia5('name'))),
+      'accepted',
+    ],
+    [
+      'unstructuredName twice, with none and with two values',
+      attributes(
+        extensionRequest(host),
+        attribute('1.2.840.113549.1.9.2'),
+        attribute('1.2.840.113549.1.9.2', ia5('a'), ia5('b')),
+      ),
       'accepted',
     ],
     [
