@@ -59,7 +59,7 @@ t.test('what a request and its profile say nothing of is skipped, and says so', 
     'validity.max',
     'validity.issuer',
   ])
-  const ruled = new Set<string>([...attributeTypes.map((type) => `subject.${type}`), 'bind.<id>', 'rule.<id>'])
+  const ruled = new Set<string>([...attributeTypes.map((type) => `subject.${type}`), 'bind.<id>'])
   t.same(
     said.map(({ check }) => check),
     checks.map(({ id }) => id).filter((id) => !ruled.has(id)),
@@ -89,6 +89,13 @@ const refusals: readonly (readonly [string, Profile, Ask, readonly string[], Pro
     ask({ names: www, key: keyOf('rsa', 8192) }),
     ['key.size 8192'],
     'key.size',
+  ],
+  [
+    'a common name that is a mail address among the names but for its case',
+    profileOf({ names: { email: { allow: ['*@**'] } }, extendedKeyUsage: ['clientAuth'] }),
+    ask({ names: namesOf('email:jane@example.com'), subject: commonName('JANE@example.com') }),
+    ['names.commonName JANE@example.com'],
+    'subject.forbidden',
   ],
   [
     'a name that matches nothing',
@@ -154,6 +161,13 @@ const refusals: readonly (readonly [string, Profile, Ask, readonly string[], Pro
     'san.forbidden',
   ],
   [
+    'an xn-- label that mixes scripts, beside one that does not',
+    profileOf({ names: { dns: { allow: ['**.example.com'], internationalized: true } } }),
+    ask({ names: namesOf('dns:xn--pple-43d.xn--bcher-kva.example.com') }),
+    ['names.dns.script xn--pple-43d.xn--bcher-kva.example.com'],
+    'san.forbidden',
+  ],
+  [
     'more names of a kind than its max',
     profileOf({ names: { dns: { allow: ['*.example.com'], max: 1 } } }),
     ask({ names: namesOf('dns:a.example.com', 'dns:b.example.com') }),
@@ -208,6 +222,15 @@ const refusals: readonly (readonly [string, Profile, Ask, readonly string[], Pro
     profileOf({ subject: { others: 'drop', commonName: { from: 'csr', match: 'system:node:*' } } }),
     ask({ names: www, subject: commonName('system:node:a:b') }),
     ['subject.commonName system:node:a:b'],
+    'subject.forbidden',
+  ],
+  [
+    'another attribute that matches no pattern, beside a common name that is a name',
+    profileOf({
+      subject: { others: 'drop', commonName: { from: 'csr' }, organization: { from: 'csr', match: 'A*' } },
+    }),
+    ask({ names: www, subject: [...commonName('www.example.com'), { type: 'organization', value: 'Evil' }] }),
+    ['subject.organization Evil'],
     'subject.forbidden',
   ],
   [
@@ -365,9 +388,102 @@ for (const [what, profile, request, checks, code] of refusals) {
     const problem = refusal(decision)
     t.equal(problem.code, code)
     t.equal(problem.options.violations, decision.violations)
+    t.equal(problem.message, `${code}: ${decision.violations[0]?.reason}`)
     t.same(problem.options.extra?.checks, decision.checks())
   })
 }
+
+t.test('what is as much as it may be is allowed, and every check that looks at it passes it', async (t) => {
+  const rsa = profileOf({ keys: [{ rsa: { min: 2048, max: 4096 } }] })
+  const counted = profileOf({
+    names: { dns: { allow: ['*.example.com'], deny: ['x.example.com'], max: 2 }, max: 2, require: ['dns'] },
+    bind: [{ id: 'host', names: 'dns', firstLabel: { of: 'principal' } }],
+  })
+  const flagged = profileOf({
+    names: { dns: { allow: ['**.example.com'], wildcards: true, underscores: true, internationalized: true } },
+  })
+  const within: readonly (readonly [Profile, Ask, readonly string[], Partial<Context>?])[] = [
+    [rsa, ask({ names: www, key: keyOf('rsa', 2048) }), ['key.size']],
+    [rsa, ask({ names: www, key: keyOf('rsa', 4096) }), ['key.size']],
+    [
+      counted,
+      ask({ names: namesOf('dns:a.example.com') }),
+      ['names.dns.deny', 'names.dns.max', 'names.max', 'names.require', 'bind.host'],
+      { principal: 'a' },
+    ],
+    [profileOf({ names: { dns: { allow: ['**'] }, max: 1 } }), ask({ names: www }), ['names.max']],
+    [profileOf({ names: { dns: { allow: ['**'], max: 1 } } }), ask({ names: www }), ['names.dns.max']],
+    [flagged, ask({ names: namesOf('dns:*.example.com') }), ['names.dns.wildcard']],
+    [flagged, ask({ names: namesOf('dns:a_b.example.com') }), ['names.dns.underscore']],
+    [
+      flagged,
+      ask({ names: namesOf('dns:xn--bcher-kva.example.com') }),
+      ['names.dns.internationalized', 'names.dns.script'],
+    ],
+    [profileOf(), ask({ names: namesOf('dns:a.example.com', 'dns:b.example.com') }), ['names.unique']],
+    [profileOf(), ask({ names: www, subject: commonName('www.example.com') }), ['names.commonName']],
+    [
+      profileOf({ subject: { others: 'drop', commonName: { from: 'csr', match: ['a', 'b*'], orName: true } } }),
+      ask({ names: www, subject: commonName('www.example.com') }),
+      ['subject.commonName'],
+    ],
+    [
+      profileOf({ subject: { others: 'drop', commonName: { from: 'csr', match: ['a', 'b*'] } } }),
+      ask({ names: www, subject: [...commonName('bob'), { type: 'country', value: 'US' }] }),
+      ['subject.commonName', 'subject.others'],
+    ],
+    [
+      profileOf({ subject: { others: 'drop', organization: { fixed: 'A' } } }),
+      ask({ names: www }),
+      ['subject.organization'],
+    ],
+    [
+      profileOf({ keyUsage: ['digitalSignature'], extendedKeyUsage: ['serverAuth', 'clientAuth'] }),
+      ask({ names: www }, { keyUsage: ['digitalSignature', 'keyEncipherment'], extendedKeyUsage: ['clientAuth'] }),
+      ['keyUsage.allow', 'extendedKeyUsage.allow'],
+    ],
+    [profileOf(), ask({ names: www }, { validity: 2 }), ['validity.min']],
+    [
+      profileOf({ validity: { default: '24h', max: '30d', over: 'shorten' } }),
+      ask({ names: www }),
+      ['validity.issuer'],
+      at('2031-12-31T12:00:00Z'),
+    ],
+    [
+      profileOf({ validity: { default: '1h', max: '1h', over: 'shorten' } }),
+      ask({ names: www }, { validity: 3601 }),
+      ['validity.max'],
+    ],
+    [profileOf(), ask({ names: www }), ['grant.names.dns'], { grantRules: { dns: { allow: ['**'] } } }],
+  ]
+  for (const [profile, request, passed, given] of within) {
+    const decision = decide(profile, request, { ...context, ...given })
+    t.same(failed(decision), [])
+    const saidToPass = decision.checks().filter(({ outcome }) => outcome === 'passed')
+    t.same(
+      passed.filter((id) => !saidToPass.some(({ check }) => check === id)),
+      [],
+    )
+  }
+})
+
+t.test('every check says something of each request, and of what it skips nothing else', (t) => {
+  const hasRule = (profile: Profile, id: string): boolean =>
+    !attributeTypes.some((type) => id === `subject.${type}`) ||
+    profile.subject.some(({ type }) => id === `subject.${type}`)
+  for (const [what, profile, request] of refusals) {
+    const said = decide(profile, request, context).checks()
+    const { length } = (request.names ?? request.csr.names).filter(({ kind }) => kind === 'dns')
+    const odd = checks.filter(({ id }) => {
+      const outcomes = said.filter(({ check }) => check === id).map(({ outcome }) => outcome)
+      if (outcomes.length === 0) return !id.includes('<') && hasRule(profile, id)
+      if (outcomes.includes('skipped')) return outcomes.length > 1
+      return /^names\.dns\.(allow|deny)$/.test(id) && outcomes.length !== length
+    })
+    t.same(odd, [], what)
+  }
+  t.end()
+})
 
 t.test('one bad name among many refuses the whole request, wherever it stands (incident 31)', async (t) => {
   const good = Array.from({ length: 100 }, (_, i) => `dns:n${i}.example.com`)
@@ -402,6 +518,13 @@ t.test('names in the call replace those of the CSR as a whole, and are judged al
     'names.dns.allow evil.org',
   ])
   t.notOk(decide(profileOf(), { csr: csrOf({ names: www }), names: [] }, context).allowed, 'no names replace names too')
+  const two = namesOf('dns:www.example.com', 'dns:a.example.com')
+  for (const [own, called] of [
+    [two, namesOf('dns:www.example.com', 'dns:b.example.com')],
+    [two, www],
+    [namesOf('email:www.example.com'), www],
+  ] as const)
+    t.match(decide(profileOf(), { csr: csrOf({ names: own }), names: called }, context).notes, [{ field: '/names' }])
   for (const own of [[], www])
     t.same(decide(profileOf(), { csr: csrOf({ names: own }), names: www }, context).notes, [], 'nothing was replaced')
 })
@@ -507,7 +630,10 @@ t.test('a rule of the grant for mail addresses is about those in the subject as 
   ])
     t.same(by(staff, mail(none)), [`grant.names.emailAddress ${none}`], 'what is no mail address matches nothing')
   const subject = { emailAddress: { fixed: ['ca@else.example'] }, others: 'refuse' }
-  const fixed = profileOf({ ...ofMail, subject })
+  const fixed = profileOf({
+    ...ofMail,
+    subject: { ...subject, organization: { from: 'csr', match: '**', required: false } },
+  })
   t.same(by(staff, ask({ names: namesOf('email:jane@example.com') }), fixed), [], 'what the profile fixes nobody chose')
   t.end()
 })
@@ -581,6 +707,31 @@ t.test('bindings tie names to the caller and to the origin, and fail where there
   t.notOk(judge({ equals: { of: 'origin.toString' } }, 'uri:spiffe://td/a', ofUser), 'nor to what every object has')
 })
 
+t.test('a binding with nothing to tie says that it is skipped', (t) => {
+  const profile = profileOf({
+    subject: { others: 'drop', commonName: { from: 'csr' } },
+    names: { dns: { allow: ['**'] }, ip: { allow: ['::/0'] } },
+    bind: [
+      { id: 'host', names: 'dns', when: 'origin', equals: { of: 'origin.user' } },
+      { id: 'address', names: 'ip', equals: { of: 'principal' } },
+      { id: 'self', names: 'commonName', equals: { of: 'principal' } },
+    ],
+  })
+  const decision = decide(profile, ask({ names: www }), context)
+  t.same(
+    decision
+      .checks()
+      .filter(({ check }) => check.startsWith('bind.'))
+      .map(({ check, outcome, reason }) => `${check} ${outcome}: ${reason}`),
+    [
+      'bind.host skipped: there is no origin',
+      'bind.address skipped: there are no ip names',
+      'bind.self skipped: there is no common name',
+    ],
+  )
+  t.end()
+})
+
 t.test('a common name can be tied to the caller', async (t) => {
   const profile = profileOf({
     subject: { others: 'drop', commonName: { from: 'csr', match: 'system:node:*' } },
@@ -626,10 +777,21 @@ t.test('a common name by orName is one of the patterns or one of the names', asy
   t.notOk(judge([]))
 })
 
+t.test('what is no common name is never written as a name', async (t) => {
+  const profile = profileOf({
+    subject: { others: 'drop', commonName: { from: 'csr' }, organization: { from: 'csr', match: '**' } },
+  })
+  const subject: Subject = [{ type: 'organization', value: 'WWW.example.com' }, ...commonName('www.example.com')]
+  t.same(planOf(decide(profile, ask({ names: www, subject }), context)).subject, subject)
+})
+
 t.test('an identifier is not rewritten, even where it resembles a name', async (t) => {
   const profile = profileOf({ subject: { others: 'drop', commonName: { from: 'csr', match: '**' } } })
   const fixed = profileOf({ subject: { others: 'drop', commonName: { fixed: 'WWW.example.com' } } })
-  for (const by of [profile, fixed]) {
+  const either = profileOf({
+    subject: { others: 'drop', commonName: { from: 'csr', match: ['ops', 'WWW.**'], orName: true } },
+  })
+  for (const by of [profile, fixed, either]) {
     const decision = decide(by, ask({ names: www, subject: commonName('WWW.example.com') }), context)
     t.same(planOf(decision).subject, commonName('WWW.example.com'))
     t.same(decision.notes, [])
@@ -903,6 +1065,8 @@ t.test('a certificate that is not what the profile makes is caught by the rechec
     [{ subject: [...plan.subject, { type: 'organizationalUnit', value: 'x' }] }, 'recheck.subject'],
     [{ subject: commonName('www.example.com') }, 'recheck.subject'],
     [{ subject: [...plan.subject].reverse() }, 'recheck.subject'],
+    [{ subject: [{ type: 'organizationalUnit', value: 'A' }, ...plan.subject.slice(1)] }, 'recheck.subject'],
+    [{ subject: [...plan.subject.slice(0, -1), ...commonName('WWW.example.com')] }, 'recheck.subject'],
     [{ subject: [{ type: 'organization', value: 'system:masters' }] }, 'subject.systemMasters'],
     [{ key: keyOf('rsa', 2048) }, 'key.type'],
     [{ keyUsage: ['digitalSignature', 'keyCertSign'] }, 'keyUsage.allow'],
@@ -934,6 +1098,12 @@ t.test('nor does the recheck take what lacks the last of what is fixed, or begin
   const plan = planOf(decide(numbered, ask({ names: www, subject: commonName('www.example.com') }), context))
   t.same(found(numbered, { ...plan, ca: false }, context), [])
   t.same(found(numbered, { ...plan, ca: false, subject: plan.subject.slice(0, 1) }, context), ['recheck.subject'])
+
+  const usages = profileOf({ keyUsage: ['digitalSignature', 'contentCommitment', 'keyEncipherment'] })
+  const used = { ...planOf(decide(usages, ask({ names: www }), context)), ca: false }
+  t.same(found(usages, used, context), [])
+  const other = { ...used, keyUsage: ['digitalSignature', 'keyEncipherment'] } as const
+  t.same(found(usages, other, context), ['recheck.keyUsage'], 'one that this key does not serve, in place of another')
 
   const shortened = profileOf({ validity: { default: '24h', max: '30d', over: 'shorten' } })
   const late = at('2031-12-31T12:00:00Z')
