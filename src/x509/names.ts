@@ -107,7 +107,7 @@ export const isWildcard = (name: Name): boolean => name.kind === 'dns' && name.v
  */
 export const wildcardOver = (host: string): string | undefined => {
   const above = host.slice(host.indexOf('.') + 1)
-  return dnsForm.test(host) && above !== host && above.includes('.') ? `*.${above}` : undefined
+  return dnsForm.test(host) && above.includes('.') ? `*.${above}` : undefined
 }
 
 /** Does a DNS name have an underscore, which host names do not, but some internal names do? */

@@ -39,6 +39,15 @@ t.test('an algorithm that is not of the kind of the key proves nothing', async (
     const jws = await new CompactSign(payload).setProtectedHeader({ alg: 'HS256', typ: keyProofType }).sign(secret)
     await t.rejects(verify(jws, spki), bad, 'its public half as a shared secret')
   }
+  for (const typ of ['JWT', undefined]) {
+    const header = { alg: 'ES256', ...(typ !== undefined && { typ }) }
+    const jws = await new CompactSign(payload).setProtectedHeader(header).sign(privateKey)
+    await t.rejects(
+      verify(jws, spki),
+      { ...bad, detail: /typ is not chancery-revocation\+jws/ },
+      'nor what was signed as something else',
+    )
+  }
   for (const torn of ['x.y.z', '', '..', 'a.b']) await t.rejects(verify(torn, spki), bad, torn)
   const critical = { alg: 'ES256', typ: keyProofType, crit: ['b64'], b64: false }
   const jws = await new CompactSign(payload)

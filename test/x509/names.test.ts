@@ -123,6 +123,12 @@ t.test('the octets of names from JSON are bound as those of an encoding are', as
   }
 })
 
+t.test('a mail address is at one host, whose name has no underscore', (t) => {
+  for (const text of ['a@*.example.com', 'a@a_b.example.com', '@example.com'])
+    t.throws(() => parseName('email', text), { code: 'san.syntax' }, text)
+  t.end()
+})
+
 t.test('a name is as long as it may be, and no longer', async (t) => {
   const label = 'a'.repeat(63)
   const hostOf = (length: number): string => `${label}.${label}.${label}.`.padEnd(length, 'b')
@@ -146,6 +152,7 @@ t.test('of names together there are a hundred, and no URI beside a SPIFFE ID', a
   const [spiffe, urn, https] = uris as [Name, Name, Name]
   for (const good of [numbered(100), [host, spiffe, parseName('ip', '10.0.0.1')], [urn, https, host]])
     t.doesNotThrow(() => assertNames(good))
+  t.throws(() => assertNames([host, urn, host]), { code: 'san.duplicate' })
   t.throws(() => assertNames(numbered(101)), { code: 'san.count', detail: 'there are more than 100 names' })
   for (const bad of [
     [spiffe, urn],
