@@ -756,6 +756,14 @@ t.test('a common name that is one of the names is written in its normal form', a
   )
 })
 
+t.test('a pattern with a wildcard in the middle holds what stands on both sides, and something between', (t) => {
+  const profile = profileOf({ subject: { others: 'drop', commonName: { from: 'csr', match: 'ab**bc' } } })
+  const allowed = (value: string) => decide(profile, ask({ names: www, subject: commonName(value) }), context).allowed
+  for (const good of ['abxbc', 'ab:bc', 'abbcabbc']) t.ok(allowed(good), good)
+  for (const bad of ['abc', 'abbc', 'abx', 'abxb', 'xbc', 'abxbcx', 'xabxbc']) t.notOk(allowed(bad), bad)
+  t.end()
+})
+
 t.test('a common name by orName is one of the patterns or one of the names', async (t) => {
   const profile = profileOf({
     subject: { others: 'drop', commonName: { from: 'csr', match: 'kube-etcd', orName: true } },
