@@ -82,6 +82,18 @@ const open = (document: object, { skewMs = () => 0, nowMs = () => performance.no
   return { ask, failures, authenticate: (token: string) => tokens.authenticate(token, false) }
 }
 
+t.test('what is read of a token before anything is believed is text, and no longer than anybody needs', (t) => {
+  const encode = (part: object): string => Buffer.from(JSON.stringify(part)).toString('base64url')
+  const read = (head: object, body: object = { iss: 'x' }) =>
+    readToken(`${encode({ alg: 'ES256', ...head })}.${encode(body)}.AA`)
+  t.same(read({ typ: 'JWT', kid: 'k'.repeat(256) }), { typ: 'JWT', issuer: 'x' })
+  t.throws(() => read({ kid: 'k'.repeat(256 + 1) }), { message: 'key' })
+  for (const head of [{ alg: 1 }, { alg: undefined }, { typ: 1 }, { kid: 1 }])
+    t.throws(() => read(head), { name: 'TokenFault', message: 'malformed' }, Object.keys(head).join())
+  for (const iss of [1, undefined, ['x']]) t.throws(() => read({}, { iss }), { message: 'issuer' })
+  t.end()
+})
+
 t.test('each bad token has a reason of its own for the log', async (t) => {
   const issuer = await openTestIssuer(t)
   const began = Date.now()
