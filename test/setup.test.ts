@@ -400,6 +400,15 @@ t.test('an unreachable registry is one sentence', async (t) => {
   t.match(err.split('\n').slice(1), [/^set-up: The npm registry is not reachable/, /^$/])
 })
 
+t.test('a registry that turns us down is asked once, and told as that', async (t) => {
+  const { root } = await treeOf(t)
+  await npmOf(root, 'mkdir -p node_modules; echo "npm error code E403" >&2; exit 1')
+  const { code, err } = await setUp(root, ['start'])
+  t.equal(code, 1)
+  t.match(err.split('\n').slice(1), ['npm error code E403', /^set-up: The npm registry turned that down/, /^$/])
+  t.equal((await readFile(join(root, 'npm.log'), 'utf8')).trim().split('\n').length, 1)
+})
+
 drill('of those who set up at once, one installs and the others wait', async (t) => {
   const { root } = await treeOf(t)
   const waiting = new Set<number>()

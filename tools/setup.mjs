@@ -222,6 +222,10 @@ const installPackages = async (missing, dev) => {
       throw new Sentence(
         'The npm registry is not reachable; try again when it is, or point npm at one that is (npm config set registry …).',
       )
+    if (isTurnedDown(output))
+      throw new Sentence(
+        'The npm registry turned that down; its answer stands above. Log in to it, try again later, or point npm at one that has these packages (npm config set registry …).',
+      )
     if (attempt === 2)
       throw new Sentence(
         `The packages cannot be installed${still ? ` (${still} is missing)` : ''}; npm’s reason stands above.`,
@@ -290,6 +294,9 @@ const isUnreachable = (output) =>
   /ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|ERR_SOCKET_TIMEOUT|network (request|connectivity)/.test(
     output,
   )
+
+/** By what it answers, which is nothing that was torn here: npm has tried what may pass three times, in more than a minute. */
+const isTurnedDown = (output) => /^npm (error|ERR!) code E[45]\d\d$/m.test(output)
 
 const pathWithout = (folder) =>
   (process.env.PATH ?? '')
