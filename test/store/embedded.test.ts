@@ -25,7 +25,9 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { SettingFault } from '../../src/setting-fault.ts'
-import { assertPrivate } from '../../src/store/embedded/home.ts'
+import { decideAccount, runAs } from '../../src/store/embedded/account.ts'
+import { findBinaries } from '../../src/store/embedded/binaries.ts'
+import { assertPrivate, makeHome } from '../../src/store/embedded/home.ts'
 import { type Embedded, openEmbedded } from '../../src/store/embedded.ts'
 import { drill } from '../helpers/drill.ts'
 import { quiet as log } from '../helpers/log.ts'
@@ -370,6 +372,26 @@ t.test('a set-up that died half-way is cleared away and done again', async (t) =
   await mkdir(join(dataDir, 'postgres'))
   await open(t, dataDir)
   t.strictSame(await readdir(dataDir), ['postgres'])
+})
+
+t.test('programs in a folder that no shell takes as it is are refused with a sentence', async (t) => {
+  const binaries = { ...(await findBinaries()), folder: '/srv/a$b/native' }
+  await t.rejects(makeHome(await folderOf(t), binaries, log), {
+    constructor: SettingFault,
+    message:
+      /^The embedded PostgreSQL starts from no folder .+, as \/srv\/a\$b\/native: move it, or set CHANCERY_DATABASE/,
+  })
+})
+
+t.test('of what initdb says where it fails, only the fault is told', async (t) => {
+  const binaries = await findBinaries()
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-initdb-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  await writeFile(join(folder, 'letter'), 'dear')
+  const account = await decideAccount(folder, binaries, log)
+  await t.rejects(runAs(account, [binaries.initdb, '--pgdata', folder]), {
+    message: /initdb ended with 1: initdb: error: directory .+ is not empty/,
+  })
 })
 
 t.test('a file system that keeps no modes is refused with what to do', async (t) => {

@@ -74,12 +74,19 @@ export const runAs = (account: Account, command: readonly string[], input = ''):
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { cwd: '/', env: cleanEnvironment(), ...account.identity, stdio: 'pipe' })
     const said: Buffer[] = []
+    // initdb tells at length what it does, and apart from that what is wrong.
+    const faults: Buffer[] = []
     child.stdout.on('data', (chunk: Buffer) => said.push(chunk))
-    child.stderr.on('data', (chunk: Buffer) => said.push(chunk))
+    child.stderr.on('data', (chunk: Buffer) => {
+      said.push(chunk)
+      faults.push(chunk)
+    })
     child.stdin.on('error', () => {})
     child.once('error', reject)
     child.once('close', (code, signal) => {
-      const text = Buffer.concat(said).toString('utf8').trim()
+      const text = Buffer.concat(code === 0 || faults.length === 0 ? said : faults)
+        .toString('utf8')
+        .trim()
       if (code === 0) resolve(text)
       else reject(new Error(`${command[0]} ended with ${signal ?? code}: ${text.slice(-2_000)}`))
     })

@@ -67,6 +67,11 @@ export const loadHome = async (dataDir: string, binaries: Binaries): Promise<Hom
  * this at once, one rename succeeds; the other throws its own away and takes what is there.
  */
 export const makeHome = async (dataDir: string, binaries: Binaries, log: Log): Promise<Home> => {
+  // initdb starts the server by a shell, in double quotes.
+  if (/["$`\\\n]/.test(binaries.folder))
+    throw new SettingFault(
+      `The embedded PostgreSQL starts from no folder with one of " $ \` \\ or a new line in its path, as ${binaries.folder}: move it, or set CHANCERY_DATABASE_URL.`,
+    )
   const parent = resolve(dataDir)
   const folder = join(parent, 'postgres')
   await makeFolder(parent, 0o700)
