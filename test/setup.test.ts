@@ -400,6 +400,20 @@ t.test('an unreachable registry is one sentence', async (t) => {
   t.match(err.split('\n').slice(1), [/^set-up: The npm registry is not reachable/, /^$/])
 })
 
+t.test('an npm that takes minutes is said to be at it still', async (t) => {
+  const { root } = await treeOf(t)
+  await npmOf(
+    root,
+    'until [ -e told ] || [ ! -e npm.log ]; do sleep 0.05; done; echo "npm error code ETIMEDOUT" >&2; exit 1',
+  )
+  const hasty = 'const{setTimeout:wait}=globalThis;globalThis.setTimeout=(then,ms,...args)=>wait(then,ms/1000,...args)'
+  const { err } = await setUp(root, ['start'], {
+    env: { NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(hasty)}` },
+    onSaid: (said) => said.includes('npm is still at it') && writeFileSync(join(root, 'told'), ''),
+  })
+  t.match(err.split('\n').slice(1), [/^set-up: npm is still at it/, /^set-up: The npm registry is not reachable/, /^$/])
+})
+
 t.test('a registry that turns us down is asked once, and told as that', async (t) => {
   const { root } = await treeOf(t)
   await npmOf(root, 'mkdir -p node_modules; echo "npm error code E403" >&2; exit 1')

@@ -275,6 +275,12 @@ const runNpm = (args) => {
       { leave: true },
     )
     if (child.pid !== undefined) fs.appendFileSync(lockPath, `${identity(child.pid)}\n`)
+    const slow = setTimeout(
+      say,
+      120_000,
+      'npm is still at it; a registry that does not answer it gives up after some 15 minutes',
+    )
+    child.once('exit', () => clearTimeout(slow)).once('error', () => clearTimeout(slow))
     let output = ''
     child.stderr.on('data', (chunk) => {
       output += chunk
