@@ -59,7 +59,7 @@ t.test('what a request and its profile say nothing of is skipped, and says so', 
     'validity.max',
     'validity.issuer',
   ])
-  const ruled = new Set<string>([...attributeTypes.map((type) => `subject.${type}`), 'bind.<id>'])
+  const ruled = new Set<string>([...attributeTypes.map((type) => `subject.${type}`), 'bind.<id>', 'rule.<id>'])
   t.same(
     said.map(({ check }) => check),
     checks.map(({ id }) => id).filter((id) => !ruled.has(id)),
@@ -483,6 +483,18 @@ t.test('every check says something of each request, and of what it skips nothing
     t.same(odd, [], what)
   }
   t.end()
+})
+
+t.test('a rule that does not hold refuses with its message: the place of rules that no document has yet', async (t) => {
+  const rules = [
+    { id: 'holds', message: 'never told', holds: () => true },
+    { id: 'fails', message: 'not on a Sunday', holds: () => false },
+  ]
+  const decision = decide({ ...profileOf(), rules }, ask({ names: www }), context)
+  if (decision.allowed) throw new Error('allowed in spite of its rule')
+  t.match(decision.violations, [{ check: 'rule.fails', reason: 'not on a Sunday' }])
+  t.equal(refusal(decision).code, 'policy.rule')
+  t.ok(decision.checks().some(({ check, outcome }) => check === 'rule.holds' && outcome === 'passed'))
 })
 
 t.test('one bad name among many refuses the whole request, wherever it stands (incident 31)', async (t) => {
