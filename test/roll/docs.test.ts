@@ -12,7 +12,7 @@ import { encodeVerifierKey } from '../../src/roll/note.ts'
 import { encodeProof } from '../../src/roll/proof.ts'
 import { encodeBundle } from '../../src/roll/tiles.ts'
 import { withTables } from '../../tools/roll.ts'
-import { hasher } from './hashing.ts'
+import { hasher, newSigner } from './hashing.ts'
 import { beginning, checkpointAt, entriesOf, roll } from './world.ts'
 
 const page = await readFile(new URL('../../docs/roll.md', import.meta.url), 'utf8')
@@ -67,9 +67,10 @@ t.test('its script reads an export alone, and takes none that lacks or changes a
     await writeFile(join(folder, 'checkpoint'), await checkpointAt(entries, size))
   }
   const run = async () =>
-    await promisify(execFile)(process.execPath, ['roll.mjs', '.', 'roll.key', 'kept'], { cwd: folder }).catch(
-      (error: { readonly stdout: string; readonly stderr: string }) => error,
-    )
+    await promisify(execFile)(process.execPath, ['roll.mjs', '.', 'roll.key', 'kept'], {
+      cwd: folder,
+      timeout: 20_000,
+    }).catch((error: { readonly stdout: string; readonly stderr: string }) => error)
   await writeFile(join(folder, 'kept'), await checkpointAt(entries, 300))
   await put(520)
   const whole = await run()
@@ -86,7 +87,29 @@ t.test('its script reads an export alone, and takes none that lacks or changes a
   t.match((await run()).stderr, /Error: kept is of another roll/, 'as soon as it shows')
   await put(520, octets.toSpliced(400, 1, octets[401] as Uint8Array))
   t.match((await run()).stderr, /Error: \.\/checkpoint is of another roll/)
+  const tail = join(folder, 'tile/entries/002.p/8')
+  const bundleOf = (to: number) => encodeBundle(octets.slice(512, to))
+  for (const [why, stored] of [
+    ['more entries than the checkpoint has', bundleOf(523)],
+    ['less', bundleOf(519)],
+    ['nothing', bundleOf(512)],
+    ['half a length', Buffer.concat([bundleOf(520), Buffer.of(0)])],
+  ] as const) {
+    await put(520)
+    await writeFile(tail, stored)
+    const { stderr } = await run()
+    t.match(stderr, /Error: \.\/tile\/entries\/002\.p\/8 is not 8 entries/, why)
+    t.notMatch(stderr, /stand for/)
+  }
+  await put(299)
+  t.match((await run()).stderr, /Error: kept is of 300 entries, and \.\/checkpoint of 299/, 'an end that was cut off')
+
   await put(520)
   await writeFile(join(folder, 'kept'), (await checkpointAt(entries, 300)).replace('\n300\n', '\n299\n'))
   t.match((await run()).stderr, /Error: kept is not signed by/)
+  const pluses = /[A-Za-z\d/]\+\w{8}\+\w/
+  let other = encodeVerifierKey(newSigner(roll.key.name).key)
+  while (!pluses.test(other.slice(-44))) other = encodeVerifierKey(newSigner(roll.key.name).key)
+  await writeFile(join(folder, 'roll.key'), `${other}\n`)
+  t.match((await run()).stderr, /Error: \.\/checkpoint is not signed by/, 'base64 has pluses of its own')
 })
