@@ -118,8 +118,8 @@ export interface Found {
   readonly issuers: readonly IssuerRow[]
   /** By the roll's time: the clocks of the replicas differ. */
   readonly now: Now
-  /** Whether a certificate of this issuer is still valid by that time, or one that may have been signed may be. */
-  hasLiving(issuer: string): Promise<boolean>
+  /** Whether a certificate of this issuer is still valid by that time, and until when; or one that may have been signed may be. */
+  living(issuer: string): Promise<boolean | Date>
 }
 
 export interface IssuerLifeDeps {
@@ -231,12 +231,12 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
       const issuer = await find(name)
       const keyFault = move === 'activate' ? await keyFaultOf(issuers, issuer) : undefined
       const isRevoked = deps.revoked().includes(name)
-      await store.move(async ({ issuers: rows, now, hasLiving }) => {
+      await store.move(async ({ issuers: rows, now, living }) => {
         const world = { now, stagingMs: deps.stagingMs, keyFault, isRevoked }
         // Of one in another state, or that is none, that is told first, and by any clock.
         const decided = decideMove(rows, name, move, { ...world, living: false })
-        const isLiving = move === 'end' && (await hasLiving(name))
-        return isLiving ? decideMove(rows, name, move, { ...world, living: true }) : decided
+        if (move !== 'end') return decided
+        return decideMove(rows, name, move, { ...world, living: await living(name) })
       }, how)
       await issuers.refresh()
       return find(name)

@@ -16,8 +16,8 @@ export type Move = (typeof moves)[number]
 export interface World {
   readonly now: Now
   readonly stagingMs: number
-  /** Certificates of the issuer that are still valid. */
-  readonly living: boolean
+  /** Whether certificates of the issuer are still valid; where that is on record, until when the last one is. */
+  readonly living: boolean | Date
   readonly keyFault: string | undefined
   /** By a CA above: whoever looks at its list takes nothing that is signed. */
   readonly isRevoked: boolean
@@ -83,7 +83,11 @@ const steps: Readonly<Record<Move, Step>> = {
     to: 'retired',
     type: 'issuer.retired',
     guards: {
-      'issuer.living': ({ living }) => (living ? 'certificates that it signed have not expired yet' : undefined),
+      'issuer.living': ({ living }) => {
+        if (!living) return undefined
+        const last = living instanceof Date ? `, and the last one is valid until ${living.toISOString()}` : ''
+        return `certificates that it signed have not expired yet${last}`
+      },
     },
   },
   halt: { from: ['staged', 'active', 'retiring'], to: 'crl-only', type: 'issuer.halted', guards: {} },

@@ -153,7 +153,7 @@ export const openIssuerStore = (deps: IssuerStoreDeps): IssuerStore => {
         // What was under way when the issuer could still sign is in the records before anybody looks at them.
         await tx.query(waitForIntents)
         const rows = (await tx.query<StoredIssuer>(selectIssuers)).rows.map(issuerRowOf)
-        const decided = await decide({ issuers: rows, now, hasLiving: (issuer) => hasLiving(tx, issuer, now()) })
+        const decided = await decide({ issuers: rows, now, living: (issuer) => livingOf(tx, issuer, now()) })
         for (const { issuer, to } of decided) await tx.query(insertState, [issuer.name, to, by, reason])
         const events = decided.map(
           ({ issuer: { name, authority, state }, type }): IssuerMoved => ({
@@ -177,8 +177,10 @@ const turnOf = (keyName: string): number => hash('sha256', `key\0${keyName}`, 'b
 /** Longer than it takes to make a key: a process that was stopped in its turn loses it. */
 const longestMaking = '10min'
 
-const hasLiving = async (tx: Queryable, issuer: string, now: Date): Promise<boolean> =>
-  (await tx.query<{ living: boolean }>(selectLiving, [issuer, now])).rows[0]?.living !== false
+const livingOf = async (tx: Queryable, issuer: string, now: Date): Promise<boolean | Date> => {
+  const [row] = (await tx.query<{ living: boolean; until: Date | null }>(selectLiving, [issuer, now])).rows
+  return row?.until ?? row?.living !== false
+}
 
 const longestOf = async ({ db, longestValidity }: IssuerStoreDeps, authority: string): Promise<number> => {
   const { rows } = await db.query<{ document: string }>(selectDocumentsOf, [authority])
@@ -291,8 +293,11 @@ export const selectLiving = {
   text: `
     with span as materialized (
       select until - interval '90 seconds' as since, timestamptz 'infinity' as until from reconciled where id = 1
+    ), last as materialized (
+      select max(not_after) as at from outcomes where kind = 'certificate' and issuer = $1
     )
-    select coalesce(${isLivingAt(`(select max(not_after) from outcomes where kind = 'certificate' and issuer = $1)`, '$2::timestamptz')}, false)
+    select (select at from last where ${isLivingAt('at', '$2::timestamptz')}) as until,
+      exists (select from last where ${isLivingAt('at', '$2::timestamptz')})
       or exists (select from revocations where issuer = $1 and change = 'abandoned' and ${isLivingAt('not_after', '$2::timestamptz')})
       or exists (select from intents i where i.issuer = $1
         and i.created_at >= (select since from span) and i.created_at <= (select until from span)
