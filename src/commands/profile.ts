@@ -48,6 +48,7 @@ export const addProfileCommand = (program: Command): void => {
   withRestOptions(profile.command('show <name>').description('show a profile, as YAML'))
     .option('--at <version>', 'this version instead of the newest')
     .action(async (name: string, options: RestOptions & { at?: string }) => {
+      assertNoVersion(name)
       const { client, out } = await openRest(options)
       const stored = (await client.call('GET', versionPath(name, options.at))).json<Version>()
       out.show(stored, `${versionLine(stored)}\n${await formatYaml(stored.document)}`)
@@ -234,6 +235,13 @@ const readCurrent = async ({ client }: Rest, name: string): Promise<Version | un
     if (error instanceof Failure && error.problemCode === 'profile.not_found') return undefined
     throw error
   }
+}
+
+/** `server@2`, as tables have it, is no name. */
+const assertNoVersion = (text: string): void => {
+  const [, name, version] = /^([a-z\d-]+)@(\d+)$/.exec(text) ?? []
+  if (version === undefined) return
+  throw new Failure('usage', `${text} is version ${version} of ${name}: chancery profile show ${name} --at ${version}`)
 }
 
 const versionPath = (name: string, version?: string): string =>

@@ -75,6 +75,8 @@ drill('a profile is applied, shown, compared and listed', async (t) => {
   )
   t.match((await chancery(['profile', 'list'])).out, /^NAME +VERSION +AUTHORITY/)
   t.match(parse((await chancery(['profile', 'show', 'shop', '--at', '1'])).out), { validity: { max: '30d' } })
+  const asPrinted = await chancery(['profile', 'show', 'shop@1'])
+  t.match(asPrinted, { code: exitCodes.usage, err: /chancery profile show shop --at 1$/m }, 'as tables have it')
 
   const stale = await chancery(['profile', 'apply', file, '--if-match', '0'.repeat(64)])
   t.equal(stale.code, exitCodes.conflict)
