@@ -100,7 +100,11 @@ export const describeRoutes = (app: App): void => {
   app.register(swaggerUi, {
     routePrefix: '/docs',
     staticCSP: contentPolicy,
-    theme: { title: 'Chancery: the API', js: [{ filename: 'viewport.js', content: viewport }] },
+    theme: {
+      title: 'Chancery: the API',
+      css: [{ filename: 'narrow.css', content: narrow }],
+      js: [{ filename: 'viewport.js', content: viewport }],
+    },
     uiConfig: { docExpansion: 'list', deepLinking: true, validatorUrl: null },
   })
 }
@@ -366,6 +370,14 @@ const rawBodies: Readonly<Record<string, string>> = {
 /** The page has none of its own, and a telephone would show it as wide as a desk. */
 const viewport =
   "document.head.append(Object.assign(document.createElement('meta'), { name: 'viewport', content: 'width=device-width' }))\n"
+
+/** There what a section is about goes below its name: beside it, it would be a column of a few letters. */
+const narrow = `@media (max-width: 640px) {
+  .swagger-ui .opblock-tag { flex-wrap: wrap }
+  .swagger-ui .opblock-tag > a { flex: 1 }
+  .swagger-ui .opblock-tag > small { flex: 1 0 100%; order: 1; padding: 0 }
+}
+`
 
 /** Everything comes from this origin; swagger-ui sets styles inline. */
 const contentPolicy =
