@@ -163,7 +163,7 @@ export const enrol = async (deps: EnrolmentDeps, batch: readonly Enrolment[]): P
       why = error
       if (!lost && !isOutcomeTaken(error)) throw error
       deps.log.warn(
-        { event: 'enrolment.looking', lost, size: open.length },
+        { event: 'enrolment.looking', lost, size: open.length, err: error },
         'the outcome of a commit is unknown: looking',
       )
       if (lost) await sleep(pause)

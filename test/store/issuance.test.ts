@@ -9,7 +9,9 @@ import { type Meter, silentMeter } from '../../src/ca/meter.ts'
 import type { Enrolment, Intent } from '../../src/ca/recorder.ts'
 import type { OwnPool } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
+import type { Log } from '../../src/telemetry.ts'
 import { drill } from '../helpers/drill.ts'
+import { quiet } from '../helpers/log.ts'
 import { openReplica, type Replica } from '../helpers/replica.ts'
 import { openSql } from '../helpers/sql.ts'
 import { tamper } from '../helpers/tamper.ts'
@@ -18,8 +20,10 @@ const open = async (t: Test, beside?: Replica) => {
   const replica = await openReplica(t, beside && { beside })
   const { stores } = replica
   const batches: number[] = []
+  const told: object[] = []
+  const log: Log = { ...quiet, warn: (line: object) => void told.push(line) }
   const meter: Meter = { ...silentMeter, batch: (kind, size) => void (kind === 'intent' && batches.push(size)) }
-  const recorder = openRecorder({ ...stores, meter, refusalsPerMinute: 60 })
+  const recorder = openRecorder({ ...stores, log, meter, refusalsPerMinute: 60 })
   t.teardown(recorder.close)
   /** Of the request under this key. */
   const intentOf = (key: string, attempt: number, keySha256: Intent['keySha256'] = randomBytes(32)): Intent => ({
@@ -65,7 +69,7 @@ const open = async (t: Test, beside?: Replica) => {
       await setTimeout(100)
     }
   }
-  return { replica, recorder, batches, intentOf, intend, outcomesOf, askEach, tellReads, readOfOutcomes }
+  return { replica, recorder, batches, told, intentOf, intend, outcomesOf, askEach, tellReads, readOfOutcomes }
 }
 
 interface Reads {
@@ -154,7 +158,7 @@ t.test('a second certificate of one request is refused alone, and whoever is in 
 })
 
 t.test('the database takes no outcome without its intent, and none of a batch that has one', async (t) => {
-  const { replica, intend, outcomesOf } = await open(t)
+  const { replica, recorder, told, intend, outcomesOf } = await open(t)
   const intent = await intend('k1', 1)
   const insert = (...serials: readonly Buffer[]) =>
     replica.stores.db.query(
@@ -165,6 +169,12 @@ t.test('the database takes no outcome without its intent, and none of a batch th
   t.same(await outcomesOf(intent), [undefined])
   await insert(intent.serial)
   t.same(await outcomesOf(intent), ['unsigned'])
+  await t.rejects(recorder.recordCertificate(signed(intent)), { code: 'issuance.abandoned' })
+  t.match(
+    told,
+    [{ event: 'enrolment.looking', lost: false, err: { constraint: 'outcomes_pkey' } }],
+    'and why it looked',
+  )
 })
 
 t.test('an intent that the database has lost ends as abandoned, and whoever is in its batch is enrolled', async (t) => {
