@@ -1,4 +1,4 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
 import {
@@ -25,7 +25,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { SettingFault } from '../../src/setting-fault.ts'
-import { decideAccount, runAs } from '../../src/store/embedded/account.ts'
+import { copyBinaries, decideAccount, runAs } from '../../src/store/embedded/account.ts'
 import { findBinaries } from '../../src/store/embedded/binaries.ts'
 import { assertPrivate, makeHome } from '../../src/store/embedded/home.ts'
 import { type Embedded, openEmbedded } from '../../src/store/embedded.ts'
@@ -392,6 +392,28 @@ t.test('of what initdb says where it fails, only the fault is told', async (t) =
   await t.rejects(runAs(account, [binaries.initdb, '--pgdata', folder]), {
     message: /initdb ended with 1: initdb: error: directory .+ is not empty/,
   })
+})
+
+drill('where too few files may be open, what to set is told, of a new folder and of one that is there', async (t) => {
+  const dataDir = await folderOf(t)
+  const told = () => {
+    const args = ['-c', 'ulimit -n 48 && exec "$@"', 'sh', process.execPath, ...opening(dataDir)]
+    return spawnSync('sh', args, { encoding: 'utf8' }).stderr
+  }
+  const advice = /SettingFault.*insufficient file descriptors.*\nAllow more open files \(ulimit -n, LimitNOFILE\)\.\n/s
+  t.match(told(), advice)
+  await (await open(t, dataDir)).stop()
+  t.match(told(), advice)
+})
+
+t.test('of a copy of the programs that does not come about nothing is left, and it is told', async (t) => {
+  const place = await folderOf(t)
+  const binaries = { ...(await findBinaries()), folder: '/nowhere' }
+  await t.rejects(copyBinaries(binaries, place), {
+    constructor: SettingFault,
+    message: `The programs of the embedded PostgreSQL cannot be copied to ${place}, `,
+  })
+  t.strictSame(await readdir(place), [])
 })
 
 t.test('a file system that keeps no modes is refused with what to do', async (t) => {

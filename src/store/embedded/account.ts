@@ -5,7 +5,7 @@
  */
 import { execFile, spawn } from 'node:child_process'
 import { chmod, chown, cp, mkdtemp, rename, rm, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 
 import { makeFolder } from '../../disk.ts'
@@ -88,11 +88,17 @@ export const runAs = (account: Account, command: readonly string[], input = ''):
         .toString('utf8')
         .trim()
       if (code === 0) resolve(text)
-      else reject(new Error(`${command[0]} ended with ${signal ?? code}: ${text.slice(-2_000)}`))
+      else reject(faultOf(`${command[0]} ended with ${signal ?? code}: ${text.slice(-2_000)}`))
     })
     child.stdin.end(input)
   })
 }
+
+/** What one of its programs has said as it ended, with what to do where only the system's bound on open files is in its way. */
+export const faultOf = (told: string): Error =>
+  told.includes('insufficient file descriptors')
+    ? new SettingFault(`${told}\nAllow more open files (ulimit -n, LimitNOFILE).`)
+    : new Error(told)
 
 /** As the user we are: plainly, or mapped to nobody, which helps root and a uid that no account has. */
 const asWeAre = async (folder: string, binaries: Binaries): Promise<{ account?: Account; refusal?: string }> => {
@@ -107,21 +113,19 @@ const asWeAre = async (folder: string, binaries: Binaries): Promise<{ account?: 
   return refusal === undefined ? { account: mapped } : { refusal }
 }
 
-/** Undefined where there is no such account, or where it may not become it. */
+/** Undefined where there is no such account. */
 const asAccount = async (name: string, binaries: Binaries): Promise<Account | undefined> => {
-  try {
-    const [uid, gid, known] = await Promise.all([id('-u', name), id('-g', name), id('-un', name)])
-    const account: Account = {
-      how: `as the account ${known}`,
-      wrapper: [],
-      identity: { uid: Number(uid), gid: Number(gid) },
-      binaries,
-    }
-    if ((await whyNot(account, '/')) === undefined) return account
-    return { ...account, binaries: await copyBinaries(binaries) }
-  } catch {
-    return undefined
+  const ids = await Promise.all([id('-u', name), id('-g', name), id('-un', name)]).catch(() => undefined)
+  if (ids === undefined) return undefined
+  const [uid, gid, known] = ids
+  const account: Account = {
+    how: `as the account ${known}`,
+    wrapper: [],
+    identity: { uid: Number(uid), gid: Number(gid) },
+    binaries,
   }
+  if ((await whyNot(account, '/')) === undefined) return account
+  return { ...account, binaries: await copyBinaries(binaries) }
 }
 
 const self = (): number => process.geteuid?.() ?? 0
@@ -156,19 +160,34 @@ const makeElsewhere = async ({ identity: { uid = 0, gid = 0 } }: Account): Promi
   return folder
 }
 
-/** The programs, where every account can execute them. Kept: 60 MB once a version. */
-const copyBinaries = async (binaries: Binaries): Promise<Binaries> => {
-  const target = join(shelter, `programs-${binaries.version}`)
+/** The programs, where every account can execute them. Kept: 60 MB once a version. Rejects with a sentence, and nothing is left. */
+export const copyBinaries = async (binaries: Binaries, place = shelter): Promise<Binaries> => {
+  const target = join(place, `programs-${binaries.version}`)
+  const copied = (): Promise<Binaries> => binariesIn(join(target, 'native'))
   try {
-    return await binariesIn(join(target, 'native'))
+    return await copied()
   } catch {
-    await makeFolder(shelter, 0o755)
-    const temporary = await mkdtemp(`${target}-`)
+    await copyTo(target, binaries).catch((cause: Error) => {
+      throw new SettingFault(
+        `The programs of the embedded PostgreSQL cannot be copied to ${place}, where an unprivileged account could run them: ${cause.message}. ` +
+          'Mend that, run Chancery as an ordinary user, or set CHANCERY_DATABASE_URL.',
+        { cause },
+      )
+    })
+    return copied()
+  }
+}
+
+const copyTo = async (target: string, { folder }: Binaries): Promise<void> => {
+  await makeFolder(dirname(target), 0o755)
+  const temporary = await mkdtemp(`${target}-`)
+  try {
     await chmod(temporary, 0o755)
-    await cp(binaries.folder, join(temporary, 'native'), { recursive: true, verbatimSymlinks: true })
+    await cp(folder, join(temporary, 'native'), { recursive: true, verbatimSymlinks: true })
     // Another may have been quicker; then its copy serves us as well.
-    await rename(temporary, target).catch(() => rm(temporary, { recursive: true, force: true }))
-    return binariesIn(join(target, 'native'))
+    await rename(temporary, target).catch(() => {})
+  } finally {
+    await rm(temporary, { recursive: true, force: true })
   }
 }
 

@@ -9,6 +9,7 @@ import { promisify } from 'node:util'
 
 import { SettingFault } from '../../setting-fault.ts'
 import type { Log } from '../../telemetry.ts'
+import { faultOf } from './account.ts'
 import { cleanEnvironment } from './binaries.ts'
 import type { Home } from './home.ts'
 
@@ -50,7 +51,7 @@ export const bringUp = async (home: Home, log: Log): Promise<{ postmaster: Postm
       // Another was quicker, or backends of a killed server are still dying: look again before giving up.
       const words = await lastWords(home.log)
       if (++failures >= 3 && !(words.includes('shared memory block') && performance.now() - begun < dyingTime)) {
-        throw new Error(`The embedded PostgreSQL does not start. Its last words, from ${home.log}:\n${words}`)
+        throw faultOf(`The embedded PostgreSQL does not start. Its last words, from ${home.log}:\n${words}`)
       }
       await sleep(100 * failures)
       mine = undefined
