@@ -185,11 +185,19 @@ const faults: readonly Fault[] = [
     next: 'wait until it has, raise max_connections there or the connection limit of the role or the database, or set another in',
   },
   {
-    pattern: /^(53|57P|58)/,
+    pattern: /^(53|57P)/,
     kind: 'later',
     what: () => 'the server takes no connections now',
     quoted: true,
     next: 'wait until it does, or set another in',
+  },
+  {
+    // As a library of session_preload_libraries, or a table's own.
+    pattern: /^58/,
+    kind: 'later',
+    what: () => 'the server lacks a file that it needs',
+    quoted: true,
+    next: 'see its log, or set another in',
   },
   {
     // With no code but this one, PgBouncer says that it has no connection left, or reaches no server.

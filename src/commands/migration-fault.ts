@@ -52,6 +52,13 @@ const faults: readonly Fault[] = [
     next: lackedByServer,
   },
   {
+    // Not what a guard of ours refuses by the same code.
+    of: /^XX00[12] (?!exec_stmt_raise )/,
+    kind: 'later',
+    next: () =>
+      'its files are damaged: an index is made again by "reindex", a table comes back from another server or a backup; nothing of this step remains',
+  },
+  {
     // Of no connection that is only just made; the last is what pg says of one that was ended while nothing was asked of it.
     of: /^(57014|57P0[12]|25P0[234]| Client )/,
     kind: 'later',

@@ -61,6 +61,20 @@ t.test('files that the server finds damaged are told as that, and are no defect 
       cause: { code: 'db.unavailable', detail: /^The database finds files of its own damaged, as its log says: / },
     },
   )
+  const damage = (index: string) =>
+    tamper(database, `update pg_class set relfilenode = pg_relation_filenode('profiles') where relname = '${index}'`)
+  const told = { kind: 'later', message: /; its files are damaged: an index is made again by "reindex", / }
+  await damage('accesses_other_pkey')
+  await t.rejects(run(database), told)
+  await damage('schema_migrations_pkey')
+  await t.rejects(run(database), told)
+  const { database: name } = placeOf(database.ownerUrl)
+  await tamper(database, `alter database ${name} set session_preload_libraries = 'nope'`)
+  await t.rejects(run(database), {
+    kind: 'later',
+    message:
+      /: the server lacks a file that it needs \(.+"nope".+\); see its log, or set another in CHANCERY_MIGRATION_URL\.$/,
+  })
 })
 
 drill('what is held by others is for later, and a database that only reads is named as that', async (t) => {
