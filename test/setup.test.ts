@@ -532,7 +532,7 @@ t.test('npm installs, whoever runs us, and whatever .npmrc says of other Nodes a
   t.match(await setUp(root, ['chancery'], { env: { npm_execpath: join(root, 'yarn.js') } }), { code: 0 })
   t.match(
     await readFile(join(root, 'npm.log'), 'utf8'),
-    / --engine-strict=false --install-strategy=hoisted --package-lock=true$/m,
+    / --color=false --engine-strict=false --install-strategy=hoisted --package-lock=true$/m,
   )
 })
 

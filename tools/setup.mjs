@@ -235,13 +235,17 @@ const installPackages = async (missing, dev) => {
   }
 }
 
-/** The later ones are for what people have in their .npmrc: ours is the Node that packages run with, and we look at where they lie. */
+/**
+ * The later ones are for what people have in their .npmrc: what npm says is read, ours is the Node that packages run with, and we look
+ * at where they lie.
+ */
 const npmOptions = [
   '--ignore-scripts',
   '--include=optional',
   '--no-audit',
   '--no-fund',
   '--loglevel=error',
+  '--color=false',
   '--engine-strict=false',
   '--install-strategy=hoisted',
   '--package-lock=true',
