@@ -145,6 +145,8 @@ t.test('what is wrong is told whatever language the server speaks', async (t) =>
     ],
   ] as const)
     t.throws(() => explainMigration(setting)(error), { kind: 'usage', message }, error.message)
+  const refused = turkish('XX001', 'exec_stmt_raise', 'what was stored is not what was signed')
+  t.throws(() => explainMigration(setting)(refused), refused, 'by a guard of ours: no file is damaged')
   const spent = turkish('54000', 'GetNewTransactionId', 'işlem numarası kalmadı')
   t.throws(() => explainMigration(setting)(spent), {
     kind: 'later',

@@ -587,7 +587,7 @@ t.test('a cancelled statement is retryable, and its outcome is known', async (t)
 })
 
 t.test(
-  'a server without numbers for transactions is not there at present; a row that is too long for an index is a fault',
+  'a server without numbers for transactions is not there at present; a row that is too long for an index, and what a guard refuses, is a fault',
   async (t) => {
     const db = open(t, { max: 1 })
     const { query } = pg.Client.prototype
@@ -610,6 +610,8 @@ t.test(
         detail: /^The database has no number left for another /,
       })
     t.notOk(isProblem(await failAs('_bt_check_third_page')))
+    const guard = `do $$ begin raise exception 'by a guard of ours' using errcode = 'data_corrupted'; end $$`
+    t.match(await failure(db.query({ text: guard })), { code: 'XX001' }, 'no file is damaged where a guard refuses')
   },
 )
 
