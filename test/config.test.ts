@@ -299,8 +299,8 @@ t.test('a secret comes from a file, once, and is never shown', async (t) => {
   t.match(await messageOf({ CHANCERY_CONFIG: '' }), /- CHANCERY_CONFIG: is empty; unset it instead\./)
   t.match(await messageOf({ CHANCERY_DATABASE_URL_FILE: empty.CHANCERY_KEY_PASSPHRASE_FILE }), /file is empty/)
   await t.rejects(loadConfig(empty, 'sign'), /file is empty/)
-  const missing = { CHANCERY_KEY_PASSPHRASE_FILE: '/nonexistent' }
-  t.match(await messageOf(missing), /CHANCERY_KEY_PASSPHRASE_FILE: \/nonexistent cannot be read/, 'known before')
+  const missing = { CHANCERY_KEY_PASSPHRASE_FILE: '/nonexistent/file' }
+  t.match(await messageOf(missing), /CHANCERY_KEY_PASSPHRASE_FILE: \/nonexistent\/file cannot be read/, 'known before')
 })
 
 t.test('production refuses each convenience of development by name', async (t) => {
