@@ -4,6 +4,7 @@
  */
 import { hash } from 'node:crypto'
 
+import { alone } from '../slabs.ts'
 import { readCrlDates } from '../x509/crl.ts'
 import type { SignedCrl, Unlisted } from './crl.ts'
 
@@ -69,7 +70,7 @@ export const openCrlShelf = (
       if (!dates) continue
       const sha256 = hash('sha256', list.der)
       spoiled.get(list.issuer)?.delete(list.shard)
-      lists.set(place, { ...list, ...dates, sha256 })
+      lists.set(place, { ...list, ...dates, sha256, der: alone(list.der) })
     }
   }
 

@@ -7,6 +7,7 @@
 import { hash } from 'node:crypto'
 
 import { isProblem } from '../errors.ts'
+import { alone } from '../slabs.ts'
 import type { CrlReason } from '../x509/crl.ts'
 import { keyBits } from '../x509/keys.ts'
 import {
@@ -216,13 +217,6 @@ const spanOf = (now: Date, validityMs: number, { notAfter }: Responder): Span =>
 
 /** Whoever staples it has half of its time left. */
 const halfOf = ({ thisUpdate, nextUpdate }: Span): number => (thisUpdate.getTime() + nextUpdate.getTime()) / 2
-
-/** What is kept would keep as well all of the pool of Buffer's that it was written into, which is 64 KB for each answer. */
-const alone = (der: Buffer): Buffer => {
-  const copy = Buffer.allocUnsafeSlow(der.length)
-  der.copy(copy)
-  return copy
-}
 
 const tagOf = (der: Buffer): string => `"${hash('sha256', der)}"`
 

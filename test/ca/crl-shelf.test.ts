@@ -52,6 +52,7 @@ t.test('no list gives way to an older one, or to itself', async (t) => {
   shelf.put([listOf(3, 2)])
   const kept = shelf.find('default', 3)
   t.match(kept, { number: 2, thisUpdate, nextUpdate })
+  t.equal(kept?.der.buffer.byteLength, kept?.der.length, 'it keeps no memory beside it')
   shelf.put([listOf(3, 1), listOf(3, 2), listOf(4, 1)])
   t.equal(shelf.find('default', 3), kept)
   t.equal(shelf.find('default', 4)?.number, 1)
