@@ -5,7 +5,7 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Server, Socket } from 'node:net'
-import type { Server as TlsServer } from 'node:tls'
+import type { TlsOptions, Server as TlsServer } from 'node:tls'
 
 import rateLimit, { type RateLimitPluginOptions } from '@fastify/rate-limit'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
@@ -195,7 +195,12 @@ const rateLimits: RateLimitPluginOptions = {
   },
 }
 
-const secure = { ...tlsBounds, handshakeTimeout: requestTimeout } as const
+/** A list of protocols would be copied for each connection, and keep 64 KB of Buffer's pool as long as it is open. */
+const secure: TlsOptions = {
+  ...tlsBounds,
+  handshakeTimeout: requestTimeout,
+  ALPNCallback: ({ protocols }) => protocols.find((protocol) => protocol === 'http/1.1'),
+}
 
 /** An application without routes; each that is added must declare its access. */
 export const guardedApp = (deps: HttpDeps, nextTurn = openTurns()): App => {

@@ -105,7 +105,7 @@ export const boundHandshakes = (
  * are asked for, by somebody who could not show his then and is told that he has none.
  */
 const unaskingBeside = (server: Server, tls: TlsOptions): Server => {
-  const unasking = createServer({ ALPNProtocols: ['http/1.1'], ...tls, requestCert: false })
+  const unasking = createServer({ ...tls, requestCert: false })
   unasking.on('tlsClientError', (error, socket) => server.emit('tlsClientError', error, socket))
   const renew = server.setSecureContext.bind(server)
   server.setSecureContext = (options) => {

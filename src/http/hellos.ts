@@ -27,7 +27,7 @@ export const boundHellos = (
 const onceGreeting = (raw: Socket, timeout: number, go: () => void): void => {
   // From the beginning: whoever sends an octet at a time has no more of it by each.
   const timer = setTimeout(() => raw.destroy(), timeout)
-  let octets = Buffer.alloc(0)
+  let octets = nothing
   const look = (): void => {
     const more = raw.read()
     if (more === null) return void raw.destroy()
@@ -36,6 +36,8 @@ const onceGreeting = (raw: Socket, timeout: number, go: () => void): void => {
     if (isTooLong(octets) || isHiding(octets)) return void raw.destroy()
     clearTimeout(timer)
     raw.unshift(octets)
+    // What ends with the connection would else keep it as long.
+    octets = nothing
     go()
   }
   // Of one that breaks off while it waits.
@@ -55,6 +57,7 @@ const isTooLong = (octets: Buffer): boolean =>
 /** An empty one of these OpenSSL passes over, and reads what follows; before a ClientHello it is of nobody (RFC 8446 5). */
 const isHiding = ([type]: Buffer): boolean => type === changeCipherSpec
 
+const nothing = Buffer.alloc(0)
 const changeCipherSpec = 20
 const handshakeRecord = 22
 const recordHeader = 5

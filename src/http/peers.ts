@@ -5,6 +5,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { BlockList, type Socket } from 'node:net'
 
+import { alone } from '../slabs.ts'
 import { parseIp } from '../x509/addresses.ts'
 
 export interface ProxySettings {
@@ -29,7 +30,7 @@ type Asked = { readonly headers: IncomingHttpHeaders; readonly raw: { readonly s
 export const openPeers = ({ networks, header }: ProxySettings): ((request: Asked) => Peer) => {
   const proxies = networkList(networks)
   const isProxy = (octets: Buffer): boolean => networks.length > 0 && contains(proxies, octets)
-  const known = new WeakMap<Socket, Peer & { readonly octets: Buffer | undefined }>()
+  const known = new WeakMap<Socket, Peer>()
 
   const peerOf = (socket: Socket) => {
     const found = known.get(socket)
@@ -38,7 +39,6 @@ export const openPeers = ({ networks, header }: ProxySettings): ((request: Asked
     const peer = {
       address: octets ? keyOf(octets) : 'socket',
       isProxy: octets !== undefined && isProxy(octets),
-      octets,
     }
     known.set(socket, peer)
     return peer
@@ -46,16 +46,16 @@ export const openPeers = ({ networks, header }: ProxySettings): ((request: Asked
 
   return ({ headers, raw: { socket } }) => {
     const peer = peerOf(socket)
-    if (!peer.isProxy || !peer.octets) return peer
+    if (!peer.isProxy) return peer
     // From the last hop back, as long as each is a proxy that was listed: what stands before is anybody's word.
-    let octets = peer.octets
+    let { address } = peer
     for (const hop of hopsOf(headers, header).reverse().slice(0, mostHops)) {
+      const octets = addressOf(hop)
+      if (!octets) break
+      address = keyOf(octets)
       if (!isProxy(octets)) break
-      const next = addressOf(hop)
-      if (!next) break
-      octets = next
     }
-    return { address: keyOf(octets), isProxy: true }
+    return { address, isProxy: true }
   }
 }
 
@@ -63,7 +63,8 @@ export const openPeers = ({ networks, header }: ProxySettings): ((request: Asked
 export const forwardedCertificate = ({ 'client-cert': field }: IncomingHttpHeaders): Buffer | undefined => {
   if (field === undefined) return undefined
   const [, base64 = ''] = /^ *:([A-Za-z0-9+/]+={0,2}): *$/.exec(String(field)) ?? []
-  return Buffer.from(base64, 'base64')
+  // It is kept with whom it makes of its client.
+  return alone(Buffer.from(base64, 'base64'))
 }
 
 /** Each address that a proxy has written down, the nearest one last. */

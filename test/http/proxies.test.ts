@@ -1,7 +1,7 @@
 /** Where requests come from, and whose word is taken for it: over real connections, with and without a listed proxy. */
 import t from 'tap'
 
-import { openPeers, type Peer, type ProxySettings } from '../../src/http/peers.ts'
+import { forwardedCertificate, openPeers, type Peer, type ProxySettings } from '../../src/http/peers.ts'
 import { connect } from '../helpers/clients.ts'
 import { type Answer, openTestService, type RequestOptions, type TestService } from '../helpers/service.ts'
 import { openClients } from './clients.ts'
@@ -159,7 +159,7 @@ t.test('addresses are read as proxies write them, and what is no address ends th
   ] as const)
     for (const remote of [network, neighbour])
       t.equal(peerOf({ networks: [network] }, remote).isProxy, remote === network, remote)
-  t.same(peerOf({}, undefined), { address: 'socket', isProxy: false, octets: undefined })
+  t.same(peerOf({}, undefined), { address: 'socket', isProxy: false })
   const forwarded = (field: string) => peerOf({ header: 'forwarded' }, '10.0.0.1', { forwarded: field }).address
   t.equal(forwarded('for=198.51.100.1;proto=https;by=10.0.0.1'), '198.51.100.1')
   t.equal(forwarded('For="[2001:db8:1:2::9]:47011"'), v6)
@@ -190,4 +190,10 @@ t.test('addresses are read as proxies write them, and what is no address ends th
   t.equal(peerOf({}, '10.0.0.1', { forwarded: 'for=198.51.100.1' }).address, '10.0.0.1', 'the other field is not read')
   const behind = (hops: number) => peerOf({}, '10.0.0.1', from(`192.0.2.1${',10.0.0.1'.repeat(hops)}`)).address
   t.same([31, 32, 10_000].map(behind), ['192.0.2.1', '10.0.0.1', '10.0.0.1'], 'of so many hops nobody reads more')
+})
+
+t.test('a certificate that a proxy has verified keeps no memory beside it', async (t) => {
+  const der = forwardedCertificate({ 'client-cert': ':MAMCAQA=:' })
+  t.equal(der?.toString('hex'), '3003020100')
+  t.equal(der?.buffer.byteLength, 5)
 })

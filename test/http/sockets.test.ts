@@ -2,12 +2,16 @@ import { once } from 'node:events'
 import { get, type IncomingMessage } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { connect as connectTls, type TLSSocket } from 'node:tls'
 
 import t, { type Test } from 'tap'
 
 import type { HttpDeps } from '../../src/http/deps.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
+import { openClientCa, serverAuth } from '../helpers/clients.ts'
 import { drill } from '../helpers/drill.ts'
+import { keptForEach } from '../helpers/memory.ts'
+import { dns } from '../x509/build.ts'
 import { openStandIn, reached, type StandIn } from './stand-in.ts'
 
 const limits = { queue: 8, connections: 8 }
@@ -126,4 +130,27 @@ t.test('the public listener takes one host and no other number of them (RFC 9112
     ['1.0', []],
   ] as const)
     t.match(await ask(version, hosts), /^HTTP\/1\.1 404 .*crl\.not_found/s, `HTTP/${version}`)
+})
+
+t.test('a connection keeps nothing of Buffer’s pool', async (t) => {
+  const { cert, key } = openClientCa().certify({ usage: serverAuth, names: [dns('localhost')] })
+  const proxies = { networks: ['127.0.0.1'], header: 'x-forwarded-for' } as const
+  for (const asks of [{}, { requestCert: true, rejectUnauthorized: false }]) {
+    const { app } = await openStandIn({ tls: { cert, key, ...asks }, proxies })
+    await app.listen({ host: '127.0.0.1', port: 0 })
+    t.teardown(() => app.close())
+    const { port } = app.server.address() as AddressInfo
+    /** It stays when it was answered. */
+    const open = async (protocols?: readonly string[]): Promise<TLSSocket> => {
+      const options = { port, host: '127.0.0.1', rejectUnauthorized: false }
+      const socket = connectTls({ ...options, ...(protocols && { ALPNProtocols: [...protocols] }) })
+      t.teardown(() => socket.destroy())
+      socket.setNoDelay().write('GET /v1/profiles HTTP/1.1\r\nHost: x\r\n\r\n')
+      t.match(String(await once(socket, 'data')), /^HTTP\/1\.1 401 /)
+      return socket
+    }
+    t.ok((await keptForEach(8, () => open())) < Buffer.poolSize / 2)
+    t.equal((await open(['h2', 'http/1.1'])).alpnProtocol, 'http/1.1')
+    await t.rejects(open(['h2']), /no application protocol/)
+  }
 })
