@@ -195,9 +195,11 @@ const labelsOf = (value: string): readonly (string | typeof anyLabel)[] =>
 
 const readIpPattern = (text: string): Pattern | string => {
   const slash = text.indexOf('/')
-  const network = parseIp(slash === -1 ? text : text.slice(0, slash))
-  if (network === undefined) return 'is not an address or a CIDR, like 10.0.0.0/8 or fd00::/8'
-  if (isEmbeddedV4(network)) return 'is an IPv4 address inside an IPv6 address; write the IPv4 CIDR'
+  const octets = parseIp(slash === -1 ? text : text.slice(0, slash))
+  if (octets === undefined) return 'is not an address or a CIDR, like 10.0.0.0/8 or fd00::/8'
+  if (isEmbeddedV4(octets)) return 'is an IPv4 address inside an IPv6 address; write the IPv4 CIDR'
+  // Kept with the rule: not the 64 KB beside it that Buffers are cut from.
+  const network = Uint8Array.from(octets)
   const width = network.length * 8
   const prefix = slash === -1 ? width : readPrefixLength(text.slice(slash + 1))
   if (prefix === undefined || prefix > width) return `has a prefix length that is not within 0 and ${width}`

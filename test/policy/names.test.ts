@@ -15,6 +15,7 @@ import {
   takeApart,
 } from '../../src/policy/names.ts'
 import { cpu } from '../helpers/cpu.ts'
+import { keptForEach } from '../helpers/memory.ts'
 import { anyString } from '../helpers/strings.ts'
 
 const allows = (kind: RuledKind, pattern: string, value: string): boolean =>
@@ -412,4 +413,9 @@ t.test('reading a pattern and matching a name never throw', async (t) => {
     { seed: 26, numRuns: 3000 },
   )
   t.pass('held')
+})
+
+t.test('rules about addresses keep nothing of Buffer’s pool', async (t) => {
+  const rules = (n: number) => compileRules({ ip: { allow: [`10.0.${n}.0/24`, `2001:db8:${n}::/48`] } })
+  t.ok((await keptForEach(20, rules)) < 1_024)
 })
