@@ -24,7 +24,7 @@ export const openCallers = ({ db, log, clock }: CallersDeps) => {
   const tokens = openMemory<Caller>()
   const certificates = openMemory<Caller>()
   const principals = openMemory<NamedCaller>()
-  const used = new Map<string, number>()
+  let noted = { minute: 0, tokens: new Set<string>() }
 
   const lookForToken = async (digest: Buffer): Promise<Found<Caller>> => {
     const {
@@ -42,8 +42,9 @@ export const openCallers = ({ db, log, clock }: CallersDeps) => {
   /** A convenience for those who clean up tokens; once a minute and token is enough. */
   const noteUse = async (token: string): Promise<void> => {
     const minute = Math.floor(clock().getTime() / 60_000)
-    if (used.get(token) === minute) return
-    used.set(token, minute)
+    if (noted.minute !== minute) noted = { minute, tokens: new Set() }
+    if (noted.tokens.has(token)) return
+    noted.tokens.add(token)
     await db
       .query(upsertTokenUse, [token])
       .catch((error: unknown) => log.debug({ event: 'token.use_unrecorded', err: error }))
