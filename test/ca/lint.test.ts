@@ -297,6 +297,18 @@ const lies: readonly Case[] = [
   ],
   ['revocation.crl', 'a CRL where the plan has none', {}, withPlan({ revocation: ['ocsp'] })],
   ['revocation.ocsp', 'a responder where the plan has none', {}, withPlan({ revocation: ['crl'] })],
+  [
+    'revocation.ocsp',
+    'a second responder',
+    {
+      extensions: {
+        authorityInfoAccess: extension(
+          '1.3.6.1.5.5.7.1.1',
+          seq(...['elsewhere', 'pki'].map((host) => access('1.3.6.1.5.5.7.48.1', `http://${host}.test/ocsp/default`))),
+        ),
+      },
+    },
+  ],
   ['revocation.ocsp', 'no responder', { extensions: { authorityInfoAccess: nowhere } }],
   ['revocation.none', 'noRevAvail where there is revocation', { extensions: { more: extension('2.5.29.56', nil) } }],
   [

@@ -236,6 +236,13 @@ const cases: readonly Case[] = [
     'passes',
   ],
   ['a URI without a host', [uri('urn:a:b')], { permitted: [uri('example.com')] }, 'refused'],
+  ['a URI without a host, where any is permitted', [uri('urn:a:b')], { permitted: [uri('')] }, 'refused'],
+  [
+    'a URI without a host, where only names of other kinds are',
+    [uri('urn:a:b')],
+    { permitted: [dns('a.test')] },
+    'passes',
+  ],
   ['a URI without a host, where one is excluded', [uri('urn:a:b')], { excluded: [uri('example.com')] }, 'refused'],
   [
     'a URI without a host, where one is excluded beside names of other kinds',

@@ -1,6 +1,6 @@
 import t from 'tap'
 
-import { newSerial } from '../../src/ca/serial.ts'
+import { newSerial, shardOf } from '../../src/ca/serial.ts'
 import { pooledRandom, timeOrderedIds } from '../../src/keys/random.ts'
 
 t.test('octets are given once, whoever writes into them', async (t) => {
@@ -31,6 +31,16 @@ t.test('a serial has 16 octets, is positive, and each of its 126 random bits is 
   t.same(
     ones.slice(2).filter((count) => Math.abs(count - n / 2) > bound),
     [],
+  )
+})
+
+t.test('a serial is what was drawn but for its first two bits, and its last four octets are its shard', async (t) => {
+  const drawn = 'c102030405060708090a0b0c0d0e0f10'
+  const serial = newSerial(() => Buffer.from(drawn, 'hex'))
+  t.equal(serial.toString('hex'), `41${drawn.slice(2)}`)
+  t.same(
+    [128, 1000, 1].map((shards) => shardOf(serial, shards)),
+    [0x10, 0x0d0e0f10 % 1000, 0],
   )
 })
 

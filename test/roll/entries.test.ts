@@ -272,7 +272,7 @@ t.test('the entry of a renewal keeps its exact octets for ever, and names what i
 })
 
 t.test('what was approved names its request, and is of another version', async (t) => {
-  const event = { ...examples['certificate.issued'], v: 3, approval: request } as const
+  const event = { ...examples['certificate.issued'], ...issuedBy({ approval: request }) } as RollEvent
   const entry = encodeEntry(event, time)
   t.ok(golden().includes([event.type, leafOf(entry), entry].join('\t')))
 })

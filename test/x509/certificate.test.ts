@@ -367,7 +367,7 @@ t.test('name constraints are read', async (t) => {
 })
 
 t.test('what a certificate does not say is not read into it: a CA, a URL, another key or serial', async (t) => {
-  const address = tlv(0x86, Buffer.from('http://pki.example/1'))
+  const [address, other] = [1, 3].map((n) => tlv(0x86, Buffer.from(`http://pki.example/${n}`))) as [Buffer, Buffer]
   const directory = tlv(0xa4, seq(rdn('2.5.4.3', printable('http://pki.example/2'))))
   const pointOf = (...names: readonly Buffer[]): Buffer => seq(tlv(0xa0, tlv(0xa0, ...names)))
   const access = (method: number, location: Buffer): Buffer => seq(oid(`1.3.6.1.5.5.7.48.${method}`), location)
@@ -381,13 +381,14 @@ t.test('what a certificate does not say is not read into it: a CA, a URL, anothe
       extension('2.5.29.31', seq(pointOf(directory, address), seq(tlv(0xa2, directory)), pointOf(directory))),
       extension(
         '1.3.6.1.5.5.7.1.1',
-        seq(access(1, directory), access(1, address), access(3, address), access(2, directory)),
+        seq(access(1, directory), access(1, address), access(3, address), access(2, directory), access(1, other)),
       ),
       extension('2.5.29.35', seq(tlv(0xa1, directory), tlv(0x82, hex('05')))),
     ),
   )
   const url = 'http://pki.example/1'
-  t.same([facts.ca, facts.crlUrls, facts.ocspUrls, facts.issuerUrls], [false, [url], [url], []])
+  t.same([facts.ca, facts.crlUrls, facts.issuerUrls], [false, [url], []])
+  t.same(facts.ocspUrls, [url, 'http://pki.example/3'], 'each of several, of which one may be anywhere')
   t.equal(facts.authorityKeyIdentifier, undefined)
   t.equal(facts.authoritySerial?.toString('hex'), '05'.padStart(32, '0'))
 })

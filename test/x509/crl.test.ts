@@ -364,6 +364,11 @@ t.test('what would be read otherwise than it was meant is refused, of an entry a
       listOf([], [], { behindEntry: [nil] }),
       /more in what holds Extensions/,
     ],
+    [
+      'something behind the value of an extension',
+      listOf([], [seq(oid('1.2.3.4'), tlv(0x04, nil), nil)]),
+      /more in Extension/,
+    ],
     ['something behind what is signed', listOf([], [], { inside: [nil] }), /more in TBSCertList/],
     ['something behind the signature', listOf([], [], { outside: [nil] }), /more in CertificateList/],
   ] as const)
