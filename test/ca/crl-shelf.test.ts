@@ -106,6 +106,18 @@ t.test('only what is newer is read, so many at a time', async (t) => {
   t.equal(shelf.find('default', 7)?.number, 2)
 })
 
+t.test('one that cannot be read is looked at again once a minute: somebody may have mended it', async (t) => {
+  const { shelf, state } = open()
+  state.lists = [{ ...listOf(3, 1), der: Buffer.from('3000', 'hex') }]
+  for (state.elapsed of [0, 1_000, 60_000]) await shelf.refresh()
+  t.same([state.read, [...shelf.spoiled('default')]], [[1], [[3, 1]]])
+  state.lists = [listOf(3, 1)]
+  state.elapsed = 60_001
+  await shelf.refresh()
+  t.same([state.read, [...shelf.spoiled('default')]], [[1, 1], []])
+  t.equal(shelf.find('default', 3)?.number, 1)
+})
+
 t.test(
   'a look goes back to the one before it and a minute, and once a minute as far as any list is of use',
   async (t) => {
