@@ -4,12 +4,13 @@ import fc from 'fast-check'
 import t from 'tap'
 
 import { isProblem, type Violation } from '../../src/errors.ts'
+import type { Surroundings } from '../../src/policy/faults.ts'
 import { canonicalDocument, parseProfile } from '../../src/policy/profile.ts'
 import { seedNames } from '../../src/policy/seeds.ts'
 import { drill } from '../helpers/drill.ts'
 import { baseDocument, seeds } from './requests.ts'
 
-const faultsOf = (input: unknown, at: { readonly isNew?: boolean } = {}): readonly Violation[] => {
+const faultsOf = (input: unknown, at: Surroundings = {}): readonly Violation[] => {
   try {
     parseProfile(input, { version: 1, ...at })
   } catch (error) {
@@ -74,6 +75,18 @@ t.test(
     for (const [name, { document }] of seeds) t.same(faultsOf(document, { isNew: true }), [], name)
   },
 )
+
+t.test('a document is of the name and of an authority that it is put under, and a new one is judged in full', (t) => {
+  const told = (input: unknown, at: Surroundings) =>
+    faultsOf(input, at).map(({ check, field, reason }) => [check, field, reason])
+  const fits = { name: 'test', authorities: ['other', 'default'] }
+  t.same(told(baseDocument, { ...fits, isNew: true }), [])
+  t.same(told(baseDocument, { ...fits, name: 'tests' }), [['profile.name', '/name', 'is not tests']])
+  t.same(told(baseDocument, { authorities: ['other'] }), [['profile.authority', '/authority', 'is no authority']])
+  const endless = { ...baseDocument, validity: { default: '24h', max: '36501d', over: 'shorten' } }
+  t.match(told(endless, { isNew: true }), [['profile.validity', '/validity/max']])
+  t.end()
+})
 
 t.test('a seed has the name of its file: by that it is known to be there', async (t) => {
   t.same(seedNames(), [...seeds.keys()])
