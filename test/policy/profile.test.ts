@@ -235,6 +235,19 @@ const single: readonly (readonly [string, Readonly<Record<string, unknown>>, str
         '/validity/default: is under 2s: both ends are in a validity, so the certificate would end as it begins',
       ] as const,
   ),
+  ...Object.entries({ match: '**', required: false, max: 1 }).map(
+    ([key, value]) =>
+      [
+        `${key} beside what is fixed`,
+        { subject: { others: 'drop', organization: { fixed: 'A', [key]: value } } },
+        '/subject/organization: is fixed, so match, orName, required and max say nothing',
+      ] as const,
+  ),
+  [
+    'a common name that has to be among names of which there can be none',
+    { extendedKeyUsage: ['clientAuth'], names: {} },
+    '/subject/commonName: must be among the names, and the profile allows none; give it match or fixed',
+  ],
   [
     'a subject with more attributes than one can have',
     {
