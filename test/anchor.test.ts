@@ -120,6 +120,12 @@ t.test('one that is taken away, or replaced, while it is written is there again 
       await anchor.write(at(size + 1))
       t.same(await readAnchorFile(path), at(size + 1))
     }
+    await rename(dirname(path), `${dirname(path)}.away`)
+    await writeFile(dirname(path), 'no folder')
+    await t.rejects(anchor.write(at(32)), /EEXIST|ENOTDIR/, 'no more than where the name leads nowhere')
+    await rm(dirname(path))
+    await anchor.write(at(33))
+    t.same(await readAnchorFile(path), at(33))
     // Of the first of them nothing has its name any more; the other one is still there.
     for (const [size, take] of [
       [40, async () => {}],

@@ -235,6 +235,11 @@ const single: readonly (readonly [string, Readonly<Record<string, unknown>>, str
         '/validity/default: is under 2s: both ends are in a validity, so the certificate would end as it begins',
       ] as const,
   ),
+  [
+    'orName of a common name that anything matches',
+    { subject: { others: 'drop', commonName: { from: 'csr', orName: true } } },
+    '/subject/commonName/orName: goes with commonName and match only',
+  ],
   ...Object.entries({ match: '**', required: false, max: 1 }).map(
     ([key, value]) =>
       [
