@@ -85,6 +85,11 @@ t.test('a document is of the name and of an authority that it is put under, and 
   t.same(told(baseDocument, { authorities: ['other'] }), [['profile.authority', '/authority', 'is no authority']])
   const endless = { ...baseDocument, validity: { default: '24h', max: '36501d', over: 'shorten' } }
   t.match(told(endless, { isNew: true }), [['profile.validity', '/validity/max']])
+  for (const list of ['allow', 'deny']) {
+    const unread = { ...baseDocument, names: { dns: { allow: ['*.example.com'], [list]: ['f*.example.com'] } } }
+    for (const isNew of [false, true])
+      t.match(told(unread, { isNew }), { length: 1, 0: ['profile.names', `/names/dns/${list}/0`] }, 'told once')
+  }
   t.end()
 })
 
