@@ -336,10 +336,18 @@ const single: readonly (readonly [string, Readonly<Record<string, unknown>>, str
     { keyUsage: ['keyEncipherment'] },
     '/keyUsage: holds nothing that ec-p256 keys can serve',
   ],
+  ...['encipherOnly', 'decipherOnly'].map(
+    (usage) =>
+      [
+        `${usage} alone`,
+        { keyUsage: ['digitalSignature', usage] },
+        '/keyUsage/1: means nothing without keyAgreement (RFC 5280 4.2.1.3)',
+      ] as const,
+  ),
   [
-    'encipherOnly alone',
-    { keyUsage: ['digitalSignature', 'encipherOnly'] },
-    '/keyUsage/1: means nothing without keyAgreement (RFC 5280 4.2.1.3)',
+    'any usage, of what answers for its issuer',
+    { name: 'chancery-ocsp-default', extendedKeyUsage: ['OCSPSigning', 'anyExtendedKeyUsage'] },
+    '/extendedKeyUsage/1: stands for every usage; name those that are meant',
   ],
   ['no usage', { extendedKeyUsage: [] }, '/extendedKeyUsage: must be a list of 1 to 20 usages'],
   [
