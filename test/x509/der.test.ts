@@ -241,6 +241,12 @@ t.test('a small number is not negative, and of four octets at most', async (t) =
     t.throws(() => read(octets), { code: 'csr.der', options: { offset: 2 } }, octets)
 })
 
+t.test('bits that are read are whole octets, although a BIT STRING need not be', async (t) => {
+  const read = (octets: string): string => openDer(hex(octets), 'csr.der').bits('it').octets.toString('hex')
+  t.equal(read('03 02 00 80'), '80')
+  t.throws(() => read('03 02 01 80'), { code: 'csr.der', detail: /it has unused bits/, options: { offset: 2 } })
+})
+
 t.test('unsigned numbers are minimal and positive', async (t) => {
   const encoded = (octets: string): string => encodeUnsigned(hex(octets)).toString('hex')
   t.equal(encoded(''), '020100')
