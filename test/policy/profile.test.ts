@@ -83,6 +83,8 @@ t.test('a document is of the name and of an authority that it is put under, and 
   t.same(told(baseDocument, { ...fits, isNew: true }), [])
   t.same(told(baseDocument, { ...fits, name: 'tests' }), [['profile.name', '/name', 'is not tests']])
   t.same(told(baseDocument, { authorities: ['other'] }), [['profile.authority', '/authority', 'is no authority']])
+  const nameless = { ...baseDocument, name: 7, extendedKeyUsage: ['OCSPSigning'] }
+  t.match(told(nameless, {}), { length: 2, 1: ['profile.usages', '/extendedKeyUsage/0'] }, 'a responder has a name')
   const endless = { ...baseDocument, validity: { default: '24h', max: '36501d', over: 'shorten' } }
   t.match(told(endless, { isNew: true }), [['profile.validity', '/validity/max']])
   for (const list of ['allow', 'deny']) {
