@@ -88,7 +88,9 @@ t.test('a label has one encoding, and one that says nothing is none', async (t) 
 t.test('an older rule took letters in normal form alone, and what goes by what is beside it', async (t) => {
   for (const label of ['xn--ll-0ea', 'xn--al-0ea', 'xn--11b2er09f', 'xn--11b2ezcs70k'])
     t.ok(isEncodedLabel(label), label)
-  t.notOk(isEncodedLabel('xn--cafe-yvc'))
+  for (const isLabel of [isALabel, isEncodedLabel]) t.notOk(isLabel('xn--cafe-yvc'))
+  for (const text of ['a\u2603', 'a\u{1f600}', 'a\u00a0', 'a\ue000'])
+    t.notOk(isEncodedLabel(encodeLabel(text)), pointsOf(text))
 })
 
 t.test('what RFC 5892 takes by name is taken, and what it leaves out is not', async (t) => {
@@ -176,6 +178,7 @@ t.test('of two scripts that people write today, only those that one language wri
   t.same(wrong, [])
   for (const [script, letter] of letters) t.equal(isMixedScript(`${gothic}${letter}`), true, `Gothic, ${script}`)
   t.equal(isMixedScript('xn--e-oeb'), false, 'a mark is of the script that it stands on')
+  t.equal(isMixedScript(`shop${encodeLabel('a\u0431').slice(4)}`), false, 'nothing is encoded in it')
   for (const set of together) t.equal(isMixedScript(set.map((script) => letters.get(script)).join('')), false)
   for (const set of [
     ['Han', 'Hiragana', 'Hangul'],
