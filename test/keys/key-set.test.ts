@@ -81,3 +81,28 @@ t.test('whoever wants to know whether there are keys has them fetched, no more o
     'nothing is to be fetched of those that are written down',
   )
 })
+
+t.test('keys are fetched again after five minutes, and after an hour without news none of them holds', async (t) => {
+  const { state, keys, find } = open()
+  t.equal(keys.ageMs, undefined)
+  t.ok(await find('one'))
+  const { generation } = keys
+  state.now = 300_000
+  t.ok(await find('one'))
+  t.equal(state.tries, 1)
+  state.now += 1
+  t.ok(await find('one'))
+  t.equal(state.tries, 2, 'beside answering')
+  t.equal(keys.ageMs, 0)
+  t.equal(keys.generation, generation, 'the same keys again')
+  state.published = new Error('down')
+  state.now += 3_600_000
+  t.ok(await find('one'), 'as long as its issuer may be away')
+  t.equal(keys.generation, generation)
+  state.now += 1
+  t.ok(Number.isNaN(keys.generation), 'nor what was verified by them')
+  await t.rejects(find('one'), KeysUnavailable)
+  state.published = { keys: [publicKey('one')] }
+  state.now += 10_000
+  t.ok(await find('one'))
+})
