@@ -127,6 +127,8 @@ t.test('who may not approve, and what is no approval', async (t) => {
     t.match(await desk.approve(token, request), { status: 404, json: { code: 'approval.not_found' } })
     t.match(await desk.read(token, request.id), { status: 404, json: { code: 'approval.not_found' } })
   }
+  const none = { status: 403, json: { code: 'auth.forbidden' } }
+  t.match(await desk.ask(stranger, 'simple'), none, 'and whoever may approve them may not, by that, ask for them')
   // One who sees everything approves nothing by that.
   await service.request('POST', '/v1/grants', { body: { principal: 'unnamed', role: 'auditor' } })
   await new Promise((resolve) => setTimeout(resolve, 100))
