@@ -91,6 +91,28 @@ const callerAs = (principal: string, ...roles: readonly Role[]): Caller => ({
   grants: roles.map((role) => ({ role, profiles: ['default'], revoke: true }) as unknown as Grant),
 })
 
+t.test('operators revoke any; others their own, where a grant of its profile says so', async (t) => {
+  const granted = (principal: string, ...grants: readonly object[]): Caller => ({
+    ...callerAs(principal),
+    grants: grants.map((grant) => ({ role: 'requester', profiles: ['default'], ...grant }) as unknown as Grant),
+  })
+  const mute = { revoke: false }
+  const may = { revoke: true }
+  const revoke = (by: Caller) =>
+    eventOf(({ revoke }) => revoke(serial, { reason: 'superseded', invalidSince: null }, by))
+  for (const by of [callerAs('ops', 'operator'), granted('web', may), granted('web', mute, may)])
+    t.match(await revoke(by), { type: 'certificate.revoked', by: by.principal })
+  for (const by of [
+    granted('web', mute),
+    granted('web', { ...may, profiles: ['other'] }),
+    granted('web', { ...may, role: 'approver' }),
+    granted('else', may, { role: 'auditor' }),
+    granted('else', may, { role: 'admin' }),
+  ])
+    await t.rejects(revoke(by), { code: 'auth.forbidden' }, JSON.stringify(by))
+  await t.rejects(revoke(granted('else', may)), { code: 'certificate.not_found' })
+})
+
 t.test('from hold operators release; whose it is not to see does not learn of it', async (t) => {
   const held: Standing = {
     ...standing,
