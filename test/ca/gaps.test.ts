@@ -8,7 +8,7 @@ import t, { type Test } from 'tap'
 
 import { hasRole } from '../../src/ca/access.ts'
 import type { Issued } from '../../src/ca/issuance.ts'
-import { openIssuance } from '../../src/ca/issue.ts'
+import { type IssuanceDeps, openIssuance } from '../../src/ca/issue.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
 import { reconcile } from '../../src/ca/reconcile.ts'
 import type { Intent, Recorder } from '../../src/ca/recorder.ts'
@@ -60,8 +60,8 @@ const open = async (t: Test, options: ReplicaOptions = {}) => {
       approvals: openApprovalStore({ ...stores, proposed: () => {} }),
       sleep: faults.sleep ?? ((ms) => new Promise((resolve) => setTimeout(resolve, ms))),
       nextTurn: () => new Promise((resolve) => setImmediate(resolve)),
-      assertClock: stores.dbClock.assertSane,
-      checkpoints: side.checkpoints,
+      assertClock: faults.assertClock ?? stores.dbClock.assertSane,
+      checkpoints: { ...side.checkpoints, ...faults.checkpoints },
       limits,
     })
     return (key: string, more: { readonly validity?: number } = {}): Promise<Issued> =>
@@ -97,6 +97,8 @@ interface Faults {
   readonly key?: (real: SigningKey) => SigningKey
   readonly database?: (real: Database) => Database
   readonly verify?: CheckSignature
+  readonly assertClock?: () => void
+  readonly checkpoints?: Partial<IssuanceDeps['checkpoints']>
   readonly requestDeadlineMs?: number
   readonly sleep?: (ms: number) => Promise<void>
 }
@@ -476,6 +478,22 @@ t.test('a draft that is refused waits for the check of the signature, whose reas
   }
   t.same(unhandled, [])
 })
+
+t.test(
+  'by a clock that is wrong, or while the roll is kept nowhere else, not even an intent is recorded',
+  async (t) => {
+    const { process, stores } = await open(t)
+    const refuse = (code: 'clock.skewed' | 'roll.unanchored') => (): never => {
+      throw new Problem(code, 'as of this test')
+    }
+    for (const [code, faults] of [
+      ['clock.skewed', { assertClock: refuse('clock.skewed') }],
+      ['roll.unanchored', { checkpoints: { assertAvailable: refuse('roll.unanchored') } }],
+    ] as const)
+      await t.rejects((await process(faults))('k1'), { code })
+    t.equal((await stores.db.query({ text: 'select from intents' })).rowCount, 0)
+  },
+)
 
 t.test('our own clock, wherever it goes, never dates an event', async (t) => {
   const { process, faultsFound, stores } = await open(t)
