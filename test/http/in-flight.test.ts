@@ -78,17 +78,25 @@ const touch = async (path: string) => {
 }
 
 drill('who asks is asked again, and by the profile of today, where an intent had to wait', async (t) => {
-  const names = ['closed', 'ungranted', 'unproved', 'unchanged'] as const
+  const names = ['closed', 'ungranted', 'unproved', 'unchanged', 'narrowed'] as const
   const tokens = new Map<string, string>()
   for (const name of names) tokens.set(name, await employ(service, name, 'requester', { profiles: ['server'] }))
   const older = await employ(service, 'older', 'requester', { profiles: ['client'] })
   const grant = await firstOf('grants', 'ungranted')
   const token = await firstOf('tokens', 'unproved')
+  const wider = await firstOf('grants', 'narrowed')
+  const narrow = { dns: { allow: ['db.example.internal'] } }
+  await service.request('POST', '/v1/grants', {
+    body: { principal: 'narrowed', role: 'requester', profiles: ['server'], names: narrow },
+  })
   const answers = await across(
-    5,
+    6,
     () => Promise.all([...names.map((name) => ask(tokens.get(name) ?? '')), ask(older, 'client')]),
     async () => {
-      for (const path of ['/v1/principals/closed', `/v1/grants/${grant}`, `/v1/tokens/${token}`])
+      for (const path of [
+        ...['/v1/principals/closed', `/v1/grants/${grant}`, `/v1/tokens/${token}`],
+        `/v1/grants/${wider}`,
+      ])
         t.equal((await service.request('DELETE', path)).status, 204)
       t.equal((await touch('/v1/profiles/client')).status, 200)
     },
@@ -98,6 +106,7 @@ drill('who asks is asked again, and by the profile of today, where an intent had
     { status: 403, json: { code: 'auth.forbidden' } },
     { status: 401, json: { code: 'auth.invalid' } },
     { status: 201 },
+    { status: 503, json: { code: 'request.in_progress', detail: /grants/ } },
     { status: 503, json: { code: 'request.in_progress', detail: /profile/ } },
   ])
   for (const name of [...names, 'older'])
