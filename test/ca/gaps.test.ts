@@ -47,7 +47,11 @@ const open = async (t: Test, options: ReplicaOptions = {}) => {
       { open: async (uri) => faults.key?.(await keys.open(uri)) ?? (await keys.open(uri)) },
       silentMeter,
     )
-    const limits = { queue: 100, requestDeadlineMs: faults.requestDeadlineMs ?? 300, signingDeadlineMs: 300 }
+    const limits = {
+      queue: faults.queue ?? 100,
+      requestDeadlineMs: faults.requestDeadlineMs ?? 300,
+      signingDeadlineMs: 300,
+    }
     const side = await openRollSide({ ...stores, db, roll }, keys)
     t.teardown(side.close)
     const issuance = openIssuance({
@@ -99,6 +103,7 @@ interface Faults {
   readonly verify?: CheckSignature
   readonly assertClock?: () => void
   readonly checkpoints?: Partial<IssuanceDeps['checkpoints']>
+  readonly queue?: number
   readonly requestDeadlineMs?: number
   readonly sleep?: (ms: number) => Promise<void>
 }
@@ -322,6 +327,21 @@ t.test(
   },
 )
 
+t.test('a key of which nobody knows whether it has signed leaves its intent to be abandoned', async (t) => {
+  const { process, endOpen, outcomes } = await open(t)
+  const unsure = await process({
+    key: (real) => ({
+      ...real,
+      sign: async (messages) =>
+        isTrial(messages) ? real.sign(messages) : messages.map(() => new SigningFault('unknown', 'the module is gone')),
+    }),
+  })
+  await t.rejects(unsure('k1'), { code: 'key.unavailable', kind: { retryable: true } })
+  t.same(await outcomes(), [])
+  t.equal(await endOpen(), 1)
+  t.same(await outcomes(), ['abandoned'])
+})
+
 t.test('a signature that does not verify is never handed out, and its intent is abandoned', async (t) => {
   const { process, endOpen, outcomes, faultsFound } = await open(t)
   const faulty = await process({
@@ -406,6 +426,21 @@ t.test('many calls at once under one key end in one certificate, which all of th
   t.equal(answers.filter(({ replayed }) => !replayed).length, 1)
   t.same(await outcomes(), ['certificate'])
   t.same(await faultsFound(answers.map((issued) => ({ key: 'k1', issued }))), [])
+})
+
+t.test('beyond the bound of those who wait nobody does, and whoever goes makes room', async (t) => {
+  const { process } = await open(t)
+  const gate = Promise.withResolvers<void>()
+  const ask = await process({
+    queue: 1,
+    recorder: ({ findRequest }) => ({ findRequest: (...asked) => gate.promise.then(() => findRequest(...asked)) }),
+  })
+  const first = ask('k1')
+  const second = Promise.race([ask('k2'), withinMs(500)])
+  await t.rejects(second, { code: 'overload.queue', kind: { retryable: true } })
+  gate.resolve()
+  await first
+  t.equal((await ask('k2')).replayed, false)
 })
 
 t.test('another request under the same key is refused', async (t) => {
