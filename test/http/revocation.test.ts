@@ -6,7 +6,10 @@ import t from 'tap'
 
 import { patienceMs } from '../../src/ca/reconcile.ts'
 import { reportedKeysJob } from '../../src/jobs/reported-keys.ts'
+import { openDatabase } from '../../src/store/database.ts'
+import { issuedForReported } from '../../src/store/revocations.ts'
 import { drill } from '../helpers/drill.ts'
+import { quiet } from '../helpers/log.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor, employ } from './people.ts'
 
@@ -164,6 +167,9 @@ drill('what was issued while its key was being reported is revoked by itself', a
   for (const deadline = Date.now() + 15_000; Date.now() < deadline; await new Promise((done) => setTimeout(done, 200)))
     if ((await read(serial)).status === 'revoked') break
   t.match(await read(serial), { status: 'revoked', revocation: { reason: 'keyCompromise', by: 'chancery' } })
+  const db = openDatabase({ url: service.database.servingUrl, max: 1, log: quiet, applicationName: 'test' })
+  t.teardown(db.close)
+  t.same((await issuedForReported(db, 0, 0)).serials, [], 'and keeps none from being found that come later')
 })
 
 t.test('what is on hold stays so once its key was reported, by whatever certificate', async (t) => {
