@@ -244,7 +244,7 @@ t.test('an administrator whose token ends soon is not the one who stays; others 
   await t.rejects(access.revokeGrant(grant.id, by), { code: 'profile.lockout' })
   await t.rejects(access.revokeToken(long.id, by), { code: 'profile.lockout' })
   const { token } = await employ('bystander', 'auditor')
-  await access.revokeToken(token.id, by)
+  for (const _twice of [1, 2]) await access.revokeToken(token.id, by)
   await access.disablePrincipal('bystander', by)
 })
 
