@@ -25,7 +25,7 @@ const standing: Standing = {
 /** The event that comes of what is asked about this one, as it stands. */
 const eventOf = async (
   ask: (revocations: ReturnType<typeof openRevocations>) => Promise<unknown>,
-  { as = standing, said }: { readonly as?: Standing; readonly said?: object } = {},
+  { as = standing, said }: { readonly as?: Standing; readonly said?: object | string } = {},
 ) => {
   let event: unknown
   const deps: RevocationsDeps = {
@@ -36,17 +36,17 @@ const eventOf = async (
       },
     },
     keyOf: async () => Buffer.alloc(0),
-    verifyProof: async () => ({
-      ...{ issuer: 'default', serial, reason: 'keyCompromise', iat: now.getTime() / 1000 },
-      ...said,
-    }),
+    verifyProof: async () =>
+      typeof said === 'string'
+        ? JSON.parse(said)
+        : { issuer: 'default', serial, reason: 'keyCompromise', iat: now.getTime() / 1000, ...said },
     isIssuer: async () => false,
     changed: () => {},
   }
   await ask(openRevocations(deps))
   return event
 }
-const revokeBy = (said: object) => eventOf(({ revokeByKey }) => revokeByKey(serial, ''), { said })
+const revokeBy = (said: object | string) => eventOf(({ revokeByKey }) => revokeByKey(serial, ''), { said })
 const revokeSince = (invalidityDate: string) => revokeBy({ invalidityDate })
 
 t.test('an invalidity date of a proof is one that exists, and is kept as it was said', async (t) => {
@@ -82,7 +82,8 @@ t.test('a proof names its certificate in any writing of the serial, and no other
     const ask = { as, said: { serial: written } }
     t.match(await eventOf(({ revokeByKey }) => revokeByKey(as.serial, ''), ask), { serial: as.serial }, written)
   }
-  await t.rejects(revokeBy({ serial: '41'.repeat(16) }), { code: 'revocation.proof' })
+  for (const said of [{ serial: '41'.repeat(16) }, { serial: 7 }, { issuer: null }, 'null', '7', '[]'])
+    await t.rejects(revokeBy(said), { code: 'revocation.proof' }, JSON.stringify(said))
 })
 
 const callerAs = (principal: string, ...roles: readonly Role[]): Caller => ({
