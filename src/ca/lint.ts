@@ -75,7 +75,7 @@ const lints: readonly Lint[] = [
   ['key.plan', (facts, { plan }) => facts.spki.equals(plan.key.spki)],
   [
     'key.identifier',
-    (facts, { plan }) => sameOctets(facts.keyIdentifier, keyIdentifierOf(plan.extendedKeyUsage)(plan.key)),
+    (facts, { plan }) => sameOctets(facts.keyIdentifier, keyIdentifierOf(plan.key, plan.extendedKeyUsage)),
   ],
   ['key.notIssuers', (facts, { issuer }) => !facts.spki.equals(issuer.facts.spki)],
   ['ca', (facts) => !facts.ca && facts.pathLength === undefined],

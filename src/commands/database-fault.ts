@@ -59,8 +59,10 @@ export const explainUnavailable = (error: unknown): never => {
 const insufficientPrivilege = '42501'
 const migrateTells =
   '"chancery migrate" of the owner of the tables gives the role that serves its rights, and names each table that row level security keeps from it.'
-const damaged =
-  'Its files are damaged: an index is made again by "reindex", a table comes back from another server or a backup.'
+/** Of a server that finds files of its own damaged: what mends them. */
+export const damagedFiles =
+  'files are damaged: an index is made again by "reindex", a table comes back from another server or a backup'
+const damaged = `Its ${damagedFiles}.`
 /** By SQLSTATE. */
 const nexts: Readonly<Record<string, string>> = {
   '25006':

@@ -5,7 +5,7 @@ import { heldUpBy } from '../store/held-up.ts'
 import { openPinGuard } from '../store/pins.ts'
 import { readLastMode } from '../store/roll-opening.ts'
 import { movedCollation, onlyReads } from '../store/safety.ts'
-import { hasNoNumber, hasNoRoom } from '../store/turned-down.ts'
+import { hasNoNumber, hasNoRoom, noNumber } from '../store/turned-down.ts'
 import type { Log } from '../telemetry.ts'
 import { unsafe, unwise } from './fitness.ts'
 import { openKeys } from './keys.ts'
@@ -80,11 +80,7 @@ const writeFault = async ({ db }: Pick<CommandRecords, 'db'>): Promise<readonly 
 /** Most of what is read and recorded here is small enough to go through. */
 const roomFault = async ({ db }: Pick<CommandRecords, 'db'>): Promise<readonly string[]> => [
   ...((await hasNoRoom(db)) ? ['the database has no room on its disk: give it some, and it goes on by itself'] : []),
-  ...((await hasNoNumber(db))
-    ? [
-        'the database has no number left for another transaction: vacuum what its log names, and end what keeps it from that (old prepared transactions, replication slots)',
-      ]
-    : []),
+  ...((await hasNoNumber(db)) ? [noNumber] : []),
 ]
 
 /** As of files that were copied to a machine of another release: what keeps a key from having two certificates is an index as well. */

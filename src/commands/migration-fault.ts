@@ -2,7 +2,7 @@
 import { placeOf } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { wordsOf } from '../store/database.ts'
-import type { DatabaseSetting } from './database-fault.ts'
+import { type DatabaseSetting, damagedFiles } from './database-fault.ts'
 import { Failure, type FailureKind } from './failure.ts'
 
 /** Throws what came while migrating over an open connection as a `Failure`; anything else as it is. */
@@ -55,8 +55,7 @@ const faults: readonly Fault[] = [
     // Not what a guard of ours refuses by the same code.
     of: /^XX00[12] (?!exec_stmt_raise )/,
     kind: 'later',
-    next: () =>
-      'its files are damaged: an index is made again by "reindex", a table comes back from another server or a backup; nothing of this step remains',
+    next: () => `its ${damagedFiles}; nothing of this step remains`,
   },
   {
     // Of no connection that is only just made; the last is what pg says of one that was ended while nothing was asked of it.

@@ -86,6 +86,9 @@ export const hasNoRoom = async (db: Queryable): Promise<boolean | undefined> => 
 /** Of functions of the server's own we ask what few may know, and do without; so we do where nobody may look for room. */
 const isOfSystem = (error: unknown): boolean => /\b(pg_|lo_|plpgsql\b)/.test((error as Error).message)
 
+export const noNumber =
+  'the database has no number left for another transaction: vacuum what its log names, and end what keeps it from that (old prepared transactions, replication slots)'
+
 /** As after a vacuum that was kept from it for two thousand million transactions. */
 export const hasNoNumber = async (db: Queryable): Promise<boolean | undefined> => {
   try {
@@ -107,8 +110,7 @@ const reasons: Readonly<Record<string, Kind>> = {
     isSure: true,
   },
   [numbersSpent]: {
-    reason:
-      'the database has no number left for another transaction: vacuum what its log names, and end what keeps it from that',
+    reason: noNumber,
     isMissing: hasNoNumber,
     isSure: true,
     // By the same code, no shortage: what is too long for an index.

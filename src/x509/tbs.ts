@@ -76,7 +76,7 @@ export const compileTemplate = ({ issuer, keyUsage, extendedKeyUsage, revocation
       ...(revocation === 'none' ? [encodeExtension('noRevAvail', false, encodeDer(tags.null))] : []),
     ]),
     crl: asks('crl') ? `${base}/crl/${issuer.name}/` : undefined,
-    keyIdentifier: keyIdentifierOf(extendedKeyUsage),
+    keyIdentifier: (key) => keyIdentifierOf(key, extendedKeyUsage),
   }
 }
 
@@ -85,13 +85,11 @@ export const answersForIssuer = (extendedKeyUsage: readonly string[]): boolean =
   extendedKeyUsage.includes('OCSPSigning')
 
 /**
- * The subject key identifier with these usages. Of who answers for its issuer it is what answers name the key by, which is
+ * The subject key identifier of a key with these usages. Of who answers for its issuer it is what answers name the key by, which is
  * SHA-1 (RFC 6960 4.2.1): some find the certificate of an answer by nothing else (certvalidator, pyHanko).
  */
-export const keyIdentifierOf = (extendedKeyUsage: readonly string[]): ((key: PublicKey) => Buffer) =>
-  answersForIssuer(extendedKeyUsage)
-    ? ({ spki }) => hash('sha1', keyBits(spki), 'buffer')
-    : ({ keyIdentifier }) => keyIdentifier
+export const keyIdentifierOf = ({ spki, keyIdentifier }: PublicKey, extendedKeyUsage: readonly string[]): Buffer =>
+  answersForIssuer(extendedKeyUsage) ? hash('sha1', keyBits(spki), 'buffer') : keyIdentifier
 
 /**
  * The TBSCertificate (RFC 5280 4.1) of a leaf: version 3, never a CA by construction. The subject key identifier is
