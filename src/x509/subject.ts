@@ -1,5 +1,5 @@
 import { Problem } from '../errors.ts'
-import { type DerReader, DerWriter, derProblem, encodeOid, oidKey, openDer, tags } from './der.ts'
+import { type DerReader, DerWriter, derProblem, encodeOid, formatOid, oidKey, openDer, tags } from './der.ts'
 import { isAddressLiteral } from './names.ts'
 
 /** Everything about one type of attribute: RFC 5280 appendix A and X.520, with their upper bounds in characters. */
@@ -123,16 +123,18 @@ export const parseSubjectText = (text: string): Subject => {
 const readAttribute = (rdns: DerReader): Attribute => {
   const rdn = rdns.read(tags.set, 'RelativeDistinguishedName')
   const pair = rdn.read(tags.sequence, 'AttributeTypeAndValue')
-  if (!rdn.done) throw rdn.problem('an RDN has more than one attribute')
+  if (!rdn.done) throw rdn.problem('an RDN has more than one attribute; give each an RDN of its own')
   const at = pair.at
-  const type = typesByOid.get(pair.oid('AttributeType'))
-  if (type === undefined) throw derProblem('subject.syntax', 'the subject has an attribute of an unknown type', at)
+  const oid = pair.oid('AttributeType')
+  const type = typesByOid.get(oid)
+  if (type === undefined)
+    throw derProblem('subject.syntax', `an attribute is of an unknown type, ${formatOid(oid)}; leave it out`, at)
   const from = pair.at
   const tag = pair.tag
   const value = decodeString(pair.readAny('AttributeValue'), tag)
   pair.finish('AttributeTypeAndValue')
   const fault =
-    value === undefined ? 'is not a string of its type, or of a type that is no longer used' : faultOf(type, value)
+    value === undefined ? 'is no well-formed UTF8String, PrintableString or IA5String' : faultOf(type, value)
   if (fault !== undefined) throw faulty(type, fault, from)
   return { type, value: value as string }
 }
