@@ -114,7 +114,8 @@ export const openStores = async (deps: StoresDeps) => {
     preparedStatements,
     observe: (statement, seconds, failed, error) => {
       metrics.query(statement, seconds, failed)
-      if (failed) turnedDown.failed(error)
+      if (failed) turnedDown.failed(error, statement)
+      else turnedDown.done(statement)
     },
   })
   return openParts(async (parts) => {

@@ -7,10 +7,14 @@ import pg from 'pg'
 import t from 'tap'
 
 import { databaseFault } from '../src/health-side.ts'
+import { openService } from '../src/service.ts'
 import { openDatabase } from '../src/store/database.ts'
 import { openEmbedded } from '../src/store/embedded.ts'
 import { openTurnedDown } from '../src/store/turned-down.ts'
 import { quiet as log } from './helpers/log.ts'
+import { openReplica } from './helpers/replica.ts'
+import { tamper } from './helpers/tamper.ts'
+import { csrFor } from './http/people.ts'
 
 t.test('a database whose commits wait for a standby that is gone takes no records, though it answers', async (t) => {
   // A server of its own: the setting is for all who use it.
@@ -44,4 +48,33 @@ t.test('a database whose commits wait for a standby that is gone takes no record
   await standby('')
   await writing
   t.equal(await fault(), undefined)
+})
+
+t.test('a database that issues nothing because files of its own are damaged takes no records', async (t) => {
+  const { database, config, stores, keys } = await openReplica(t)
+  const service = await openService(stores, keys)
+  t.teardown(service.close)
+  const token = (await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()
+  const issue = async () => {
+    const payload = { csr: csrFor('damaged.example.com'), profile: 'server' }
+    const headers = { authorization: `Bearer ${token}` }
+    return (await service.app.inject({ method: 'POST', url: '/v1/certificates', headers, payload })).statusCode
+  }
+  const fileOf = async (index: string): Promise<number> => {
+    const text = 'select relfilenode::integer as file from pg_class where relname = $1'
+    return (await stores.db.query<{ file: number }>({ text }, [index])).rows[0]?.file ?? 0
+  }
+  const another = await fileOf('profiles')
+  for (const index of ['certificates_of_key', 'intents_pkey']) {
+    const file = await fileOf(index)
+    const put = (file: number) =>
+      tamper(database, `update pg_class set relfilenode = ${file} where relname = '${index}'`)
+    t.equal(await issue(), 201, index)
+    await put(another)
+    t.equal(await issue(), 503, index)
+    t.match(await databaseFault(stores), /^the database finds files of its own damaged/, index)
+    await put(file)
+    t.equal(await issue(), 201, index)
+    t.equal(await databaseFault(stores), undefined, index)
+  }
 })

@@ -11,7 +11,7 @@ import pg from 'pg'
 import { Problem } from '../errors.ts'
 import type { Log } from '../telemetry.ts'
 import { firstWords, genericPlans, keptPlans, ourWords, sessionTimeouts } from './session-settings.ts'
-import { numbersSpent, openFewConnections, openLastWords, shortageOf } from './shortages.ts'
+import { openFewConnections, openLastWords, shortageOf } from './shortages.ts'
 import { types } from './types.ts'
 import { Client, type SessionConfig } from './wire.ts'
 
@@ -363,14 +363,14 @@ const ask = (
   })
 
 /**
- * A page that fails its checksum, an index that contradicts itself, and no number for another transaction: the server's operator mends
- * these. Guards of ours say the first as well, and of what is too long for an index the code of the last is said.
+ * Of `wordsOf` it: a page that fails its checksum or an index that contradicts itself, and no number for another transaction. The
+ * server's operator mends these. Guards of ours say the first as well, and of what is too long for an index the code of the last is said.
  */
+export const ofServer = { damaged: /^XX00[12] (?!exec_stmt_raise )/, spent: /^54000 GetNew\w+Id / } as const
+
 const isOfServer = (error: unknown): boolean => {
-  const { routine = '' } = (causeOf(error) ?? {}) as { readonly routine?: string }
-  const state = sqlState(error) ?? ''
-  if (/^XX00[12]$/.test(state)) return routine !== 'exec_stmt_raise'
-  return state === numbersSpent && /^GetNew\w+Id$/.test(routine)
+  const cause = causeOf(error)
+  return sqlState(cause) !== undefined && Object.values(ofServer).some((of) => of.test(wordsOf(cause as Error)))
 }
 
 const isTransient = (error: unknown): boolean => {

@@ -11,7 +11,9 @@ import { diskFull, lockTaken, numbersSpent } from './shortages.ts'
 
 export interface TurnedDown {
   /** Told of a statement that failed, and why. */
-  failed(error: unknown): void
+  failed(error: unknown, statement?: string): void
+  /** Told of one that did not. */
+  done(statement: string): void
   /** Undefined, or why one was turned down lately. */
   fault(): string | undefined
   /**
@@ -24,20 +26,24 @@ export interface TurnedDown {
 export const openTurnedDown = (now = (): number => performance.now()): TurnedDown => {
   const never = Number.NEGATIVE_INFINITY
   const kinds = Object.entries(reasons).map(([state, kind]) => ({
-    ...{ state, ...kind, until: never, last: never },
+    ...{ state, ...kind, until: never, last: never, by: '' },
     /** A look has seen that it is missing, since when it was turned down last. */
     isSeen: false,
   }))
   let lookedAt = never
   return {
-    failed: (error) => {
+    failed: (error, statement = '') => {
       const kind = kinds.find(({ state }) => state === sqlState(error))
-      if (kind === undefined || kind.isNothing?.(error)) return
+      if (kind === undefined || kind.isNothing?.(error) || kind.of?.has(statement) === false) return
       const at = now()
       if (at >= kind.until) kind.isSeen = false
       const isBack = at >= kind.until && at - kind.last < recurringMs
       kind.until = Math.max(kind.until, at + (isBack ? longMs : lastingMs))
       kind.last = at
+      kind.by = statement
+    },
+    done: (statement) => {
+      for (const kind of kinds) if (kind.of !== undefined && kind.by === statement) kind.until = never
     },
     fault: () => kinds.find(({ until }) => now() < until)?.reason,
     look: async (db) => {
@@ -60,6 +66,8 @@ interface Kind {
   readonly isSure?: true
   /** Of those that are turned down by the same code, what tells of no fault. */
   readonly isNothing?: (error: unknown) => boolean
+  /** A fault for these statements only, and until the one that was turned down is not. */
+  readonly of?: ReadonlySet<string>
 }
 
 /** 256 KiB of what cannot be compressed, where nobody else keeps anything; none of it stays. */
@@ -99,7 +107,22 @@ export const hasNoNumber = async (db: Queryable): Promise<boolean | undefined> =
   }
 }
 
-/** By SQLSTATE: disk_full, lock_not_available, insufficient_privilege. */
+/** What each issuance asks. A damaged page that a search meets, or one caller by what is old, keeps nobody else from it. */
+const issuing: ReadonlySet<string> = new Set([
+  ...['select_caller', 'select_named_caller', 'select_requests', 'select_key_standing'],
+  ...['insert_intents', 'insert_booked_intents', 'enrol'],
+])
+
+const damage: Kind = {
+  reason:
+    'the database finds files of its own damaged, as its log says: let another server take over, or restore a backup (an index is made again by "reindex")',
+  isMissing: async () => undefined,
+  // By the same code a guard of ours refuses.
+  isNothing: (error) => !isProblem(error),
+  of: issuing,
+}
+
+/** By SQLSTATE: disk_full, lock_not_available, insufficient_privilege, data_corrupted, index_corrupted. */
 const reasons: Readonly<Record<string, Kind>> = {
   [diskFull]: { reason: 'the database has no room on its disk', isMissing: hasNoRoom },
   [lockTaken]: {
@@ -122,6 +145,8 @@ const reasons: Readonly<Record<string, Kind>> = {
     isMissing: (db) => lacksRights(db).catch(() => undefined),
     isNothing: isOfSystem,
   },
+  XX001: damage,
+  XX002: damage,
 }
 
 /** That long a fault lasts when what was missing is back: `/readyz` remembers for two seconds more. */

@@ -91,6 +91,21 @@ t.test(
   },
 )
 
+t.test('damaged files are told where issuing meets them, for as long as it does', async (t) => {
+  const { turnedDown, at } = openDisk()
+  turnedDown.failed(failing('XX001'), 'some search')
+  turnedDown.failed(Object.assign(new pg.DatabaseError('a guard', 0, 'error'), { code: 'XX001' }), 'enrol')
+  t.equal(await at(0, ''), undefined)
+  turnedDown.failed(failing('XX001'), 'enrol')
+  turnedDown.done('insert_intents')
+  t.match(await at(29_000, ''), /^the database finds files of its own damaged, as its log says: let another server /)
+  turnedDown.done('enrol')
+  t.equal(await at(29_001, ''), undefined)
+  turnedDown.failed(failing('XX002'), 'enrol')
+  t.match(await at(58_000, ''), /damaged/)
+  t.equal(await at(60_000, ''), undefined)
+})
+
 t.test('a lock is told of while it is kept, and not because somebody waited for one once', async (t) => {
   const { turnedDown, at, state } = openDisk()
   const taken = '55P03'
