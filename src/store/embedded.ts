@@ -129,6 +129,8 @@ const attend = async (home: Home, log: Log): Promise<Attendance> => {
       application_name: 'chancery presence',
       connectionTimeoutMillis: 5_000,
       keepAlive: true,
+      // Whatever the role says: it is idle all the time.
+      options: '-c idle_session_timeout=0',
     })
     presence.on('error', () => {})
     try {

@@ -168,6 +168,18 @@ t.test('a stopped server starts again with what it held', async (t) => {
   t.strictSame(await ask(second.ownerUrl, 'select n from kept'), { n: 7 })
 })
 
+t.test('whoever is present stays, however short the role makes sessions that are idle', async (t) => {
+  const dataDir = await folderOf(t)
+  const first = await open(t, dataDir)
+  await ask(first.servingUrl, `alter role chancery set idle_session_timeout = '50ms'`)
+  await first.stop()
+  const { servingUrl } = await open(t, dataDir)
+  const present = () => ask(servingUrl, `select pid from pg_stat_activity where application_name = 'chancery presence'`)
+  const before = await present()
+  await sleep(300)
+  t.strictSame(await present(), before)
+})
+
 t.test('a server whose Chancery was killed is adopted', async (t) => {
   const dataDir = await folderOf(t)
   const { child, said } = await another(t, dataDir)
