@@ -1,7 +1,7 @@
 /** A migration that ended through no fault of its own: nothing of it remains, and a sentence says what to do before the next try. */
 import { placeOf } from '../config.ts'
 import { isProblem } from '../errors.ts'
-import { wordsOf } from '../store/database.ts'
+import { ofServer, wordsOf } from '../store/database.ts'
 import { type DatabaseSetting, damagedFiles } from './database-fault.ts'
 import { Failure, type FailureKind } from './failure.ts'
 
@@ -47,19 +47,25 @@ const faults: readonly Fault[] = [
     next: lackedByServer,
   },
   {
-    of: /^54000 GetNew/,
+    of: ofServer.spent,
     kind: 'later',
     next: lackedByServer,
   },
   {
-    // Not what a guard of ours refuses by the same code.
-    of: /^XX00[12] (?!exec_stmt_raise )/,
+    of: ofServer.damaged,
     kind: 'later',
     next: () => `its ${damagedFiles}; nothing of this step remains`,
   },
   {
+    // Steps have no time of their own; what is asked before them, and what is kept up, does.
+    of: /^57014/,
+    kind: 'later',
+    next: () =>
+      'somebody has cancelled it, or a statement_timeout was over, as one of this role of a few milliseconds is: nothing of this step remains, and "chancery migrate" goes on where it ended',
+  },
+  {
     // Of no connection that is only just made; the last is what pg says of one that was ended while nothing was asked of it.
-    of: /^(57014|57P0[12]|25P0[234]| Client )/,
+    of: /^(57P0[12]|25P0[234]| Client )/,
     kind: 'later',
     next: endedByServer,
   },
