@@ -55,9 +55,9 @@ t.test('a database that issues nothing because files of its own are damaged take
   const service = await openService(stores, keys)
   t.teardown(service.close)
   const token = (await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()
+  const headers = { authorization: `Bearer ${token}` }
   const issue = async () => {
     const payload = { csr: csrFor('damaged.example.com'), profile: 'server' }
-    const headers = { authorization: `Bearer ${token}` }
     return (await service.app.inject({ method: 'POST', url: '/v1/certificates', headers, payload })).statusCode
   }
   const fileOf = async (index: string): Promise<number> => {
@@ -65,7 +65,7 @@ t.test('a database that issues nothing because files of its own are damaged take
     return (await stores.db.query<{ file: number }>({ text }, [index])).rows[0]?.file ?? 0
   }
   const another = await fileOf('profiles')
-  for (const index of ['certificates_of_key', 'intents_pkey']) {
+  for (const index of ['certificates_of_key', 'intents_pkey', 'outcomes_entry_key']) {
     const file = await fileOf(index)
     const put = (file: number) =>
       tamper(database, `update pg_class set relfilenode = ${file} where relname = '${index}'`)
@@ -77,4 +77,6 @@ t.test('a database that issues nothing because files of its own are damaged take
     t.equal(await issue(), 201, index)
     t.equal(await databaseFault(stores), undefined, index)
   }
+  const { body } = await service.app.inject({ url: '/metrics', headers })
+  t.match(body, /faults_total\{statement="enrol"\} 1\n/, 'nobody waits for what no second try mends')
 })

@@ -368,7 +368,8 @@ const ask = (
  */
 export const ofServer = { damaged: /^XX00[12] (?!exec_stmt_raise )/, spent: /^54000 GetNew\w+Id / } as const
 
-const isOfServer = (error: unknown): boolean => {
+/** Nothing that waits, or is said again, gets past it. */
+export const isOfServer = (error: unknown): boolean => {
   const cause = causeOf(error)
   return sqlState(cause) !== undefined && Object.values(ofServer).some((of) => of.test(wordsOf(cause as Error)))
 }

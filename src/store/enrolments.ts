@@ -10,7 +10,7 @@ import type { Log } from '../telemetry.ts'
 import type { Name } from '../x509/names.ts'
 import { keptNames } from '../x509/names-kept.ts'
 import { columnsOf } from './columns.ts'
-import { constraintOf, type Database, type Statement, sqlState } from './database.ts'
+import { constraintOf, type Database, isOfServer, type Statement, sqlState } from './database.ts'
 import { searchKey } from './names.ts'
 import type { HeadMoved, RollWriter } from './roll.ts'
 
@@ -162,6 +162,7 @@ export const enrol = async (deps: EnrolmentDeps, batch: readonly Enrolment[]): P
       const lost = isUnavailable(error)
       why = error
       if (!lost && !isOutcomeTaken(error)) throw error
+      if (isOfServer(error)) break
       deps.log.warn(
         { event: 'enrolment.looking', lost, size: open.length, err: error },
         'the outcome of a commit is unknown: looking',
