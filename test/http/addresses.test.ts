@@ -33,10 +33,11 @@ t.test('requests a second, each address by itself', async (t) => {
   const limit = { name: 'addressRequests', value: 10, freesAt: new Date(clock.ms + 100).toISOString() }
   t.throws(() => pass('a'), { code: 'limit.address_requests', options: { retryAfter: 1, extra: { limit } } })
   pass('b')
-  clock.ms += 200
+  clock.ms += 250
   pass('a')
   pass('a')
-  t.throws(() => pass('a'), { code: 'limit.address_requests' })
+  const half = { name: 'addressRequests', value: 10, freesAt: new Date(clock.ms + 50).toISOString() }
+  t.throws(() => pass('a'), { code: 'limit.address_requests', options: { extra: { limit: half } } })
   clock.ms += 3_600_000
   for (let i = 0; i < 10; i += 1) pass('a')
   t.throws(() => pass('a'), { code: 'limit.address_requests' }, 'never more than those of one second are saved')
@@ -82,11 +83,17 @@ t.test('whoever was good is not forgotten for many others who are, there or else
   const entry = addresses.enter('a')
   const succeed = (address: string, id: string): void => addresses.succeeded(addresses.enter(address), {}, () => id)
   succeed('a', 'good')
-  for (let i = 0; i < 9_000; i += 1) succeed('b', `${i}`)
+  for (let i = 0; i < 12_000; i += 1) succeed('c', 'again')
+  succeed('gone', 'x')
+  fail('gone', 'x')
+  // As many as one address may have, each of nine.
+  for (let i = 0; i < 9_000; i += 1) succeed(`b${i % 9}`, `${i}`)
   for (let i = 0; i < 900; i += 1) succeed('a', `${i}`)
   fail('a')
   addresses.assertTrusted(entry, () => 'good')
-  for (let i = 0; i < 200; i += 1) succeed('a', `more ${i}`)
+  for (let i = 0; i < 99; i += 1) succeed('a', `more ${i}`)
+  addresses.assertTrusted(entry, () => 'good')
+  for (let i = 99; i < 200; i += 1) succeed('a', `more ${i}`)
   t.throws(
     () => addresses.assertTrusted(entry, () => 'good'),
     { code: 'limit.failed_authentication' },
@@ -94,17 +101,19 @@ t.test('whoever was good is not forgotten for many others who are, there or else
   )
   addresses.assertTrusted(entry, () => 'more 0')
   for (let i = 0; i < 12_000; i += 1) succeed(`c${i}`, 'x')
-  fail('b')
-  t.throws(() => addresses.assertTrusted(addresses.enter('b'), () => '8999'), { code: 'limit.failed_authentication' })
+  fail('b8')
+  t.throws(() => addresses.assertTrusted(addresses.enter('b8'), () => '8999'), { code: 'limit.failed_authentication' })
 })
 
 t.test('instances share the limits of an address', async (t) => {
   const shared = { replicas: () => 4 }
-  const { pass, fail, addresses } = open({ requestsPerSecond: 40, failedAuthentications: 20, concurrent: 8 }, shared)
+  const { pass, fail, addresses, clock } = open({ requestsPerSecond: 40, failedAuthentications: 20, concurrent: 8 }, shared)
   for (let i = 0; i < 10; i += 1) pass('a')
   t.throws(() => pass('a'), { code: 'limit.address_requests' })
   for (let i = 0; i < 5; i += 1) fail('b')
-  t.throws(() => fail('b'), { code: 'limit.failed_authentication' })
+  t.throws(() => fail('b'), { code: 'limit.failed_authentication', options: { retryAfter: 4 } })
+  clock.ms += 2_000
+  t.throws(() => fail('b'), { code: 'limit.failed_authentication', options: { retryAfter: 2 } })
   addresses.enter('c')
   addresses.enter('c')
   t.throws(() => addresses.enter('c'), { code: 'limit.address_concurrent' })

@@ -24,6 +24,9 @@ t.test('Accept chooses by quality, then by the order in which a call offers', (t
     ['text/html', undefined],
     ['application/json;q=2', undefined],
     ['application/json;q=nope', undefined],
+    ['application/json;q=1.5, application/pkix-cert', 'application/pkix-cert'],
+    ['application/json;q=21, application/pkix-cert', 'application/pkix-cert'],
+    ['application/pkix-cert;header=present;q=0.5, application/json;q=0.4', 'application/pkix-cert'],
     [`${'text/html,'.repeat(10_000)}application/json`, undefined],
   ]
   for (const [accept, expected] of cases) {

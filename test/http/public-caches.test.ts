@@ -89,6 +89,8 @@ t.test(
     const { world, get } = await open(t)
     const since = { 'if-modified-since': start.toUTCString() }
     t.equal((await get('/crl/here/0.crl', since)).status, 304)
+    const before = { 'if-modified-since': new Date(start.getTime() - 1_000).toUTCString() }
+    t.equal((await get('/crl/here/0.crl', before)).status, 200, 'whoever has the one before is given this one')
     t.equal((await get('/root.crl', since)).status, 200, 'people date those of roots, perhaps by the day')
     t.equal((await get(question, since)).status, 200)
     world.sharesDate = true
