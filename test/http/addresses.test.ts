@@ -107,7 +107,10 @@ t.test('whoever was good is not forgotten for many others who are, there or else
 
 t.test('instances share the limits of an address', async (t) => {
   const shared = { replicas: () => 4 }
-  const { pass, fail, addresses, clock } = open({ requestsPerSecond: 40, failedAuthentications: 20, concurrent: 8 }, shared)
+  const { pass, fail, addresses, clock } = open(
+    { requestsPerSecond: 40, failedAuthentications: 20, concurrent: 8 },
+    shared,
+  )
   for (let i = 0; i < 10; i += 1) pass('a')
   t.throws(() => pass('a'), { code: 'limit.address_requests' })
   for (let i = 0; i < 5; i += 1) fail('b')
