@@ -65,18 +65,26 @@ t.test('of two principals there are two; one that never ends has an end each hou
 
 t.test('where no row can be written, entries are served, the log has it, and it is tried again', async (t) => {
   let isAway = true
-  const { copies, lines, clock } = openCopying(async () => {
+  const acts: string[] = []
+  const { copies, lines, clock } = openCopying(async ({ act }) => {
     if (isAway) throw new Problem('db.unavailable', 'away')
-    return 'row'
+    return `row ${acts.push(act)}`
   })
+  clock.ms = 50_000
   for (let i = 0; i < 100; i++) await copies.note('eve', { from: i * 256, before: (i + 1) * 256, size: 90_000 })
   t.match(lines, [{ event: 'access.unrecorded', principal: 'eve', act: 'began', format: 'tiles' }])
   t.equal(lines.length, 1)
   isAway = false
-  clock.ms = 11_000
+  clock.ms += 11_000
   for (const i of [100, 101]) await copies.note('eve', { from: i * 256, before: (i + 1) * 256, size: 90_000 })
+  t.same(acts, ['began'])
+  isAway = true
+  await copies.note('mallory', { from: 0, before: 256, size: 90_000 })
+  t.equal(lines.length, 2)
+  isAway = false
   await copies.close()
-  t.equal(lines.length, 1)
+  t.same(acts, ['began', 'completed'], 'what has no beginning on record has no end there')
+  t.equal(lines.length, 2)
 })
 
 t.test('a stop waits for the end of a copy that is being written', async (t) => {
