@@ -15,7 +15,7 @@ import { employ } from './people.ts'
 const openCopying = (record?: (access: Access) => Promise<string>) => {
   const rows: Access[] = []
   const lines: object[] = []
-  const clock = { ms: 0 }
+  const clock = { ms: 50_000_000 }
   const copies = openCopies({
     record: record ?? (async (access) => `row ${rows.push(access)}`),
     log: { ...quiet, error: (line: object) => void lines.push(line) },
@@ -27,7 +27,7 @@ const openCopying = (record?: (access: Access) => Promise<string>) => {
 t.test('bundles of one after the other, and beside each other, are one copy', async (t) => {
   const { copies, rows, clock } = openCopying()
   await Promise.all([0, 1, 2].map((i) => copies.note('eve', { from: i * 256, before: (i + 1) * 256, size: 900 })))
-  clock.ms = 59_000
+  clock.ms += 59_000
   await copies.note('eve', { from: 768, before: 901, size: 901 })
   await copies.sweep()
   t.match(rows, [{ principal: 'eve', act: 'began', records: 'events', format: 'tiles', rows: null, export: null }])
@@ -52,7 +52,7 @@ t.test('of two principals there are two; one that never ends has an end each hou
   const { copies, rows, clock } = openCopying()
   await copies.note('eve', { from: 0, before: 256, size: 256 })
   await copies.note('mallory', { from: 0, before: 1, size: 256 })
-  for (; clock.ms < 3_600_000; clock.ms += 30_000) {
+  for (const end = clock.ms + 3_600_000; clock.ms < end; clock.ms += 30_000) {
     await copies.note('eve', { from: 255, before: 256, size: 256 })
     await copies.sweep()
   }
@@ -70,7 +70,6 @@ t.test('where no row can be written, entries are served, the log has it, and it 
     if (isAway) throw new Problem('db.unavailable', 'away')
     return `row ${acts.push(act)}`
   })
-  clock.ms = 50_000
   for (let i = 0; i < 100; i++) await copies.note('eve', { from: i * 256, before: (i + 1) * 256, size: 90_000 })
   t.match(lines, [{ event: 'access.unrecorded', principal: 'eve', act: 'began', format: 'tiles' }])
   t.equal(lines.length, 1)
@@ -95,7 +94,7 @@ t.test('a stop waits for the end of a copy that is being written', async (t) => 
     return 'row'
   })
   await copies.note('eve', { from: 0, before: 256, size: 256 })
-  clock.ms = 60_000
+  clock.ms += 60_000
   void copies.sweep()
   await copies.close()
   t.same(acts, ['began', 'completed'])
