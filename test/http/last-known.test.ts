@@ -16,9 +16,6 @@ import { openStandIn, reached } from './stand-in.ts'
 const away = async (): Promise<string> => {
   throw new Problem('db.unavailable', 'away')
 }
-const refused = async (): Promise<string> => {
-  throw new Problem('auth.invalid', 'unknown')
-}
 
 /** Of the service's database, for everyone: shut, it is away. */
 const openDoor = async (t: Test, { database }: TestService) => {
@@ -36,6 +33,7 @@ t.test('who was known is known while the database is away, for a day', async (t)
   await t.rejects(known.of('a', away), { code: 'db.unavailable' }, 'nobody was ever let in')
   t.same(await known.of('a', async () => 'ann'), { value: 'ann', isOld: false })
   t.same(await known.of('a', away), { value: 'ann', isOld: true })
+  t.same(await known.of('a', async () => 'ann, as she is now'), { value: 'ann, as she is now', isOld: false })
   await t.rejects(known.of('b', away), { code: 'db.unavailable' }, 'who shows something else')
   now += 86_400_001
   await t.rejects(known.of('a', away), { code: 'db.unavailable' })
@@ -45,18 +43,28 @@ t.test(
   'who was turned down is known no more, and nothing but the absence of the database makes somebody known',
   async (t) => {
     const known = openLastKnown<string>(() => 0)
-    await known.of('a', async () => 'ann')
-    await t.rejects(known.of('a', refused), { code: 'auth.invalid' })
-    await t.rejects(known.of('a', away), { code: 'db.unavailable' })
+    for (const code of ['auth.invalid', 'auth.forbidden'] as const) {
+      await known.of('a', async () => 'ann')
+      await t.rejects(
+        known.of('a', () => Promise.reject(new Problem(code, 'no'))),
+        { code },
+      )
+      await t.rejects(known.of('a', away), { code: 'db.unavailable' }, code)
+    }
     await known.of('a', async () => 'ann')
     for (const code of ['rate.limited', 'auth.unavailable'] as const) {
       const later = known.of('a', () => Promise.reject(new Problem(code, 'later')))
       await t.rejects(later, { code }, 'that is not to be turned down')
     }
     t.match(await known.of('a', away), { value: 'ann' })
-    for (let i = 0; i < 65; i += 1) await known.of(`${i}`, async () => 'somebody')
-    await t.rejects(known.of('0', away), { code: 'db.unavailable' }, 'and there is no end of them')
-    t.match(await known.of('1', away), { isOld: true })
+    const ask = (id: string) => known.of(id, async () => 'somebody')
+    await ask('b')
+    for (let i = 0; i < 60; i += 1) await ask(`${i}`)
+    await ask('b')
+    for (let i = 60; i < 70; i += 1) await ask(`${i}`)
+    await t.rejects(known.of('6', away), { code: 'db.unavailable' }, 'and there is no end of them')
+    t.match(await known.of('7', away), { isOld: true })
+    t.match(await known.of('b', away), { isOld: true }, 'who comes all the time is not forgotten for others')
   },
 )
 
