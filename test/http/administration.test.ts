@@ -257,6 +257,8 @@ t.test('a token expires, and one that has expired cannot be made', async (t) => 
     (await service.request('GET', '/v1/certificates?expiresBefore=9999-12-31T23:59:59-23:59')).json.code,
     'request.malformed',
   )
+  for (const edge of ['expiresBefore=9999-12-31T23:59:59Z', 'expiresAfter=0001-01-01T00:00:00Z'])
+    t.equal((await service.request('GET', `/v1/certificates?${edge}`)).status, 200, edge)
   const soon = Date.now() + 3_000
   const { secret } = (await make(new Date(soon).toISOString())).json
   t.equal((await service.request('GET', '/v1/events?limit=1', { token: secret })).status, 200)
@@ -270,6 +272,8 @@ t.test('a grant that does not fit its role is refused', async (t) => {
     [{ principal: 'brief', role: 'requester' }, '/profiles'],
     [{ principal: 'brief', role: 'admin', profiles: ['server'] }, '/profiles'],
     [{ principal: 'brief', role: 'auditor', names: { dns: { allow: ['*.x'] } } }, '/names'],
+    [{ principal: 'brief', role: 'approver', profiles: ['server'], revoke: true }, '/revoke'],
+    [{ principal: 'brief', role: 'approver', profiles: ['server'], onBehalfOf: {} }, '/onBehalfOf'],
     [
       { principal: 'brief', role: 'requester', profiles: ['server'], names: { dns: { allow: ['a*'] } } },
       '/names/dns/allow/0',

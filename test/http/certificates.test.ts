@@ -321,6 +321,8 @@ t.test('a replayed request returns the first certificate; another under its key 
   const revocation = `/v1/certificates/${one.json.serial}/revocation`
   t.equal((await service.request('POST', revocation, { body: { reason: 'superseded' } })).status, 200)
   t.match((await issue(body, headers)).json, { serial: one.json.serial, replayed: true }, 'whatever became of it')
+  const { text } = await service.request('GET', '/metrics')
+  t.match(text, 'chancery_issuances_total{profile="server",outcome="replayed"} 4\n', 'each but the first')
 })
 
 t.test('a refusal is not remembered: what was mended comes under the same key', async (t) => {

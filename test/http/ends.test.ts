@@ -68,8 +68,9 @@ t.test('whoever goes away before the answer has a line, and is counted, as it wa
     ...{ event: 'request', route: '/v1/certificates', status: 503, code: 'key.unavailable' },
     ...{ principal: 'the-requester', gone: true },
   })
-  const line = 'chancery_http_requests_total{route="/v1/certificates",status="503"} 1'
-  t.ok((await metrics.registry.metrics()).split('\n').includes(line))
+  const told = (await metrics.registry.metrics()).split('\n')
+  t.ok(told.includes('chancery_http_requests_total{route="/v1/certificates",status="503"} 1'))
+  t.ok(told.includes('chancery_issuances_total{profile="server",outcome="failed"} 1'), 'it rings')
 })
 
 t.test('and so has one that stops reading in the middle', async (t) => {
