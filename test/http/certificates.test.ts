@@ -547,6 +547,8 @@ t.test('whoever mistypes a profile is told of those that its grants are for', as
   t.match(answer, { status: 403, json: { code: 'auth.forbidden', detail } })
   const batch = await service.request('POST', '/v1/certificates/batch', { token: asker, body: { items: [asked] } })
   t.match(batch.json.items[0].problem, { code: 'auth.forbidden', detail })
+  const { text } = await service.request('GET', '/metrics')
+  t.notMatch(text, '"sever"', 'what anybody makes up is no series')
   const nobody = { principal: 'x', proof: { kind: 'own' } as const, grants: [] }
   t.equal(
     ungranted(nobody, 'x'),

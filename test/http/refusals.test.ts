@@ -179,7 +179,8 @@ t.test('docs/auditing.md: its digest is of the DER, or of what was sent for it w
     return (await newest()).digest
   }
   t.equal(await kept({ csr, profile: 'server' }), sha256(der).toString('hex'), 'judged')
-  t.equal(await kept({ csr: 'no PEM', profile: 'server' }), sha256(Buffer.from('no PEM')).toString('hex'))
+  for (const csr of ['no PEM', 'kein PEM für dich'])
+    t.equal(await kept({ csr, profile: 'server' }), sha256(Buffer.from(csr)).toString('hex'), csr)
   t.equal(await kept({ csr, profile: 'peer' }), sent, 'nobody granted it')
   t.equal(await kept({ csr, profile: 'server', validity: '99999d' }), sent)
   t.equal(await kept({ csr, profile: 'server', names: { dns: ['a..b'] } }), sent)
