@@ -14,6 +14,7 @@ import { openTestService } from '../helpers/service.ts'
 import { hasher, sha256, verifyEd25519 } from '../roll/hashing.ts'
 import { naiveLeaf, naiveRoot, naiveTile } from '../roll/naive.ts'
 import { csrFor, employ } from './people.ts'
+import { openStandIn, reached } from './stand-in.ts'
 
 const service = await openTestService(t, { CHANCERY_ROLL_PUBLIC: 'yes' })
 const auditor = await employ(service, 'audit', 'auditor')
@@ -102,6 +103,25 @@ t.test('nothing is served that lies behind the checkpoint', async (t) => {
   for (const [path, answer] of beyond) t.match(answer, { status: 404, json: { code: 'roll.not_found' } }, path)
   for (const level of [1, 2, 9, 63])
     t.equal((await read(pathOf({ level, index: 0, width: level === 1 ? last + 1 : 1 }))).status, 404)
+})
+
+t.test('also where the roll has more; and who asks for the fields alone has taken nothing', async (t) => {
+  let copies = 0
+  const { app } = await openStandIn({
+    checkpoints: reached({ newest: async () => ({ size: 300 }) }),
+    tiles: { read: async () => Buffer.from('octets') },
+    accesses: reached({ record: async () => `copy ${++copies}` }),
+  })
+  t.teardown(() => app.close())
+  const ask = async (path: string, method: 'GET' | 'HEAD' = 'GET') =>
+    (await app.inject({ method, url: `/roll/tile/${path}`, headers: { authorization: 'Bearer auditor_' } })).statusCode
+  for (const path of ['0/000', '0/001.p/44', '1/000.p/1', 'entries/001.p/44'])
+    t.equal(await ask(path, 'HEAD'), 200, path)
+  for (const path of ['0/001.p/45', '0/001', '1/000.p/2', '2/000.p/1', 'entries/001.p/45'])
+    t.equal(await ask(path), 404, path)
+  t.equal(copies, 0)
+  t.equal(await ask('entries/000'), 200)
+  t.equal(copies, 1)
 })
 
 /** What was found while the roll stood still: the service has events of its own. Neither end of a tile, nor the end of one. */
