@@ -354,6 +354,7 @@ t.test('a batch answers for each item in order, and one that fails fails only it
     { csr: csrFor('four.example.com'), profile: 'server', idempotencyKey: 'white space' },
     { csr: csrFor('five.example.com'), profile: 'server', surprise: true },
     { csr: csrFor('six.example.com'), profile: 'server', names: { dns: ['seven.example.com'] }, validity: '1h' },
+    { csr: 'nothing', profile: { toString: 1 } },
   ]
   const answer = await issue({ items }, {}, '/v1/certificates/batch')
   t.equal(answer.status, 200)
@@ -371,15 +372,17 @@ t.test('a batch answers for each item in order, and one that fails fails only it
     [400, 'idempotency.key'],
     [400, 'request.malformed'],
     [201, undefined],
+    [400, 'request.malformed'],
   ])
   t.equal(new X509Certificate(answer.json.items[8].certificate.certificate).subjectAltName, 'DNS:seven.example.com')
   t.same(answer.json.items[7].problem.violations, [
     { check: 'request.body', field: '/surprise', value: '', reason: 'is not a known field' },
   ])
-  const kept = (await service.request('GET', '/v1/refusals?limit=7')).json.items
+  const kept = (await service.request('GET', '/v1/refusals?limit=8')).json.items
   t.same(
     kept.map(({ profile, code }: { profile: string; code: string }) => `${profile} ${code}`).sort(),
     [
+      ' request.malformed',
       ' request.malformed',
       'peer auth.forbidden',
       'server csr.pem',

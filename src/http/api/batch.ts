@@ -245,7 +245,9 @@ const openAdmission = (
 const openTelling = ({ log }: HttpDeps, { id }: FastifyRequest): Tell => {
   const told = new Set<string>()
   return (problem, item) => {
-    const what = `${problem.code} ${(item as { readonly profile?: unknown } | null)?.profile}`
+    const profile = (item as { readonly profile?: unknown } | null)?.profile
+    // Of an item that is no request it may be anything, and not everything in JSON has a text.
+    const what = `${problem.code} ${isLabel(profile) ? profile : ''}`
     if (problem.kind.retryable && told.has(what)) return
     // Not each is of a known cause, and then nothing is told.
     if (problem.options.cause !== undefined) told.add(what)
