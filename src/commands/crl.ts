@@ -9,9 +9,9 @@ import { encodePem, parsePem } from '../x509/pem.ts'
 import { formatSubject, parseSubject } from '../x509/subject.ts'
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
-import { unfetched } from './fetch-fault.ts'
+import { octetsOf, unfetched } from './fetch-fault.ts'
 import { readGiven } from './given.ts'
-import { openOutput } from './output.ts'
+import { openOutput, visible } from './output.ts'
 import { kindOfStatus } from './refused.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
@@ -97,7 +97,8 @@ const viewOf = (crl: Crl, withEntries: boolean) => ({
 
 const textOf = ({ entries, ...facts }: ReturnType<typeof viewOf>): string =>
   [
-    ...Object.entries(facts).map(([name, value]) => `${name.padEnd(24)}${value ?? '-'}`),
+    // Where it is to be found it says in whatever letters, and nobody has looked at who signed it.
+    ...Object.entries(facts).map(([name, value]) => name.padEnd(24) + visible(String(value ?? '-'))),
     ...(entries ?? []).map(
       ({ serial, revokedAt, reason, invalidityDate }) =>
         `  ${serial}  ${revokedAt}  ${reason ?? '-'}${invalidityDate ? `, invalid since ${invalidityDate}` : ''}`,
@@ -112,7 +113,7 @@ const readList = async (place: string): Promise<Crl> => {
 const fetchOctets = async (url: string): Promise<Buffer> => {
   try {
     const answer = await fetch(url, { signal: AbortSignal.timeout(30_000) })
-    if (answer.ok) return Buffer.from(await answer.arrayBuffer())
+    if (answer.ok) return await octetsOf(answer)
     throw new Failure(kindOfStatus(answer.status), `${url} cannot be fetched: the answer is ${answer.status}.`)
   } catch (error) {
     throw error instanceof Failure ? error : unfetched(url, error as Error)

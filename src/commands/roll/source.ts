@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { type Client, chooseServer, openClient } from '../client.ts'
 import { Failure } from '../failure.ts'
-import { unfetched } from '../fetch-fault.ts'
+import { octetsOf, unfetched } from '../fetch-fault.ts'
 import { failureOf } from '../refused.ts'
 import type { RestOptions } from '../rest.ts'
 
@@ -83,11 +83,10 @@ const anonymousReader =
     })
     if (answer.status === 404) return undefined
     if (answer.ok)
-      return Buffer.from(
-        await answer.arrayBuffer().catch((error: Error) => {
-          throw new Failure('later', `The answer of ${url} broke off: ${reasonOf(error)}.`)
-        }),
-      )
+      return octetsOf(answer).catch((error: Error) => {
+        if (error instanceof Failure) throw error
+        throw new Failure('later', `The answer of ${url} broke off: ${reasonOf(error)}.`)
+      })
     throw await refusalOf(url, answer)
   }
 
@@ -99,7 +98,7 @@ const refusalOf = async (url: URL, answer: Response): Promise<Failure> => {
     return new Failure(isForNow(status) ? 'later' : 'denied', `${place}.`)
   const { kind, message, problem } = failureOf({
     status,
-    text: await answer.text().catch(() => ''),
+    text: await octetsOf(answer).then(String, () => ''),
     headers: Object.fromEntries(headers),
   })
   return new Failure(kind, `${place}: ${message}`, problem)
