@@ -3,7 +3,9 @@ import { generateKeyPairSync, type KeyExportOptions, type KeyObject } from 'node
 import t from 'tap'
 
 import { Problem } from '../../src/errors.ts'
+import { batchBodyLimit } from '../../src/http/bounds.ts'
 import { isPrivateKey, keyFirst } from '../../src/http/private-keys.ts'
+import { cpu } from '../helpers/cpu.ts'
 import { csrFor } from './people.ts'
 
 const ofEdwards = generateKeyPairSync('ed25519')
@@ -72,6 +74,48 @@ t.test('a private key is known in whatever form people have it', async (t) => {
 
 t.test('what only looks like one is none', async (t) => {
   for (const [what, text] of Object.entries(nothing)) t.equal(isPrivateKey(text), false, what)
+})
+
+t.test('it is known by its first octets, however long it is', async (t) => {
+  const known = (head: string): boolean => isPrivateKey(Buffer.from(head.padEnd(120, '7'), 'hex').toString('base64url'))
+  const bodies = ['0201003035060a', '02010130300609', '02010104ff', '0201000281']
+  for (let length = 0; length < 256; length++) {
+    const octet = length.toString(16).padStart(2, '0')
+    const short = length < 128 ? [`30${octet}`] : []
+    for (const head of [...short, `3081${octet}`, `3082${octet}5a`, `30825a${octet}`]) {
+      for (const body of bodies) if (!known(head + body)) t.fail(head + body)
+      for (const body of [
+        '0201023030060a',
+        '0201003030050a',
+        '0201003081060a',
+        '02010004ff',
+        '0201010281',
+        '0202000030',
+      ])
+        if (known(head + body)) t.fail(head + body)
+    }
+  }
+  for (const head of ['3080', '3183', '3083aaaaaa']) for (const body of bodies) t.equal(known(head + body), false)
+})
+
+t.test('of no text that a body has room for it takes longer than 50 ms to see that there is none', async (t) => {
+  const filledBy = (part: string, start = ''): string =>
+    start + part.repeat((batchBodyLimit - start.length) / part.length)
+  const slowest = {
+    'what begins as base64 of a SEQUENCE, again and again': filledBy(`M${'A'.repeat(23)}\\n`),
+    'what begins as a key': filledBy(`MCACAQ${'A'.repeat(18)}\\n`),
+    'blanks behind the name of a field': filledBy(' ', '"kty"'),
+    'ends of lines, as JSON has them': filledBy('\\n', '"kty":"d"'),
+    'beginnings of labels': filledBy(`BEGIN ${'A'.repeat(40)}`),
+  }
+  for (const [what, text] of Object.entries(slowest)) {
+    const times = [1, 2, 3].map(() => {
+      const before = cpu()
+      t.equal(isPrivateKey(text), false, what)
+      return cpu() - before
+    })
+    t.ok(Math.min(...times) < 50, `${what}: ${times.map(Math.round)} ms`)
+  }
 })
 
 t.test('it is told in the place of what is wrong with the body, and of nothing else', async (t) => {
