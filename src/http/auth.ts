@@ -133,7 +133,11 @@ export const proofTold = ({ proof }: Caller): Readonly<Record<string, string>> =
   if (proof.kind === 'token') return { kind, id: proof.token }
   if (proof.kind === 'jwt') {
     const { provider, version, subject } = proof
-    return { kind, id: `${provider}@${version}`, subject: subject.slice(0, longestSubject) }
+    return {
+      kind,
+      id: `${provider}@${version}`,
+      subject: subject.slice(0, longestSubject).replaceAll(unseen, '\ufffd'),
+    }
   }
   if (proof.kind === 'certificate') {
     const { credential, certificate } = proof
@@ -222,6 +226,8 @@ const unread =
   'This call needs credentials, and a client certificate is none here: neither CHANCERY_CLIENT_AUTHORITIES nor CHANCERY_CLIENT_CA is set.'
 /** The longest that OpenID Connect lets one be (Core 2). */
 const longestSubject = 255
+/** It is a stranger's word, and JSON leaves as they are what a terminal that shows the log takes for a command (U+009B), or turns a line around. */
+const unseen = /[\p{C}\p{Zl}\p{Zp}]/gu
 const certificates = new WeakMap<Socket, Buffer | null>()
 /** RFC 6750 2.1. Header fields as a whole are bounded. */
 const bearer = /^Bearer +([A-Za-z0-9._~+/-]{1,16384}=*) *$/i
