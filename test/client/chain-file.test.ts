@@ -1,5 +1,6 @@
 /** A file for a chain that is there already, and whose it is. */
 import { randomUUID } from 'node:crypto'
+import { renameSync, symlinkSync, watch } from 'node:fs'
 import {
   chmod,
   chown,
@@ -38,6 +39,24 @@ t.test('what takes the place of a chain is of whom it was, and may be read by wh
   t.equal(after.mode & 0o7777, 0o640)
   t.not(after.ino, ino, 'it is another file')
   t.same(await readdir(folder), ['chain.pem'])
+})
+
+t.test('whoever puts a link in the place of what is half made is given nothing that it leads to', async (t) => {
+  const folder = await newFolder(t)
+  const file = join(folder, 'chain.pem')
+  await replaceChain(file, 'first')
+  let swapped = 0
+  const watcher = watch(folder, (_event, name) => {
+    if (swapped > 0 || !name?.startsWith('chain.pem.')) return
+    renameSync(join(folder, name), join(folder, 'taken'))
+    // Nowhere: who would follow it fails.
+    symlinkSync('nowhere', join(folder, name))
+    swapped += 1
+  })
+  t.teardown(() => watcher.close())
+  await replaceChain(file, 'second')
+  t.equal(swapped, 1)
+  t.equal(await readFile(join(folder, 'taken'), 'utf8'), 'second')
 })
 
 t.test('where only the file itself may be written, it is written', async (t) => {

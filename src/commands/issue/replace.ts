@@ -1,15 +1,14 @@
 /** Files and links that others may read at any time: each is whole, or what was there before. */
 import { randomUUID } from 'node:crypto'
 import type { Stats } from 'node:fs'
-import { chown, lstat, open, readdir, rename, rm, symlink } from 'node:fs/promises'
+import { lstat, open, readdir, rename, rm, symlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
 /** Whole or not at all, with the owner and mode of another; a power cut may still take it until the folder is synced. */
 export const replaceFile = async (path: string, text: string, like?: Stats): Promise<void> => {
   const draft = `${path}.${randomUUID()}`
   try {
-    await writeWhole(draft, text, like === undefined ? 0o644 : like.mode & 0o777)
-    if (like !== undefined) await chown(draft, like.uid, like.gid)
+    await writeWhole(draft, text, like === undefined ? 0o644 : like.mode & 0o777, like)
     await rename(draft, path)
   } catch (error) {
     // On a full disk each try would leave one.
@@ -47,11 +46,20 @@ export const replaceLink = async (path: string, target: string): Promise<void> =
   await rename(draft, path)
 }
 
-/** Never through a file that is there, and with this mode whatever the umask. */
-export const writeWhole = async (path: string, text: string, mode: number): Promise<void> => {
+/**
+ * Never through a file that is there, and with this mode whatever the umask. The owner is given to what was opened: whoever may write
+ * in the folder could put a link in its place meanwhile.
+ */
+export const writeWhole = async (
+  path: string,
+  text: string,
+  mode: number,
+  owner?: Pick<Stats, 'uid' | 'gid'>,
+): Promise<void> => {
   await rm(path, { force: true })
   const file = await open(path, 'wx', mode)
   try {
+    if (owner !== undefined) await file.chown(owner.uid, owner.gid)
     await file.chmod(mode)
     await file.writeFile(text)
     await file.sync()
