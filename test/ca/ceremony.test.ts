@@ -2,10 +2,21 @@ import { generateKeyPairSync, sign } from 'node:crypto'
 
 import t from 'tap'
 
-import { encodeCrossTbs, encodeRootTbs, Misfit, seal, signIntermediate, signRoot } from '../../src/ca/ceremony.ts'
+import {
+  type CrossInput,
+  encodeCrossTbs,
+  encodeRootCrlTbs,
+  encodeRootTbs,
+  Misfit,
+  type RootCrlInput,
+  seal,
+  signIntermediate,
+  signRoot,
+} from '../../src/ca/ceremony.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
-import { encodeCaTbs, parseCertificate } from '../../src/x509/certificate.ts'
+import { encodeCaTbs, parseCertificate, parseTbs } from '../../src/x509/certificate.ts'
+import { parseCrl } from '../../src/x509/crl.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
 import { parseSubtree } from '../../src/x509/name-constraints.ts'
 import { encodeSubject, type Subject } from '../../src/x509/subject.ts'
@@ -124,4 +135,102 @@ t.test('what is no root signs nothing', async (t) => {
   const tbs = encodeCaTbs({ ...common, authorityKeyIdentifier: publicKey.keyIdentifier })
   const forged = encodeCertificate(tbs, algorithm, (await child.sign([tbs]))[0] as Buffer)
   await t.rejects(signIntermediate(key, forged, belowInput(child.spki)), { message: /not signed by its own key/ })
+})
+
+const reasonsOf = (work: () => unknown): readonly string[] => {
+  try {
+    work()
+    return []
+  } catch (error) {
+    if (error instanceof Misfit) return error.reasons
+    throw error
+  }
+}
+
+/** A root whose key may do this only (RFC 5280 4.2.1.3): octets of the bit string. */
+const rootFor = async (key: Counting, usage: string): Promise<Buffer> => {
+  const hex = encodeRootTbs(key, rootInput).toString('hex')
+  return seal(key, Buffer.from(hex.replace('03020106', usage), 'hex'))
+}
+
+t.test('a list of revocations fits its root, and the list before it', async (t) => {
+  const key = keyOf()
+  const root = await signRoot(key, rootInput)
+  const at = (day: string): Date => new Date(`${day}T00:00:00Z`)
+  const one = { serial: Buffer.alloc(16, 1), revokedAt: at('2026-03-01'), reason: 'superseded' } as const
+  const two = { serial: Buffer.alloc(16, 2), revokedAt: at('2026-06-01'), reason: 'keyCompromise' } as const
+  const first = { number: 5n, thisUpdate: at('2026-06-01'), nextUpdate: span.notAfter, revoked: [one] }
+  const previous = await seal(key, encodeRootCrlTbs(key, root, first))
+  const next = { ...first, number: 6n, revoked: [one, two], previous }
+  t.match(parseCrl(await seal(key, encodeRootCrlTbs(key, root, next))), { number: 6n, revoked: [one, two] })
+  const other = keyOf()
+  const foreign = await seal(other, encodeRootCrlTbs(other, await signRoot(other, rootInput), first))
+  const cases: readonly (readonly [Partial<RootCrlInput>, RegExp])[] = [
+    [{ number: 5n }, /^The CRL number 5 is not higher than that of the previous one, 5\.$/],
+    [{ thisUpdate: at('2026-05-31'), revoked: [one] }, /older than the previous one, of 2026-06-01T00:00:00Z/],
+    [{ nextUpdate: first.thisUpdate }, /^The next update does not lie after this one\.$/],
+    [{ nextUpdate: new Date('2046-01-01T00:00:01Z') }, /within the root's validity/],
+    [{ revoked: [one, { ...two, revokedAt: at('2026-06-02') }] }, /revoked after the CRL says so/],
+    [{ revoked: [one, two, { ...two, reason: 'superseded' }] }, /^The serial (02){16} is listed twice\.$/],
+    [{ revoked: [one, { ...two, serial }] }, /^The root's own serial is listed/],
+    [{ revoked: [two] }, /^The previous CRL lists (01){16}, with the same time, and this one does not/],
+    [{ revoked: [{ ...one, revokedAt: at('2026-03-02') }] }, /what is revoked stays revoked/],
+    [{ previous: foreign }, /^The previous CRL was not signed by this root\.$/],
+  ]
+  for (const [more, expected] of cases) {
+    const reasons = reasonsOf(() => encodeRootCrlTbs(key, root, { ...next, ...more }))
+    t.equal(reasons.length, 1, `${expected}`)
+    t.match(reasons[0], expected)
+  }
+  t.ok(encodeRootCrlTbs(key, root, { ...first, thisUpdate: span.notBefore, revoked: [] }))
+  t.match(
+    reasonsOf(() => encodeRootCrlTbs(key, root, { ...first, thisUpdate: at('2025-12-31'), revoked: [] })),
+    [/within the root's validity/],
+  )
+  const noLists = await rootFor(key, '03020204')
+  t.same(
+    reasonsOf(() => encodeRootCrlTbs(key, noLists, first)),
+    ["The root's key usage does not allow it to sign CRLs."],
+  )
+  const noCertificates = await rootFor(key, '03020102')
+  t.same(
+    reasonsOf(() => encodeRootCrlTbs(key, noCertificates, first)),
+    ['The certificate of the root is not one of an authority that signs certificates.'],
+  )
+})
+
+t.test('another root is certified with what it says of itself, where chains of it would be accepted', async (t) => {
+  const [key, other] = [keyOf(), keyOf()]
+  const named = [{ type: 'commonName', value: 'Other' }] as const
+  const permitted = [parseSubtree('dns', 'example.com')].filter((subtree) => typeof subtree !== 'string')
+  const nameConstraints = { permitted, excluded: [] }
+  const otherInput = { ...rootInput, subject: named, notAfter: new Date('2036-01-01T00:00:00Z') }
+  const publicKey = parsePublicKey(other.spki)
+  const { keyIdentifier } = parsePublicKey(key.spki)
+  const itself = { issuer: encodeSubject(named), key: publicKey, signature: algorithm }
+  const own = { ...itself, authorityKeyIdentifier: keyIdentifier, subjectKeyIdentifier: keyIdentifier }
+  const constrained = await seal(other, encodeCaTbs({ ...otherInput, ...own, pathLength: 1, nameConstraints }))
+  const plain = await signRoot(other, otherInput)
+  const sameName = await signRoot(other, rootInput)
+  const free = await signRoot(key, rootInput)
+  const short = await signRoot(key, { ...rootInput, pathLength: 1 })
+  const input: CrossInput = { serial, ...span, notAfter: otherInput.notAfter, other: plain }
+  const cross = (root: Buffer, more: Partial<CrossInput>) => encodeCrossTbs(key, root, { ...input, ...more })
+
+  const whole = parseTbs(cross(free, { other: constrained }))
+  t.match(whole, { ca: true, pathLength: 1, nameConstraints, keyIdentifier })
+  const { pathLength, nameConstraints: none } = parseTbs(cross(free, {}))
+  t.same([pathLength, none], [undefined, undefined])
+  t.same(parseTbs(cross(free, { nameConstraints })).nameConstraints, nameConstraints, 'or what the parameters say')
+  t.ok(cross(short, { other: sameName, notAfter: span.notAfter }), 'RFC 5280 6.1.4 (l)')
+  for (const [root, more, expected] of [
+    [short, {}, /^The root allows one authority below it/],
+    [free, { notAfter: new Date('2036-01-01T00:00:01Z') }, /^The certificate would outlive the other root/],
+    [free, { other: constrained, nameConstraints }, /^The other root has name constraints, which are repeated/],
+    [free, { notBefore: new Date('2036-01-01T00:00:01Z') }, /^The validity ends before it begins\.$/],
+  ] as const) {
+    const reasons = reasonsOf(() => cross(root, more))
+    t.equal(reasons.length, 1, `${expected}`)
+    t.match(reasons[0], expected)
+  }
 })
