@@ -603,10 +603,14 @@ drill('a proof is verified with its entry, and not with another', async (t) => {
   await mixed('mixed.json', { ...one, certificate: other.certificate })
   await mixed('serial.json', { ...one, serial: other.serial })
   await mixed('proof.json', { ...one, proof: other.proof })
+  await mixed('number.json', { ...one, certificate: 5 })
+  await mixed('text.json', { ...one, certificate: 'none' })
   for (const [file, err] of [
     ['mixed.json', /of another certificate/],
     ['serial.json', /of another certificate/],
     ['proof.json', /proof\.inclusion/],
+    ['number.json', /number\.json is no proof, and no answer with one\.\n$/],
+    ['text.json', /^The certificate that came with the proof cannot be read: the text does not begin with a block\.\n$/],
     ['entry.json', /no answer with one/],
     ['roll.key', /proof\.text/],
   ] as const)

@@ -1,5 +1,6 @@
 /** `chancery roll prove`: that an entry is on the roll, from a proof, the entry and the key of the roll: nobody is asked. */
 
+import { isProblem } from '../../errors.ts'
 import { isRollFault } from '../../roll/fault.ts'
 import { parseEntry, type RollEntry } from '../../roll/forms.ts'
 import { openTreeHasher } from '../../roll/merkle.ts'
@@ -31,7 +32,10 @@ export const readProof = async (path: string): Promise<GivenProof> => {
   const text = await readGivenText(path)
   if (!text.trimStart().startsWith('{')) return { proof: text }
   const answer = parseJson(text, path)
-  if (typeof answer['proof'] !== 'string') throw new Failure('usage', `${path} is no proof, and no answer with one.`)
+  const isText = (name: string): boolean => typeof answer[name] === 'string'
+  const beside = ['serial', 'certificate', 'entry'].filter((name) => answer[name] !== undefined)
+  if (!isText('proof') || !beside.every(isText))
+    throw new Failure('usage', `${path} is no proof, and no answer with one.`)
   return answer as unknown as GivenProof
 }
 
@@ -86,10 +90,19 @@ const assertSame = ({ serial, certificate }: GivenProof, entry: RollEntry): void
   const isOther =
     (serial !== undefined && (!('serial' in entry) || entry.serial !== serial)) ||
     (certificate !== undefined &&
-      (entry.type !== 'certificate.issued' ||
-        entry.certificate !== parsePem(Buffer.from(certificate), 'CERTIFICATE').toString('base64')))
+      (entry.type !== 'certificate.issued' || entry.certificate !== certificateIn(certificate)))
   if (isOther)
     throw new Failure('refused', 'The entry is on the roll, but of another certificate than the one with the proof.')
+}
+
+/** Base64. */
+const certificateIn = (pem: string): string => {
+  try {
+    return parsePem(Buffer.from(pem), 'CERTIFICATE').toString('base64')
+  } catch (error) {
+    if (!isProblem(error)) throw error
+    throw new Failure('usage', `The certificate that came with the proof cannot be read: ${error.detail}.`)
+  }
 }
 
 const assertEntry = (octets: Buffer, path: string): void => {
