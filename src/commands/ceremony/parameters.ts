@@ -97,9 +97,11 @@ export const constraintsOf = ({ permitted, excluded }: ConstraintsDocument): Nam
   excluded: subtreesOf(excluded),
 })
 
-/** 16 octets at least, as certificates and CRLs are read. */
-export const serialOf = (text: string): Buffer =>
-  Buffer.from(text.replaceAll(':', '').toLowerCase().padStart(32, '0'), 'hex')
+/** 16 octets at least, as certificates and CRLs are read: of one number the same, with however many zeros it is written. */
+export const serialOf = (text: string): Buffer => {
+  const digits = text.replaceAll(':', '').toLowerCase()
+  return Buffer.from(digits.replace(/^(00)+/, '').padStart(32, '0'), 'hex')
+}
 
 const subtreesOf = (lists: ConstraintsDocument['permitted']): readonly Subtree[] =>
   Object.entries(lists ?? {}).flatMap(([kind, texts]) =>
