@@ -162,7 +162,8 @@ t.test('a list of revocations fits its root, and the list before it', async (t) 
   const first = { number: 5n, thisUpdate: at('2026-06-01'), nextUpdate: span.notAfter, revoked: [one] }
   const previous = await seal(key, encodeRootCrlTbs(key, root, first))
   const next = { ...first, number: 6n, revoked: [one, two], previous }
-  t.match(parseCrl(await seal(key, encodeRootCrlTbs(key, root, next))), { number: 6n, revoked: [one, two] })
+  const { number, revoked } = parseCrl(await seal(key, encodeRootCrlTbs(key, root, next)))
+  t.same([number, revoked], [6n, [one, two]])
   const other = keyOf()
   const foreign = await seal(other, encodeRootCrlTbs(other, await signRoot(other, rootInput), first))
   const cases: readonly (readonly [Partial<RootCrlInput>, RegExp])[] = [
@@ -183,10 +184,9 @@ t.test('a list of revocations fits its root, and the list before it', async (t) 
     t.match(reasons[0], expected)
   }
   t.ok(encodeRootCrlTbs(key, root, { ...first, thisUpdate: span.notBefore, revoked: [] }))
-  t.match(
-    reasonsOf(() => encodeRootCrlTbs(key, root, { ...first, thisUpdate: at('2025-12-31'), revoked: [] })),
-    [/within the root's validity/],
-  )
+  const early = reasonsOf(() => encodeRootCrlTbs(key, root, { ...first, thisUpdate: at('2025-12-31'), revoked: [] }))
+  t.equal(early.length, 1)
+  t.match(early[0], /within the root's validity/)
   const noLists = await rootFor(key, '03020204')
   t.same(
     reasonsOf(() => encodeRootCrlTbs(key, noLists, first)),
@@ -218,7 +218,8 @@ t.test('another root is certified with what it says of itself, where chains of i
   const cross = (root: Buffer, more: Partial<CrossInput>) => encodeCrossTbs(key, root, { ...input, ...more })
 
   const whole = parseTbs(cross(free, { other: constrained }))
-  t.match(whole, { ca: true, pathLength: 1, nameConstraints, keyIdentifier })
+  t.match(whole, { ca: true, pathLength: 1, keyIdentifier })
+  t.same(whole.nameConstraints, nameConstraints)
   const { pathLength, nameConstraints: none } = parseTbs(cross(free, {}))
   t.same([pathLength, none], [undefined, undefined])
   t.same(parseTbs(cross(free, { nameConstraints })).nameConstraints, nameConstraints, 'or what the parameters say')

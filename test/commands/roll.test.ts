@@ -610,7 +610,10 @@ drill('a proof is verified with its entry, and not with another', async (t) => {
     ['serial.json', /of another certificate/],
     ['proof.json', /proof\.inclusion/],
     ['number.json', /number\.json is no proof, and no answer with one\.\n$/],
-    ['text.json', /^The certificate that came with the proof cannot be read: the text does not begin with a block\.\n$/],
+    [
+      'text.json',
+      /^The certificate that came with the proof cannot be read: the text does not begin with a block\.\n$/,
+    ],
     ['entry.json', /no answer with one/],
     ['roll.key', /proof\.text/],
   ] as const)
