@@ -262,7 +262,7 @@ export const isPatient = (look: Patient): boolean => look.retryFor === undefined
 /** A wait that outlasts it would have it found late. */
 export const withinPatience = (look: Patient, after: number | undefined): { readonly after?: number } => {
   const { retryFor = Number.POSITIVE_INFINITY } = look
-  return after === undefined ? {} : { after: Math.min(after, Math.max(0, retryFor - ageOf(look)) + 1) }
+  return after === undefined ? {} : { after: Math.min(after, retryFor - ageOf(look) + 1) }
 }
 
 /** Convention 9: it stays open, within the bound that the settings may have. */

@@ -39,6 +39,7 @@ t.test('a pod’s request is asked for by what the API server has verified of it
       names: { uri: ['spiffe://cluster.local/ns/team-a/sa/workload'] },
       onBehalfOf: {
         ...{ user: 'system:serviceaccount:team-a:workload', namespace: 'team-a', serviceAccount: 'workload' },
+        ...{ uid: first.spec.serviceAccountUID, serviceAccountUid: first.spec.serviceAccountUID },
         groups: ['system:serviceaccounts', 'system:serviceaccounts:team-a', 'system:authenticated'],
         ...{ pod: 'app-0', podUid: first.spec.podUID, node: 'worker-1', nodeUid: first.spec.nodeUID },
         object: { kind: 'PodCertificateRequest', uid: first.metadata.uid },
@@ -54,7 +55,8 @@ t.test('a request with a subject of its own is not asked for: nobody has verifie
   const stub = request({ signer: newP256(), subject: commonName('admin') }).toString('base64')
   const named: PodCertificateRequest = { ...first, spec: { ...first.spec, stubPKCS10Request: stub } }
   const step = decidePod({ ...look, request: named, facts: readRequest(stubOf(named) ?? '') })
-  t.match(step, { kind: 'write', status: { conditions: [{ type: 'Failed', reason: 'SubjectNotEmpty' }] } })
+  const message = 'the request has a subject of its own'
+  t.match(step, { kind: 'write', status: { conditions: [{ type: 'Failed', reason: 'SubjectNotEmpty', message }] } })
 })
 
 t.test('annotations of users are refused, since none is known', async (t) => {

@@ -224,7 +224,9 @@ t.test('a request that nobody could issue is invalid', async (t) => {
   ] as const) {
     const write = written(decide({ request: spec(change) }))
     t.same(conditionsOf(write), ['Ready=False Failed', 'InvalidRequest=True InvalidRequest'], JSON.stringify(change))
-    t.match(write.status.conditions[0]?.message, says)
+    const [ready, invalid] = write.status.conditions
+    t.match(ready?.message, says)
+    t.equal(invalid?.message, ready?.message)
   }
 })
 
@@ -312,8 +314,11 @@ t.test('refusals that the request is not at fault for leave InvalidRequest out',
     'approval.expired',
     'idempotency.reused',
     'origin.forbidden',
-  ])
-    t.same(conditionsOf(written(answer(problem(code, false, { violations })))), ['Ready=False Failed'], code)
+  ]) {
+    const write = written(answer(problem(code, false, { violations })))
+    t.same(conditionsOf(write), ['Ready=False Failed'], code)
+    t.equal(write.event.reason, 'Failed', code)
+  }
 })
 
 t.test('a defect of Chancery, and an issuer that ends too soon, are waited for, and said at once', async (t) => {
@@ -414,6 +419,7 @@ t.test('people who must approve are waited for without a bound, and that is said
 t.test('with a bound, a setback after it is a failure with its time; without one it never is', async (t) => {
   const late = written(answer(problem('overload.queue', true), { retryFor: 60 }))
   t.same(conditionsOf(late), ['Ready=False Failed'])
+  t.match(late.status.conditions[0]?.message, /^it could not be issued within 60 s: /)
   t.equal(late.status.failureTime, second)
   t.equal(decide({ issuer: undefined, retryFor: 60 }).kind, 'write')
   const age = (now.getTime() - Date.parse(web.metadata.creationTimestamp)) / 1_000

@@ -236,12 +236,13 @@ t.test('a refusal fails for good by the name of its problem; a setback waits, an
 // Approval --------------------------------------------------------------------------------------------------------------
 
 const asking = signingRequest('11-create-kubelet-serving')
-const worker = workerWith([
+const own = [
   ['Hostname', 'Worker-1'],
   ['InternalIP', '10.0.0.11'],
   ['InternalIP', 'FD00:0:0::11'],
   ['InternalDNS', 'worker-1.node.local'],
-])
+] as const
+const worker = workerWith(own)
 const facts = factsOf(asking)
 const against = (
   request: SigningRequest,
@@ -275,10 +276,11 @@ t.test('a host name that is an address is asked for as one, as kubelets do', asy
   const named = workerWith([
     ['InternalIP', '10.0.0.11'],
     ['Hostname', '203.0.113.7'],
+    ['Hostname', '2001:DB8::7'],
     ['InternalDNS', '203.0.113.8'],
   ])
   const asks = (value: string): RequestFacts => ({ ...facts, names: [{ kind: 'ip', value }] })
-  t.equal(against(asking, asks('203.0.113.7'), named), 'approve')
+  for (const value of ['203.0.113.7', '2001:db8::7']) t.equal(against(asking, asks(value), named), 'approve')
   t.match(against(asking, asks('203.0.113.8'), named), /203\.0\.113\.8 is not among/)
 })
 
@@ -296,6 +298,10 @@ t.test('whatever differs is left to people, and says why; nothing is denied', as
     [against(asking, { ...facts, organizations: ['system:masters'] }), /system:masters/],
     [against(asking, { ...facts, hasOtherAttributes: true }), /more than organization/],
     [against(asking, facts, { ...worker, status: {} }), /is not among/],
+    [
+      against(asking, name('dns', 'other.test'), workerWith([...own, ['Other', 'other.test']])),
+      /other\.test is not among/,
+    ],
     [against(spec(asking, { username: 'alice' })), /alice is not a node/],
     [against(spec(asking, { username: 'system:node:worker-2' })), /commonName/],
     [against(spec(asking, { groups: ['system:authenticated'] })), /is not a node/],
@@ -370,6 +376,7 @@ t.test('an address of a node is one only in the form of one', async (t) => {
     ['2130706433', '127.0.0.1', /is not among/],
     ['2001:DB8::1', '2001:db8::1', /approve/],
     ['::ffff:10.0.0.5', '10.0.0.5', /approve/],
+    ['10.0.0.5', '::ffff:a00:5', /approve/],
     ['fe80::1%eth0', 'fe80::1', /is not among/],
   ] as const) {
     const node: Node = { ...worker, status: { addresses: [{ type: 'InternalIP', address }] } }
