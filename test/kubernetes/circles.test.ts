@@ -184,15 +184,3 @@ t.test('a request that rests is not asked for, says why once, and is asked for w
   const page = readFileSync(join(import.meta.dirname, '../../docs/controller.md'), 'utf8')
   t.match(page, `after ${mostEarly} in a row`)
 })
-
-t.test('a kind that there is not is told of each day, and what could not be told is told another time', async (t) => {
-  const { spec } = web
-  const object = keepRequest({ ...web, spec: { ...spec, issuerRef: { ...spec.issuerRef, kind: 'Issuer' } } })
-  const look = (record: () => boolean) => {
-    const deps = { watch: { get: () => object }, issuers: { find: () => undefined }, recorder: { record } }
-    const turn = { key: 'x', waited: 0, signal: new AbortController().signal }
-    return lookAtRequest({ ...deps, clock: () => new Date() } as never, turn)
-  }
-  t.same(await look(() => true), { kind: 'retry', after: 86_400, isLeft: true })
-  t.same(await look(() => false), { kind: 'retry', after: 60, isLeft: true })
-})

@@ -144,6 +144,18 @@ t.test('what all who ask would meet is laid to the issuer that was asked', async
   t.same(calls, [])
 })
 
+t.test('what no issuer has said is told, however soon after something else was', async (t) => {
+  const { world, told, look } = open()
+  const { issuer } = world
+  const fault = { kind: 'unreachable', message: 'nobody is there' } as const
+  world.outcome = { kind: 'fault', fault }
+  for (const asked of [undefined, issuer, issuer, undefined]) {
+    world.issuer = asked
+    await look(1)
+  }
+  t.match(told, [{ note: /does not exist/ }, { note: /nobody is there/ }, { note: /does not exist/ }])
+})
+
 t.test('the times that count are those of the answer, not of the question', async (t) => {
   const { world, told, look } = open()
   world.askingMs = 301_000
@@ -158,6 +170,7 @@ t.test(
     for (const [answers, events] of [
       [[new ApiFault(404, 'it is gone')], 0],
       [[conflict, ending('Failed')], 0],
+      [[conflict, { ...first, metadata: { ...first.metadata, deletionTimestamp: '2026-11-24T23:19:00Z' } }], 0],
       [[conflict, ending('Failed', 'False')], 1],
       [[conflict, first], 1],
     ] as const) {

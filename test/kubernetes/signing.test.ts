@@ -3,12 +3,15 @@ import { Registry } from 'prom-client'
 import t from 'tap'
 
 import { readRequest } from '../../src/commands/controller.ts'
+import { ApiFault } from '../../src/kubernetes/api.ts'
 import { openMeter } from '../../src/kubernetes/metrics.ts'
 import type { Node, SigningRequest } from '../../src/kubernetes/objects.ts'
+import type { Outcome } from '../../src/kubernetes/outcome.ts'
 import { openSayings } from '../../src/kubernetes/sayings.ts'
 import { keepSigningRequest, lookAtSigningRequest, type SigningDeps } from '../../src/kubernetes/signing.ts'
 import type { Watch } from '../../src/kubernetes/watch.ts'
-import { signingRequest, worker as workerWith } from './objects.ts'
+import { issueFor } from './certificates.ts'
+import { approved, denied, factsOf, issuerOf, signingRequest, withConditions, worker as workerWith } from './objects.ts'
 
 const asking = signingRequest('11-create-kubelet-serving')
 const { name: key } = asking.metadata
@@ -16,6 +19,7 @@ const worker = workerWith([
   ['Hostname', 'worker-1'],
   ['InternalIP', '10.0.0.11'],
 ])
+const signer = { name: asking.spec.signerName, issuer: 'default' }
 const { signal } = new AbortController()
 
 const open = (first: SigningRequest = asking) => {
@@ -24,21 +28,29 @@ const open = (first: SigningRequest = asking) => {
   const world = {
     ...{ request: first as SigningRequest | undefined, read: undefined as SigningRequest | undefined },
     ...{ node: worker, others: [] as readonly Node[], behindMs: 0, takes: true },
+    ...{ answers: [] as (SigningRequest | Node | ApiFault)[], outcome: undefined as Outcome | undefined },
   }
   const nodes = { synced: true, all: () => [world.node, ...world.others] }
   const rivals = new Map<string, string>()
+  const heard: unknown[] = []
+  const registry = new Registry()
   const deps = {
     api: {
       call: async (method: string, path: string) => {
         calls.push(`${method} ${path.split('/').slice(-2).join('/')}`)
+        const answer = world.answers.shift()
+        if (answer instanceof ApiFault) throw answer
+        if (answer) return answer as never
         return (method === 'GET' ? (world.read ?? world.node) : world.request) as never
       },
     },
     watch: { get: () => world.request, learn: () => {} } as unknown as Watch<SigningRequest>,
     nodes: Object.defineProperty(nodes, 'behindMs', { get: () => world.behindMs }) as unknown as Watch<Node>,
     recorder: { record: (_: unknown, { note }: { readonly note: string }) => world.takes && notes.push(note) > 0 },
-    ...{ meter: openMeter(new Registry()), readRequest, clock: () => new Date(0), signers: new Map() },
+    ...{ meter: openMeter(registry), readRequest, clock: () => new Date(0), signers: new Map([[signer.name, signer]]) },
     ...{ sayings: openSayings(() => 0), rivals },
+    issuers: { find: () => issuerOf(), hear: (_: unknown, outcome: Outcome) => heard.push(outcome) },
+    asker: { ask: async () => ({ outcome: world.outcome }) },
   } as unknown as SigningDeps
   return {
     calls,
@@ -46,6 +58,9 @@ const open = (first: SigningRequest = asking) => {
     world,
     nodes,
     rivals,
+    heard,
+    ended: async () =>
+      (await registry.metrics()).split('\n').filter((line) => line.startsWith('chancery_controller_ended_total{')),
     look: (waited = 0) => lookAtSigningRequest(deps, { key, waited, signal }),
   }
 }
@@ -63,6 +78,25 @@ t.test(
     t.same(calls.slice(0, 2), ['GET nodes/worker-1', `PATCH ${key}/approval`])
   },
 )
+
+t.test('an approval is told and counted where it was written, and only there', async (t) => {
+  const approving = 'chancery_controller_ended_total{resource="certificatesigningrequests",outcome="approved"} 1'
+  const message = 'the node asks for itself, and for nothing but what its Node object has'
+  const conflict = new ApiFault(409, 'it was written meanwhile', { reason: 'Conflict' })
+  for (const [answers, looked, told] of [
+    [[], { kind: 'retry' }, true],
+    [[conflict, withConditions(asking, denied)], { kind: 'retry' }, false],
+    [[new ApiFault(404, 'it is gone')], { kind: 'end' }, false],
+    [[new ApiFault(413, 'it is full')], { kind: 'retry', after: 86_400, isLeft: true }, false],
+  ] as const) {
+    const { calls, notes, world, ended, look } = open()
+    world.answers.push(worker, ...answers)
+    t.same(await look(), looked)
+    t.same(calls.slice(0, 2), ['GET nodes/worker-1', `PATCH ${key}/approval`])
+    t.equal(notes.includes(message), told)
+    t.same(await ended(), told ? [approving] : [])
+  }
+})
 
 t.test('what nobody can change is left for good, without asking for the node', async (t) => {
   for (const [change, says] of [
@@ -108,6 +142,38 @@ t.test('what the Node object may yet say is looked at ever more rarely, and told
   await look()
   t.match(notes, [/is not among/, /does not exist/])
   t.equal(notes.length, 2)
+})
+
+t.test('a node that is gone does not exist; one that cannot be read is not said to be gone', async (t) => {
+  const { notes, world, look } = open()
+  const away = new ApiFault(503, 'not now')
+  world.answers.push(away)
+  await t.rejects(look(), away)
+  t.same(notes, [])
+  world.answers.push(new ApiFault(404, 'it is gone'))
+  t.match(await look(), { isLeft: true, yields: true })
+  t.match(notes, [/node worker-1 does not exist/])
+})
+
+t.test('one that is gone, or has ended while Chancery signed, is neither told nor counted as ended', async (t) => {
+  const signing = withConditions(asking, approved)
+  const conflict = new ApiFault(409, 'it was written meanwhile', { reason: 'Conflict' })
+  for (const [answers, outcome] of [
+    [[new ApiFault(404, 'it is gone')], undefined],
+    [[conflict, withConditions(asking, approved, { type: 'Failed', status: 'True' })], undefined],
+    [[conflict, { ...signing, status: { ...signing.status, certificate: 'issued' } }], undefined],
+    [[conflict, signing], 'issued'],
+    [[new ApiFault(413, 'it is full'), signing], 'failed'],
+  ] as const) {
+    const { notes, world, heard, ended, look } = open(signing)
+    world.outcome = { kind: 'issued', issued: issueFor(factsOf(asking).spki, new Date(0)) }
+    world.answers.push(...answers)
+    t.same(await look(), { kind: 'end' })
+    t.same(heard, [world.outcome])
+    const line = `chancery_controller_ended_total{resource="certificatesigningrequests",outcome="${outcome}"} 1`
+    t.same(await ended(), outcome === undefined ? [] : [line])
+    t.equal(notes.length, { issued: 1, failed: 2 }[outcome ?? ''] ?? 0, notes.join())
+  }
 })
 
 t.test('another request of the same name is told of as well, and nothing is remembered of what has gone', async (t) => {

@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import t from 'tap'
 
 import { isProblem } from '../../src/errors.ts'
-import { readClaimRule, readTemplate } from '../../src/policy/claims.ts'
+import { claimAt, readClaimRule, readTemplate } from '../../src/policy/claims.ts'
 import { assertWithin, decideIdentity, parseProvider, readSpan } from '../../src/policy/identity.ts'
 import { hasKeyFor } from '../../src/policy/identity-keys.ts'
 import { readNameTemplate, readPrincipalTemplate } from '../../src/policy/identity-templates.ts'
@@ -54,6 +54,10 @@ t.test('keys that were fetched are of use where one of them can verify a token',
 t.test('every fault of a document is told with its place', async (t) => {
   t.same(faultsOf(good), [])
   const { jwk } = newRsaKey()
+  const plain = {
+    ...{ ip: { allow: ['10.0.0.0/8'] }, commonName: { allow: ['a:*'] } },
+    uri: { allow: ['spiffe://example.com/**'], deny: ['spiffe://example.com/x'] },
+  }
   const cases: readonly (readonly [more: object, ...faults: (string | RegExp)[]])[] = [
     [{ algorithms: [] }, /^\/algorithms /],
     [{ algorithms: ['none'] }, /^\/algorithms\/0 must be one of RS256/],
@@ -98,16 +102,20 @@ t.test('every fault of a document is told with its place', async (t) => {
     [{ mappings: [{ ...mapping, claims: {} }] }, /^\/mappings\/0\/claims must be 1 to 20 claims/],
     [{ mappings: [{ ...mapping, claims: { sub: 'a*' } }] }, /^\/mappings\/0\/claims\/sub has `\*` inside a segment/],
     [{ mappings: [{ ...mapping, claims: { '/a~2': 'x' } }] }, /is not a JSON pointer/],
+    [{ mappings: [{ ...mapping, claims: { sub: 'octo/web*' } }] }, /has `\*` inside a segment/],
     [{ mappings: [{ ...mapping, claims: { 'a\nb': null } }] }, /^\/mappings\/0\/claims\/a\nb must be text/],
     [{ mappings: [{ ...mapping, principal: '{sub}' }] }, /has a claim before a prefix/],
     [{ mappings: [{ ...mapping, principal: 'a{sub}' }] }, /has a claim before a prefix/],
     [{ mappings: [{ ...mapping, principal: 'a:{b}{c}' }] }, /two claims with nothing between them/],
     [{ mappings: [{ ...mapping, principal: 'a:{b' }] }, /a brace without its partner/],
+    [{ mappings: [{ ...mapping, principal: 'a:{b}:c}' }] }, /a brace without its partner/],
+    [{ mappings: [{ ...mapping, principal: 'a:{b}x' }] }, /has an `x` after a claim/],
     [{ mappings: [{ ...mapping, principal: 'a b' }] }, /is no name of a principal/],
     [
       { mappings: [{ ...mapping, grants: [{ profiles: ['p'], names: { dns: { allow: ['*x'] } } }] }] },
       /names\/dns\/allow\/0 has `\*` inside/,
     ],
+    [{ mappings: [{ ...mapping, grants: [{ profiles: ['p'], names: plain }] }] }],
     [
       { mappings: [{ ...mapping, grants: [{ profiles: ['p'], names: { ip: { allow: ['{a}/8'] } } }] }] },
       /only rules for dns, uri and commonName may/,
@@ -207,6 +215,27 @@ t.test('a number fits itself, and nobody where it would be its neighbours as wel
   }
   t.ok(fits('9007199254740991', '9007199254740991'))
   t.notOk(fits('9007199254740993', '9007199254740992'))
+})
+
+t.test('a claim is what it must be: one of several, or one of a list of its own, and of the same type', async (t) => {
+  for (const [name, value, fit, unfit] of [
+    ['c', 'x', ['x', ['y', 'x']], ['y', '', ['y'], [], 'xx']],
+    ['c', ['x', 'y/*'], ['x', 'y/z', ['z', 'y/z']], ['z', 'y/', ['z']]],
+    ['c', ['a/*'], ['a/b'], ['b/b', 'a/b/c', 'b']],
+    ['c', true, [true], [false, 'true', 1, [true]]],
+    ['c', 7, [7], [8, '7', true, [7]]],
+    ['/a/b', 'x', [], ['x']],
+    ['c~d', 'x', [], ['x']],
+  ] as const) {
+    const rule = readClaimRule(name, value as string)
+    if (typeof rule === 'string') throw new Error(rule)
+    t.equal(rule.name, name)
+    for (const c of fit) t.ok(rule.fits({ c }), JSON.stringify([value, c]))
+    for (const c of unfit) t.notOk(rule.fits({ c }), JSON.stringify([value, c]))
+    t.notOk(rule.fits({}))
+    if (name !== 'c') t.ok(rule.fits({ a: { b: 'x' }, 'c~d': 'x' }) && !rule.fits({ '/a/b': 'x', c: { d: 'x' } }), name)
+  }
+  t.equal(claimAt({}, 'constructor'), undefined, 'nothing that objects have by themselves is a claim')
 })
 
 t.test('a pattern takes whole segments, and nothing beside what it says', async (t) => {
