@@ -3,6 +3,7 @@ import { X509Certificate } from 'node:crypto'
 
 import t from 'tap'
 
+import { behalfOf } from '../../src/kubernetes/asking.ts'
 import {
   type Answered,
   decideAnswer,
@@ -207,6 +208,12 @@ t.test('Pending keeps the time at which it became so, though what is said change
   t.equal(step.kind === 'wait' && step.write?.status.conditions[0]?.lastTransitionTime, since)
   const failed = written(answer(problem('san.forbidden', false), { request: withConditions(web, approved, pending) }))
   t.equal(failed.status.conditions[0]?.lastTransitionTime, since, 'still not ready')
+})
+
+t.test('what the API server leaves empty of whoever asks is left out, and nobody is nobody', async (t) => {
+  const behalf = behalfOf(web, { username: 'alice', uid: '', groups: [], extra: {} })
+  t.same(Object.keys(behalf ?? {}), ['user', 'namespace', 'object'])
+  t.equal(behalfOf(web, { username: '' }), undefined)
 })
 
 t.test('a request that nobody could issue is invalid', async (t) => {

@@ -323,6 +323,21 @@ t.test('which claim cannot stand in a name is told, and not what it says', async
   t.equal(why('people:{org}/{sub}', { org: 'x', sub: ['alice'] }), `The claim org or sub ${place}`)
 })
 
+t.test('claims stand in what a grant allows and in what it denies, or there is no grant', async (t) => {
+  const names = {
+    dns: { allow: ['{ns}.example.com', 'example.com'], deny: ['admin.{ns}.example.com'] },
+    uri: { allow: ['spiffe://example.com/{ns}'] },
+  }
+  const mappings = [{ ...mapping, claims: { sub: 'x' }, grants: [{ profiles: ['p'], names }] }]
+  const provider = parseProvider({ ...good, mappings }, { version: 1 })
+  t.same(decideIdentity(provider, { sub: 'x', ns: 'shop' }).grants[0]?.names, {
+    dns: { allow: ['shop.example.com', 'example.com'], deny: ['admin.shop.example.com'] },
+    uri: { allow: ['spiffe://example.com/shop'] },
+  })
+  for (const ns of [undefined, 'a.b', '*', ['shop']])
+    t.throws(() => decideIdentity(provider, { sub: 'x', ns }), { code: 'auth.unmapped' }, String(ns))
+})
+
 t.test('a token holds from its beginning on and not at its end, each as far off as clocks may be', async (t) => {
   const provider = parseProvider({ ...good, clock: '10s' }, { version: 1 })
   const span = readSpan(provider, { aud: good.audience, iat: 1_000, exp: 1_900, nbf: 1_100 })
