@@ -10,7 +10,7 @@ import { type Ask, behalfOf } from './asking.ts'
 import { reasonOf, secondsOf, type Told } from './decide-request.ts'
 import type { SigningWait } from './decide-signing.ts'
 import { type Delivery, deliver } from './delivery.ts'
-import { issuerState } from './issuer-state.ts'
+import { isReady, unready } from './issuer-state.ts'
 import { type Condition, type Issuer, isTrue, type PodCertificateRequest } from './objects.ts'
 import { bounded, type IssuedCertificate, type Outcome, setbackOf } from './outcome.ts'
 import type { RequestFacts } from './request-facts.ts'
@@ -73,11 +73,7 @@ export const decidePod = (look: PodLook): PodStep => {
   // Nobody has verified what stands there, and a profile may take it over.
   if (!facts.isSubjectEmpty)
     return ended(now, 'Failed', { reason: 'SubjectNotEmpty', message: 'the request has a subject of its own' })
-  const named = `ChanceryClusterIssuer ${signer.issuer}`
-  if (issuer === undefined) return waiting(look, `${named} does not exist`)
-  const state = issuerState(issuer)
-  if (state !== 'ready')
-    return waiting(look, `${named} ${state === 'unchecked' ? 'has not been checked yet' : 'is not ready'}`)
+  if (!isReady(issuer)) return waiting(look, `ChanceryClusterIssuer ${signer.issuer} ${unready(issuer)}`)
   return { kind: 'ask', ask: askFor(request, issuer, signer) }
 }
 

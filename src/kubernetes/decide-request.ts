@@ -4,7 +4,7 @@
  */
 import { type Ask, behalfOf, decodePem, readDuration, whyNotPem } from './asking.ts'
 import { type Delivery, deliver } from './delivery.ts'
-import { issuerState } from './issuer-state.ts'
+import { isReady, unready } from './issuer-state.ts'
 import {
   type CertificateRequest,
   type Condition,
@@ -87,11 +87,7 @@ export const decideRequest = (look: Look): Step => {
   if (isTrue(request, 'Denied')) return denied(request, now)
   // Convention 3: nothing but Approved makes it ours; nobody else checks that.
   if (!isTrue(request, 'Approved')) return { kind: 'ignore', why: 'undecided' }
-  const named = `${issuerRef.kind} ${issuerRef.name}`
-  if (issuer === undefined) return pending(look, `${named} does not exist`)
-  const state = issuerState(issuer)
-  if (state !== 'ready')
-    return pending(look, `${named} ${state === 'unchecked' ? 'has not been checked yet' : 'is not ready'}`)
+  if (!isReady(issuer)) return pending(look, `${issuerRef.kind} ${issuerRef.name} ${unready(issuer)}`)
   return asked(request, issuer, now)
 }
 

@@ -5,7 +5,7 @@
 import { type Ask, behalfOf, decodePem } from './asking.ts'
 import { fullReason, fullText, isPatient, reasonOf, type Told, withinPatience } from './decide-request.ts'
 import { deliver } from './delivery.ts'
-import { issuerState } from './issuer-state.ts'
+import { isReady, unready } from './issuer-state.ts'
 import { type Condition, type Issuer, isTrue, type SigningRequest } from './objects.ts'
 import { bounded, type Fault, type Outcome, setbackOf } from './outcome.ts'
 import type { RequestFacts } from './request-facts.ts'
@@ -56,11 +56,7 @@ export const decideSigning = (look: SigningLook): SigningStep => {
   if (violation !== undefined) return failed('SignerValidationFailure', violation)
   const usages = readUsages(request.spec.usages)
   if ('fault' in usages) return failed('SignerValidationFailure', `spec.usages: ${usages.fault}`)
-  const named = `ChanceryClusterIssuer ${signer.issuer}`
-  if (issuer === undefined) return waiting(look, `${named} does not exist`)
-  const state = issuerState(issuer)
-  if (state !== 'ready')
-    return waiting(look, `${named} ${state === 'unchecked' ? 'has not been checked yet' : 'is not ready'}`)
+  if (!isReady(issuer)) return waiting(look, `ChanceryClusterIssuer ${signer.issuer} ${unready(issuer)}`)
   return { kind: 'ask', ask: askFor(request, issuer, usages.usages) }
 }
 

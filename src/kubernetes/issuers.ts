@@ -6,7 +6,7 @@ import { applyOrTell, type applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { decideIssuer } from './decide-issuer.ts'
 import { type DoubtRows, type Doubts, noRows } from './doubts.ts'
-import { issuerState } from './issuer-state.ts'
+import { isReady } from './issuer-state.ts'
 import type { Meter } from './metrics.ts'
 import type { CertificateRequest, Issuer } from './objects.ts'
 import { type Fault, isSeenByProbe, mayPassProbe, needsPeople, type Outcome } from './outcome.ts'
@@ -74,10 +74,6 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName, why: Why
     const [kind, key] = split(name)
     return watches[kind].get(key)
   }
-  const isReady = (name: IssuerName): boolean => {
-    const issuer = find(name)
-    return issuer !== undefined && issuerState(issuer) === 'ready'
-  }
   const left = new Set<IssuerName>()
   return {
     find,
@@ -85,7 +81,7 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName, why: Why
     suspect: (issuer, fault) => {
       const name = nameOf(issuer)
       // Who was asked before it fell says nothing new.
-      if (!isReady(name)) return
+      if (!isReady(find(name))) return
       const doubt = doubts.of(name, issuer)
       const { fault: known } = doubt
       const rows = rowsAfter(doubt.rows, fault)
@@ -98,7 +94,7 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName, why: Why
       const name = nameOf(issuer)
       if (outcome.kind === 'issued') {
         // After the first fall there is nothing to shorten; and at once, one that issues each second time would fall all the time.
-        if (doubts.of(name, issuer).times > 1 && !isReady(name)) wake(name, 'changed')
+        if (doubts.of(name, issuer).times > 1 && !isReady(find(name))) wake(name, 'changed')
         doubts.end(name)
       } else if (outcome.kind !== 'fault' || outcome.fault.kind !== 'unreachable') {
         const doubt = doubts.of(name, issuer)
@@ -112,7 +108,7 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName, why: Why
         left.delete(name)
         return { kind: 'end' }
       }
-      const wasReady = issuerState(issuer) === 'ready'
+      const wasReady = isReady(issuer)
       const doubted = doubts.of(name, issuer).fault
       const fault = doubted ?? (await deps.asker.probe(issuer, signal))
       if (fault && isOfNamespace(deps, issuer, fault)) left.add(name)

@@ -13,7 +13,7 @@ import {
   type Wait,
   type Write,
 } from './decide-request.ts'
-import { issuerState } from './issuer-state.ts'
+import { isReady } from './issuer-state.ts'
 import { type Issuers, isOfItsOwnToken, issuerNameOf } from './issuers.ts'
 import { keepShort, readLong } from './long.ts'
 import type { Meter } from './metrics.ts'
@@ -54,9 +54,8 @@ export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }:
   const name = issuerNameOf(kept)
   const issuer = name && deps.issuers.find(name)
   // What nobody is asked about need not be read.
-  const isReady = issuer !== undefined && issuerState(issuer) === 'ready'
   const request =
-    isReady && isTrue(kept, 'Approved') && !hasEnded(kept)
+    isReady(issuer) && isTrue(kept, 'Approved') && !hasEnded(kept)
       ? await readLong(kept, { ...reading, api: deps.api, signal })
       : kept
   if (request === undefined) return { kind: 'end' }
