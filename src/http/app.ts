@@ -85,8 +85,6 @@ import { endConnectionsIn, lookAfter, shareSockets } from './sockets.ts'
 import { inTurn } from './turn.ts'
 import { askForBody, assertBodyComes, sayBehind } from './unread.ts'
 
-export type { HttpDeps, HttpLimits, PublicDeps } from './deps.ts'
-
 export type App = FastifyInstance<
   RawServerDefault,
   RawRequestDefaultExpression,

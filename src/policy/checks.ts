@@ -7,7 +7,7 @@ import { isProblem, type ProblemCode } from '../errors.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import { isMixedScript } from '../x509/idna.ts'
 import type { PublicKey } from '../x509/keys.ts'
-import { type Name, type NameKind, parseName } from '../x509/names.ts'
+import { type Name, type NameKind, nameKinds, parseName } from '../x509/names.ts'
 import type { AttributeType, Subject } from '../x509/subject.ts'
 import {
   aceLabelsOf,
@@ -16,7 +16,6 @@ import {
   findAllowing,
   findDenying,
   type NameParts,
-  nameKinds,
   type RuledKind,
   show,
   takeApart,

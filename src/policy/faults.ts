@@ -2,6 +2,7 @@
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, type Violation } from '../errors.ts'
 import { anyExtendedKeyUsage, extendedKeyUsages, isDottedOid } from '../x509/extensions.ts'
+import { nameKinds } from '../x509/names.ts'
 import { type AttributeType, assertSubjectSyntax, attributes, maxAttributes } from '../x509/subject.ts'
 import { methodsOf, readBindingTemplate } from './bind.ts'
 import {
@@ -14,7 +15,7 @@ import {
 } from './document.ts'
 import { parseDuration } from './duration.ts'
 import { readNewPattern } from './name-rules.ts'
-import { nameKinds, readPattern, show } from './names.ts'
+import { readPattern, show } from './names.ts'
 import { originRuleFaults } from './origin-rules.ts'
 import { mostFaults, shapeFaults, valueAt } from './shape.ts'
 import { type Sound, soundPartsOf } from './sound-parts.ts'

@@ -5,15 +5,13 @@
  */
 import { isObject } from '../canonical.ts'
 import { isEmbeddedV4, parseIp } from '../x509/addresses.ts'
-import type { NameKind } from '../x509/names.ts'
+import { type NameKind, nameKinds } from '../x509/names.ts'
 import { readTextPattern } from './subject.ts'
 
 export interface KindRules {
   readonly allow: readonly string[]
   readonly deny?: readonly string[]
 }
-
-export const nameKinds: readonly NameKind[] = ['dns', 'ip', 'uri', 'email']
 
 /** The common name is a name as well where it says who somebody is: a user of Kubernetes has no other. */
 export type RuledKind = NameKind | 'commonName'

@@ -1,8 +1,7 @@
 /** What of a profile document can be judged by its sense: each part whose own shape is sound, whatever is wrong with the others. */
 import { isObject } from '../canonical.ts'
-import type { NameKind } from '../x509/names.ts'
+import { type NameKind, nameKinds } from '../x509/names.ts'
 import { type ProfileDocument, ProfileDocumentSchema } from './document.ts'
-import { nameKinds } from './names.ts'
 import { soundItems, soundMembers, valueAt } from './shape.ts'
 
 type Names = NonNullable<ProfileDocument['names']>

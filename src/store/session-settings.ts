@@ -19,7 +19,7 @@ export const keptPlans = '-c enable_seqscan=off -c enable_bitmapscan=off -c jit=
  * What our SQL means, in statements and in the functions of the schema, whose text is read as they run: octets are written by
  * backslashes there, NULL stands in arrays, and names of tables are made of others.
  */
-export const meanings = {
+const meanings = {
   standard_conforming_strings: 'on',
   quote_all_identifiers: 'off',
   transform_null_equals: 'off',

@@ -10,9 +10,9 @@ import { trustDomainFault, uriFault } from './uri.ts'
  */
 
 export { isAddressLiteral } from './addresses.ts'
-export { isMixedScript } from './idna.ts'
 
-export type NameKind = 'dns' | 'ip' | 'uri' | 'email'
+export const nameKinds = ['dns', 'ip', 'uri', 'email'] as const
+export type NameKind = (typeof nameKinds)[number]
 
 /** `value` in normal form: dns in lower case; ip in canonical text (RFC 5952); uri; email with its domain in lower case. */
 export interface Name {

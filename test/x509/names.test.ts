@@ -3,6 +3,7 @@ import t from 'tap'
 import { nameRange, searchKey } from '../../src/store/names.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { openDer } from '../../src/x509/der.ts'
+import { isMixedScript } from '../../src/x509/idna.ts'
 import {
   addressOctets,
   assertNames,
@@ -10,7 +11,6 @@ import {
   encodeGeneralNames,
   hasUnderscore,
   isAddressLiteral,
-  isMixedScript,
   isWildcard,
   type Name,
   type NameKind,

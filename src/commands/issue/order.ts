@@ -6,7 +6,7 @@ import { promisify } from 'node:util'
 import { canonicalJson } from '../../canonical.ts'
 import { isProblem } from '../../errors.ts'
 import { defaultSignatureAlgorithm, generationOf, type KeyKind, readKeyKind } from '../../x509/algorithms.ts'
-import { assertNames, type Name, type NameKind, parseName } from '../../x509/names.ts'
+import { assertNames, type Name, type NameKind, nameKinds, parseName } from '../../x509/names.ts'
 import { encodePem } from '../../x509/pem.ts'
 import { encodeRequest } from '../../x509/request.ts'
 import { Failure } from '../failure.ts'
@@ -100,8 +100,6 @@ export const bodyFor = (order: Order, csr: string): Body => ({
   profile: order.profile,
   ...(order.validity !== undefined && { validity: order.validity }),
 })
-
-const nameKinds: readonly NameKind[] = ['dns', 'ip', 'uri', 'email']
 
 /** By what `--key-type` says, in lower case. */
 const keyKinds: Readonly<Record<string, KeyKind>> = {

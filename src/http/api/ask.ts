@@ -5,7 +5,7 @@ import { Problem } from '../../errors.ts'
 import { readOrigin } from '../../policy/origin.ts'
 import type { Static } from '../../schema.ts'
 import { extendedKeyUsageName } from '../../x509/extensions.ts'
-import { assertNames, type Name, type NameKind, parseName } from '../../x509/names.ts'
+import { assertNames, type Name, nameKinds, parseName } from '../../x509/names.ts'
 import { parsePem, parseRawBody } from '../../x509/pem.ts'
 import { holdsPrivateKey, keyInBody } from '../private-keys.ts'
 import type { Ask, AskedNames } from './schemas.ts'
@@ -38,10 +38,9 @@ export const readAsk = (ask: AskBody, isRaw: boolean, idempotencyKey: string | u
 }
 
 const readNames = (names: Static<typeof AskedNames>): readonly Name[] => {
-  const read = kinds.flatMap((kind) => (names[kind] ?? []).map((text) => parseName(kind, text)))
+  const read = nameKinds.flatMap((kind) => (names[kind] ?? []).map((text) => parseName(kind, text)))
   assertNames(read)
   return read
 }
 
-const kinds: readonly NameKind[] = ['dns', 'ip', 'uri', 'email']
 const keyPattern = /^[\x21-\x7e]{1,128}$/

@@ -36,9 +36,9 @@ export const accumulator = { X, Y, Z } as const
 const local = { a: 3, b: 12, m: 21, sum: 30, carry: 31 } as const
 const locals = 29
 
-const each = (from: number, to: number, code: (i: number) => Code): Code => {
+const each = (to: number, code: (i: number) => Code): Code => {
   const all: number[] = []
-  for (let i = from; i <= to; i++) all.push(...code(i))
+  for (let i = 0; i <= to; i++) all.push(...code(i))
   return all
 }
 
@@ -46,7 +46,7 @@ const each = (from: number, to: number, code: (i: number) => Code): Code => {
 const added = (terms: readonly Code[]): Code => terms.flatMap((term, i) => (i === 0 ? term : [...term, ...op.plus]))
 
 const loadLimbs = (parameter: number, at: number): Code =>
-  each(0, top, (i) => [...op.get(parameter), ...op.load(4 * i), ...op.set(at + i)])
+  each(top, (i) => [...op.get(parameter), ...op.load(4 * i), ...op.set(at + i)])
 
 const lowBits: Code = [...op.get(local.sum), ...op.constant(limbMask), ...op.and]
 const shiftIntoCarry: Code = [...op.constant(BigInt(limbBits)), ...op.shiftRight, ...op.set(local.carry)]
@@ -98,7 +98,7 @@ const reduced = (modulus: bigint, column: (k: number) => readonly Code[]): Code 
     ...shiftIntoCarry,
   ]
   return [
-    ...each(0, 2 * top, (k) => [
+    ...each(2 * top, (k) => [
       ...added([...column(k), ...moduli(k), ...(k === 0 ? [] : [op.get(local.carry)])]),
       ...op.set(local.sum),
       ...(k <= top ? clear(k) : storeSum(k - limbs)),
@@ -126,7 +126,7 @@ const product = (modulus: bigint): Code => [
 /** (result, a): a² / 2^261. What stands in a column twice is taken once, by a limb that was doubled before. */
 const square = (modulus: bigint): Code => [
   ...loadLimbs(1, local.a),
-  ...each(0, top, (i) => [...multiplied(op.get(local.a + i), 2n), ...op.set(local.b + i)]),
+  ...each(top, (i) => [...multiplied(op.get(local.a + i), 2n), ...op.set(local.b + i)]),
   ...reduced(modulus, (k) => pairs(k, k >> 1, (i, j) => multiply(local.a + i, (i === j ? local.a : local.b) + j))),
 ]
 
@@ -134,7 +134,7 @@ const limb = (parameter: number, i: number): Code => [...op.get(parameter), ...o
 
 /** (result, a, b): limb by limb, carried. */
 const carried = (code: (i: number) => Code): Code => [
-  ...each(0, top, (i) => [
+  ...each(top, (i) => [
     ...code(i),
     ...(i === 0 ? [] : [...op.get(local.carry), ...op.plus]),
     ...(i === top ? op.set(local.carry) : [...op.set(local.sum), ...storeSum(i)]),
@@ -143,7 +143,7 @@ const carried = (code: (i: number) => Code): Code => [
 ]
 
 /** (result, a, b): a - b whose limbs are left as they come, which only a product may be made of next. */
-const looseDifference: Code = each(0, top, (i) => [
+const looseDifference: Code = each(top, (i) => [
   ...op.get(0),
   ...limb(1, i),
   ...limb(2, i),

@@ -122,4 +122,4 @@ export const signHeadOctets = 8
 const nothing = Buffer.alloc(0)
 const slabOctets = 16_384
 const headOctets = 9
-export const maxBodyOctets = longestMessage + signHeadOctets
+const maxBodyOctets = longestMessage + signHeadOctets
