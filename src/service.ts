@@ -40,7 +40,7 @@ import { socketsFor } from './open-files.ts'
 import { openOwnCertificate } from './own-certificates.ts'
 import { openParts, type Parts } from './parts.ts'
 import { parseProvider } from './policy/identity.ts'
-import { canonicalDocument, parseProfile } from './policy/profile.ts'
+import { parseProfile } from './policy/profile.ts'
 import { assertSameRecords, assertWhole, openRollSide, readAnchor } from './roll-side.ts'
 import { readSettingFiles, type SettingFiles } from './setting-files.ts'
 import { openStatus, type Status } from './status.ts'
@@ -69,10 +69,8 @@ export interface StoresDeps {
   /** The serving role's. */
   readonly databaseUrl: string
   readonly log: Log
-  /** What differs in tests. */
+  /** Another in tests. */
   readonly clock?: () => Date
-  readonly random?: (octets: number) => Buffer
-  readonly newId?: () => string
 }
 
 export interface Service {
@@ -100,8 +98,8 @@ export type Stores = Awaited<ReturnType<typeof openStores>>
 export const openStores = async (deps: StoresDeps) => {
   const { config, log } = deps
   const clock = deps.clock ?? (() => new Date())
-  const random = deps.random ?? pooledRandom()
-  const newId = deps.newId ?? timeOrderedIds(clock, random)
+  const random = pooledRandom()
+  const newId = timeOrderedIds(clock, random)
   const { poolSize, preparedStatements } = config.database
   const metrics = openMetrics(new Registry())
   const turnedDown = openTurnedDown()
@@ -131,7 +129,6 @@ export const openStores = async (deps: StoresDeps) => {
     const policies = await openPolicies({
       ...{ db, roll, log },
       parse: (document, version) => parseProfile(document, { version }),
-      canonical: (profile) => canonicalDocument(profile.document),
     })
     parts.add(policies.close)
     const providers = await openProviders({

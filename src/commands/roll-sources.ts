@@ -5,11 +5,12 @@ import { parse } from 'yaml'
 
 import { own } from '../ca/own.ts'
 import { replaceableBy } from '../ca/revoke.ts'
+import { canonicalJson } from '../canonical.ts'
 import { codec } from '../codec.ts'
 import type { Config } from '../config.ts'
 import { pooledRandom } from '../keys/random.ts'
 import { ownProfile } from '../own-certificates.ts'
-import { canonicalDocument, parseProfile } from '../policy/profile.ts'
+import { parseProfile } from '../policy/profile.ts'
 import { loadSeedDocuments } from '../policy/seeds.ts'
 import type { RollEntry } from '../roll/forms.ts'
 import type { Database } from '../store/database.ts'
@@ -93,7 +94,7 @@ const profilesOf = async (db: Database, config: Config, files: readonly string[]
   ]
   for (const document of documents) {
     const profile = parseProfile(document, { version: 1 })
-    profiles.set(profile.sha256, { document: canonicalDocument(profile.document), authority: profile.authority })
+    profiles.set(profile.sha256, { document: canonicalJson(profile.document), authority: profile.authority })
   }
   return profiles
 }
@@ -115,7 +116,7 @@ const standIn = (name: string, authority: string, lost: string) => {
     },
     { version: 1 },
   )
-  return { document: canonicalDocument(profile.document), sha256: profile.sha256 }
+  return { document: canonicalJson(profile.document), sha256: profile.sha256 }
 }
 
 // Certificates of CAs ---------------------------------------------------------------------------------------------------

@@ -110,11 +110,9 @@ export const parseProfile = (input: unknown, at: Surroundings & { readonly versi
   return compile(document, at.version)
 }
 
-/** The stored form of a document: RFC 8785. Its SHA-256 names the version's content. */
-export const canonicalDocument = (document: ProfileDocument): string => canonicalJson(document)
-
 const compile = (written: ProfileDocument, version: number): Profile => {
-  const text = canonicalDocument(written)
+  // As it is stored: its SHA-256 names the version's content.
+  const text = canonicalJson(written)
   const document = freeze(JSON.parse(text) as ProfileDocument)
   const sha256 = hash('sha256', text)
   const { name, authority, validity, names, approvals } = document

@@ -5,7 +5,7 @@ import type { Profile } from '../policy/profile.ts'
 import type { Log } from '../telemetry.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
-import { openVersions, type Version, type VersionKind, type Versions, versionStatements } from './versions.ts'
+import { openVersions, shownBy, type Version, type VersionKind, type Versions, versionStatements } from './versions.ts'
 
 export interface PoliciesDeps {
   readonly db: Database
@@ -13,19 +13,17 @@ export interface PoliciesDeps {
   readonly log: Log
   /** From what was written, or from what is stored, to what decides; throws `profile.invalid`. */
   readonly parse: (document: unknown, version: number) => Profile
-  readonly canonical: (profile: Profile) => string
 }
 
 export interface OpenPolicies extends Policies, Pick<Versions<Profile>, 'putAll' | 'refresh' | 'close'> {}
 
 /** Opened means loaded. */
-export const openPolicies = async ({ db, roll, log, parse, canonical }: PoliciesDeps): Promise<OpenPolicies> => {
+export const openPolicies = async ({ db, roll, log, parse }: PoliciesDeps): Promise<OpenPolicies> => {
   const kind: VersionKind<Profile> = {
     statements,
     title: 'profile',
     missing: 'profile.not_found',
     parse,
-    canonical,
     column: ({ authority }) => authority,
     assertFits: (tx, { authority }) => assertAuthority(tx, authority),
     event: ({ name, version, sha256, approvals }, by) => ({
@@ -35,17 +33,9 @@ export const openPolicies = async ({ db, roll, log, parse, canonical }: Policies
   }
   const versions = await openVersions({ db, roll, log, kind })
   return {
+    ...shownBy(versions, storedOf),
     current: versions.current,
-    list: async () => (await versions.list()).map(storedOf),
-    versions: async (name) => (await versions.versions(name)).map(storedOf),
-    read: async (name, version) => storedOf(await versions.read(name, version)),
-    put: async (document, by, precondition) => {
-      const { stored, created } = await versions.put(document, by, precondition)
-      return { stored: storedOf(stored), created }
-    },
     putAll: versions.putAll,
-    refresh: versions.refresh,
-    close: versions.close,
   }
 }
 

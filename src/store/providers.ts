@@ -1,7 +1,6 @@
 /** Identity providers: immutable versions in the database, the newest of each in memory; and tokens that were shown. */
 
 import type { Providers, StoredProvider } from '../ca/providers.ts'
-import { canonicalJson } from '../canonical.ts'
 import { Problem } from '../errors.ts'
 import type { Provider } from '../policy/identity.ts'
 import { sha256 } from '../sha256.ts'
@@ -11,6 +10,7 @@ import type { RollWriter } from './roll.ts'
 import {
   openVersions,
   type Parse,
+  shownBy,
   type Version,
   type VersionKind,
   type Versions,
@@ -31,23 +31,15 @@ export interface OpenProviders extends Providers, Pick<Versions<Provider>, 'refr
 export const openProviders = async ({ db, roll, log, parse }: ProvidersDeps): Promise<OpenProviders> => {
   const versions = await openVersions({ db, roll, log, kind: { ...kind, parse } })
   return {
+    ...shownBy(versions, storedOf),
     issuedBy: (issuer) => {
       for (const version of versions.newest()) if (version.value.issuer === issuer) return storedOf(version)
       return undefined
-    },
-    list: async () => (await versions.list()).map(storedOf),
-    versions: async (name) => (await versions.versions(name)).map(storedOf),
-    read: async (name, version) => storedOf(await versions.read(name, version)),
-    put: async (document, by, precondition) => {
-      const { stored, created } = await versions.put(document, by, precondition)
-      return { stored: storedOf(stored), created }
     },
     spend: async ({ issuer, id, until }) => {
       const { rowCount } = await db.query(insertSpent, [issuer, sha256(id), until])
       return rowCount === 1
     },
-    refresh: versions.refresh,
-    close: versions.close,
   }
 }
 
@@ -55,7 +47,6 @@ const kind: Omit<VersionKind<Provider>, 'parse'> = {
   statements: versionStatements('identity_providers', 'issuer'),
   title: 'identity provider',
   missing: 'provider.not_found',
-  canonical: ({ document }) => canonicalJson(document),
   column: ({ issuer }) => issuer,
   assertFits: (tx, provider) => assertOnlyOne(tx, provider),
   event: ({ name, version, sha256 }, by) => ({ type: 'provider.changed', provider: { name, version }, sha256, by }),

@@ -1,5 +1,6 @@
 /** Documents in immutable versions, by name: every one ever applied in the database, the newest of each in memory. */
 import type { Precondition } from '../ca/policies.ts'
+import { canonicalJson } from '../canonical.ts'
 import { openComplaint } from '../complaint.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
 import type { RollEvent } from '../roll/entries.ts'
@@ -12,6 +13,7 @@ interface Read {
   readonly name: string
   readonly version: number
   readonly sha256: string
+  readonly document: object
 }
 
 export interface Version<T> {
@@ -31,7 +33,6 @@ export interface VersionKind<T extends Read> {
   readonly missing: ProblemCode
   /** From what was written, or from what is stored. Throws for a document that is not valid. */
   readonly parse: Parse<T>
-  readonly canonical: (value: T) => string
   /** The column that this kind has beside the others. */
   readonly column: (value: T) => string
   /** Within the transaction, before a version is made; throws. */
@@ -189,6 +190,19 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
   }
 }
 
+/** What all kinds have in common, each version as those who use that kind know it. */
+export const shownBy = <T, Shown>(versions: Versions<T>, show: (version: Version<T>) => Shown) => ({
+  list: async () => (await versions.list()).map(show),
+  versions: async (name: string) => (await versions.versions(name)).map(show),
+  read: async (name: string, version?: number) => show(await versions.read(name, version)),
+  put: async (document: unknown, by: string, precondition: Precondition) => {
+    const { stored, created } = await versions.put(document, by, precondition)
+    return { stored: show(stored), created }
+  },
+  refresh: versions.refresh,
+  close: versions.close,
+})
+
 const insert = async <T extends Read>(
   kind: VersionKind<T>,
   tx: Queryable,
@@ -196,7 +210,7 @@ const insert = async <T extends Read>(
   by: string,
 ): Promise<Version<T>> => {
   await kind.assertFits(tx, value)
-  const { name, version, sha256 } = value
+  const { name, version, sha256, document } = value
   const {
     rows: [row],
   } = await tx.query<VersionRow>(kind.statements.insert, [
@@ -204,7 +218,7 @@ const insert = async <T extends Read>(
     version,
     Buffer.from(sha256, 'hex'),
     kind.column(value),
-    kind.canonical(value),
+    canonicalJson(document),
     by,
   ])
   if (!row) throw new Error(`a ${kind.title} was not inserted`)

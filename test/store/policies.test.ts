@@ -4,8 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import type { Precondition } from '../../src/ca/policies.ts'
+import { canonicalJson } from '../../src/canonical.ts'
 import type { Problem } from '../../src/errors.ts'
-import { canonicalDocument, type Profile, parseProfile } from '../../src/policy/profile.ts'
+import { type Profile, parseProfile } from '../../src/policy/profile.ts'
 import type { Database } from '../../src/store/database.ts'
 import { openPolicies } from '../../src/store/policies.ts'
 import { drill } from '../helpers/drill.ts'
@@ -50,7 +51,7 @@ t.test('each change is a version that stays, named by the hash of its canonical 
   t.match((await policies.read('kept', 1)).profile, { version: 1, sha256: first.stored.profile.sha256 })
   t.equal((await policies.read('kept')).profile.version, 2)
   for (const { profile } of await policies.versions('kept'))
-    t.equal(createHash('sha256').update(canonicalDocument(profile.document)).digest('hex'), profile.sha256)
+    t.equal(createHash('sha256').update(canonicalJson(profile.document)).digest('hex'), profile.sha256)
   const { rows } = await db.query<{ document: string; sha256: Buffer }>({
     text: `select document, sha256 from profiles where name = 'kept'`,
   })
@@ -173,9 +174,8 @@ t.test('an answer that was overtaken by a change does not put the older version 
       return answer as never
     },
   }
-  const canonical = ({ document }: Profile): string => canonicalDocument(document)
   const parse = (document: unknown, version: number): Profile => parseProfile(document, { version })
-  const replica = await openPolicies({ ...stores, db: slow, canonical, parse })
+  const replica = await openPolicies({ ...stores, db: slow, parse })
   t.teardown(replica.close)
   await policies.put(document('overtaken', '2h'), by, {})
   const gate = Promise.withResolvers<void>()
@@ -229,7 +229,6 @@ drill('a document that only a newer Chancery can read keeps nobody from followin
     ...{ db, roll: stores.roll },
     log: { ...stores.log, warn: (line: object) => void told.push(String((line as { readonly err: unknown }).err)) },
     parse: (written, version) => parseProfile(written, { version }),
-    canonical: (profile) => canonicalDocument(profile.document),
   })
   t.teardown(watching.close)
   await db.query({
