@@ -7,6 +7,9 @@ import type { Type as TypeBox } from 'typebox'
 
 export type { Static, TOptional, TSchema, TStringOptions } from 'typebox'
 
+/** Of objects: an unknown member is an error. */
+export const closed = { additionalProperties: false } as const
+
 /** Documents are read, and never written to. */
 export type DeepReadonly<T> = T extends readonly (infer Item)[]
   ? readonly DeepReadonly<Item>[]

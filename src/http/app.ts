@@ -23,7 +23,7 @@ import fastify, {
 
 import type { Caller } from '../ca/access.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
-import { Type } from '../schema.ts'
+import { closed, Type } from '../schema.ts'
 import { openTurns } from '../turns.ts'
 import { openAdmission, type Visit } from './admission.ts'
 import { accessRoutes } from './api/access.ts'
@@ -43,7 +43,6 @@ import { renewalRoutes } from './api/renewal.ts'
 import { requestRoutes } from './api/requests.ts'
 import { revocationRoutes } from './api/revocation.ts'
 import { massRevocationRoutes } from './api/revocations.ts'
-import { closed } from './api/schemas.ts'
 import { type AccessRule, askAgain } from './auth.ts'
 import { addParsers, assertBodyType } from './bodies.ts'
 import {

@@ -1,4 +1,4 @@
-import { type DeepReadonly, type Static, type TOptional, Type } from '../schema.ts'
+import { closed, type DeepReadonly, type Static, type TOptional, Type } from '../schema.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import { keyUsages } from '../x509/extensions.ts'
 import { OriginRulesSchema } from './origin-schema.ts'
@@ -13,9 +13,8 @@ import { attributeTypes } from './subject.ts'
 /** CA bits are not among them: no profile can describe a CA certificate (incident 29). */
 const leafKeyUsages = keyUsages.filter((usage) => usage !== 'keyCertSign' && usage !== 'cRLSign')
 
-const closed = { additionalProperties: false }
-
-const Id = Type.String({
+/** Of profiles, authorities and identity providers, and of what is in them. */
+export const Id = Type.String({
   pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',
   description: '1 to 63 lower-case letters, digits and hyphens, with a letter or digit at both ends',
 })

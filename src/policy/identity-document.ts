@@ -2,7 +2,8 @@
  * The document of an identity provider: whose tokens are believed, and who their claims make somebody. As it is written,
  * sent and stored. The schema is closed, and nothing is coerced or filled in. A `description` says what a value must be.
  */
-import { type DeepReadonly, type Static, Type } from '../schema.ts'
+import { closed, type DeepReadonly, type Static, Type } from '../schema.ts'
+import { Id } from './document.ts'
 import { LimitsSchema } from './limits-schema.ts'
 import { OriginRulesSchema } from './origin-schema.ts'
 
@@ -26,12 +27,6 @@ const tokenAlgorithms = [
 
 export type TokenAlgorithm = (typeof tokenAlgorithms)[number]
 
-const closed = { additionalProperties: false }
-
-const Id = Type.String({
-  pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',
-  description: '1 to 63 lower-case letters, digits and hyphens, with a letter or digit at both ends',
-})
 const Duration = Type.String({
   pattern: '^[1-9][0-9]{0,5}[smh]$',
   description: 'a whole number with a unit: 30s, 10m or 24h',

@@ -1,5 +1,5 @@
 /** Limits as they are written and sent: whole numbers by name. */
-import { Type } from '../schema.ts'
+import { closed, Type } from '../schema.ts'
 import { type LimitName, limitBounds } from './limits.ts'
 
 const upTo = (name: LimitName) => {
@@ -16,5 +16,5 @@ export const LimitsSchema = Type.Object(
     requestsPerSecond: upTo('requestsPerSecond'),
     concurrent: upTo('concurrent'),
   } satisfies Readonly<Record<LimitName, unknown>>,
-  { additionalProperties: false, minProperties: 1, description: 'limits by name, at least one' },
+  { ...closed, minProperties: 1, description: 'limits by name, at least one' },
 )

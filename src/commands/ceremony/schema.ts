@@ -1,10 +1,9 @@
 /** The parameters of each ceremony, as they are written. A `description` says what a value must be; faults quote it. */
-import { type Static, type TOptional, Type } from '../../schema.ts'
+import { closed, type Static, type TOptional, Type } from '../../schema.ts'
 import { type KeyAlgorithmId, keyAlgorithms } from '../../x509/algorithms.ts'
 import { type CrlReason, crlReasons } from '../../x509/crl.ts'
 import { type AttributeType, attributes } from '../../x509/subject.ts'
 
-const closed = { additionalProperties: false }
 const Text = Type.String({ minLength: 1, maxLength: 1024, description: 'a text of 1 to 1024 characters' })
 const Path = Type.String({ minLength: 1, maxLength: 1024, description: 'the path of a file' })
 const Moment = Type.String({

@@ -2,12 +2,12 @@
 import type { FastifyReply } from 'fastify'
 
 import { type AccessRecord, acts, formats, searchable } from '../../ca/accesses.ts'
-import { Type } from '../../schema.ts'
+import { closed, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { columnsOf } from './csv.ts'
 import * as examples from './examples.ts'
 import { listTypes } from './page.ts'
-import { closed, KeptFrom, named, PrincipalName, pageOfFound, SearchQuery, Time, Uuid } from './schemas.ts'
+import { KeptFrom, named, PrincipalName, pageOfFound, SearchQuery, Time, Uuid } from './schemas.ts'
 import { answerSearch, type SearchDeps } from './search.ts'
 import { spanOf } from './views.ts'
 

@@ -4,7 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Caller } from '../../ca/access.ts'
 import type { Leave } from '../../ca/principal-limits.ts'
 import { Problem, problems } from '../../errors.ts'
-import { Type } from '../../schema.ts'
+import { closed, Type } from '../../schema.ts'
 import type { NextTurn } from '../../turns.ts'
 import type { App } from '../app.ts'
 import { askingLater, authorise, callerOf, shownBy } from '../auth.ts'
@@ -36,7 +36,7 @@ import {
 import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
 import { RequestView, requestView } from './requests.ts'
-import { Ask, closed, IssuedCertificate, isLabel, named, ProblemView } from './schemas.ts'
+import { Ask, IssuedCertificate, isLabel, named, ProblemView } from './schemas.ts'
 import { issuedView } from './views.ts'
 
 const BatchAsk = Type.Object(

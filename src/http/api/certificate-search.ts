@@ -5,7 +5,7 @@ import type { Caller } from '../../ca/access.ts'
 import type { Policies } from '../../ca/policies.ts'
 import type { CertificateFilter } from '../../ca/records.ts'
 import { Problem } from '../../errors.ts'
-import { type Static, Type } from '../../schema.ts'
+import { closed, type Static, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf, readers, readsAll } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'
@@ -14,7 +14,6 @@ import * as examples from './examples.ts'
 import { assertIssuer } from './issuers.ts'
 import { listTypes } from './page.ts'
 import {
-  closed,
   Label,
   named,
   OriginSearch,

@@ -2,14 +2,14 @@
 
 import { type ImportedCrl, unreadable } from '../../ca/crl-import.ts'
 import { isProblem } from '../../errors.ts'
-import { Type } from '../../schema.ts'
+import { closed, Type } from '../../schema.ts'
 import { decodeBase64, parsePem } from '../../x509/pem.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
-import { closed, Label, named, Sha256, Time } from './schemas.ts'
+import { Label, named, Sha256, Time } from './schemas.ts'
 
 const ImportBody = Type.Object(
   {

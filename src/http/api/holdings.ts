@@ -2,10 +2,10 @@
 
 import { own } from '../../ca/own.ts'
 import { Problem, type ProblemCode } from '../../errors.ts'
-import { type Static, type TSchema, Type } from '../../schema.ts'
+import { closed, type Static, type TSchema, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
-import { type ById, closed, formed, PrincipalName, Time } from './schemas.ts'
+import { type ById, formed, PrincipalName, Time } from './schemas.ts'
 
 export const mayRead = ['auditor', 'admin'] as const
 export const tags = ['access']

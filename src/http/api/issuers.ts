@@ -5,7 +5,7 @@ import { type IssuerRequest, maxShards } from '../../ca/issuer-life.ts'
 import { moves } from '../../ca/issuer-moves.ts'
 import type { IssuerRecord } from '../../ca/records.ts'
 import { isProblem, Problem } from '../../errors.ts'
-import { Type } from '../../schema.ts'
+import { closed, Type } from '../../schema.ts'
 import { keyKinds } from '../../x509/algorithms.ts'
 import { parsePublicKey } from '../../x509/keys.ts'
 import { encodePem, parsePemCertificates } from '../../x509/pem.ts'
@@ -15,7 +15,7 @@ import { callerOf, everyRole } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
-import { closed, formed, IssuerState, Label, named, Pem, PrincipalName, Sha256, Time } from './schemas.ts'
+import { formed, IssuerState, Label, named, Pem, PrincipalName, Sha256, Time } from './schemas.ts'
 
 const Shards = Type.Integer({ minimum: 1, maximum: maxShards })
 

@@ -4,7 +4,7 @@ import type { FastifyReply } from 'fastify'
 import type { EventRecord, RefusalRecord } from '../../ca/records.ts'
 import { problems } from '../../errors.ts'
 import { entryForms } from '../../roll/forms.ts'
-import { Type } from '../../schema.ts'
+import { closed, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { sentenceOf } from '../problem.ts'
 import { columnsOf } from './csv.ts'
@@ -12,7 +12,6 @@ import * as examples from './examples.ts'
 import { listTypes } from './page.ts'
 import {
   Check,
-  closed,
   formed,
   Index,
   KeptFrom,

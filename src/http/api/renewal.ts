@@ -8,7 +8,7 @@ import { heldBy } from '../../ca/holders.ts'
 import type { IssueInput } from '../../ca/issuance.ts'
 import { renewalReasons } from '../../ca/renewal-info.ts'
 import { Problem } from '../../errors.ts'
-import { type Static, Type } from '../../schema.ts'
+import { closed, type Static, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { askingCaller, callerOf, readers } from '../auth.ts'
 import { sendFresh } from '../conditional.ts'
@@ -29,7 +29,7 @@ import {
 } from './certificates.ts'
 import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
-import { Ask, BySerial, closed, Duration, IssuedCertificate, named, Serial, Time } from './schemas.ts'
+import { Ask, BySerial, Duration, IssuedCertificate, named, Serial, Time } from './schemas.ts'
 import { parseSerial } from './views.ts'
 
 const RenewalAsk = Type.Object(

@@ -2,7 +2,7 @@
 import type { FastifyReply } from 'fastify'
 
 import { type ApprovalRequest, requestStates } from '../../ca/approvals.ts'
-import { type Static, Type } from '../../schema.ts'
+import { closed, type Static, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf, everyRole } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'
@@ -13,7 +13,6 @@ import { listTypes, pageOf, sendPage } from './page.ts'
 import * as asked from './request-examples.ts'
 import {
   ById,
-  closed,
   formed,
   Label,
   named,

@@ -10,7 +10,7 @@ import {
   searchWords,
 } from '../../ca/mass-revocation.ts'
 import { revocationReasons } from '../../ca/revoke.ts'
-import { type Static, Type } from '../../schema.ts'
+import { closed, type Static, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'
@@ -20,19 +20,7 @@ import * as examples from './examples.ts'
 import { assertIssuer } from './issuers.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
 import * as asked from './request-examples.ts'
-import {
-  closed,
-  formed,
-  Label,
-  named,
-  PageQuery,
-  PrincipalName,
-  pageOfRows,
-  RowText,
-  Serial,
-  Sha256,
-  Time,
-} from './schemas.ts'
+import { formed, Label, named, PageQuery, PrincipalName, pageOfRows, RowText, Serial, Sha256, Time } from './schemas.ts'
 import { parseInvalidity, parseSerial, parseSought, parseTime, spansOf, timeOrNull } from './views.ts'
 
 const Count = Type.Integer({ minimum: 0 })

@@ -4,12 +4,10 @@ import { roles } from '../../ca/access.ts'
 import { issuerStates } from '../../ca/records.ts'
 import { revocationReasons } from '../../ca/revoke.ts'
 import { OriginSchema } from '../../policy/origin-schema.ts'
-import { type TSchema, type TStringOptions, Type } from '../../schema.ts'
+import { closed, type TSchema, type TStringOptions, Type } from '../../schema.ts'
 import { keyUsages } from '../../x509/extensions.ts'
 import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
-
-export const closed = { additionalProperties: false } as const
 
 /** A shape that the description gives a name, under which it stands once, and an answer's example. */
 export const named = (title: string, example?: object) => ({

@@ -4,11 +4,11 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Role } from '../../ca/access.ts'
 import type { Precondition } from '../../ca/policies.ts'
 import { Problem, type ProblemCode } from '../../errors.ts'
-import { type TSchema, Type } from '../../schema.ts'
+import { closed, type TSchema, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import { isUnchanged, strongTags } from '../conditional.ts'
-import { closed, Label, wholeNumber } from './schemas.ts'
+import { Label, wholeNumber } from './schemas.ts'
 
 /** What is particular to one kind of document; `S` is how a version of it is stored. */
 export interface VersionCalls<S> {
