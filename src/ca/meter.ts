@@ -23,12 +23,3 @@ export interface Meter {
   batch(kind: 'intent' | 'record' | 'replay' | 'refusal', size: number): void
   keyOperation(key: string, seconds: number, fault?: string): void
 }
-
-export const silentMeter: Meter = {
-  laps: () => () => {},
-  issued: () => {},
-  refused: () => {},
-  limited: () => {},
-  batch: () => {},
-  keyOperation: () => {},
-}

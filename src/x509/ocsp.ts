@@ -7,7 +7,6 @@ import { hash } from 'node:crypto'
 import type { SignatureAlgorithm } from './algorithms.ts'
 import { type CrlReason, crlReasons } from './crl.ts'
 import { DerWriter, encodeDer, encodeOid, encodeSequence, tags } from './der.ts'
-import { writeSerial } from './tbs.ts'
 import { encodeGeneralizedTime } from './time.ts'
 
 /** What a certificate's issuer is hashed with. RFC 5019 knows SHA-1 only, and most clients send nothing else. */
@@ -163,25 +162,6 @@ export const ocspErrors = {
 } as const satisfies Readonly<Record<string, Buffer>>
 
 export type OcspError = keyof typeof ocspErrors
-
-/** CertID from the issuer's Name DER and the octets of its key's BIT STRING. Parameters are NULL, as in OpenSSL. */
-export const encodeCertId = (
-  algorithm: CertIdHash,
-  issuerName: Buffer,
-  issuerKeyBits: Buffer,
-  serial: Buffer,
-): Buffer => {
-  const writer = new DerWriter(128)
-  writeSerial(writer, serial)
-  for (const octets of [issuerKeyBits, issuerName]) {
-    const mark = writer.size
-    writer.bytes(hash(algorithm, octets, 'buffer'))
-    writer.header(tags.octetString, mark)
-  }
-  writer.bytes(hashes[algorithm].identifier)
-  writer.header(tags.sequence, 0)
-  return writer.finish()
-}
 
 /** What the CertIDs of one issuer's certificates have in common, for a responder to compare with. Once per issuer. */
 export const issuerHashes = (nameDer: Buffer, keyBits: Buffer): Readonly<Record<CertIdHash, IssuerHash>> => ({

@@ -1,9 +1,9 @@
 import t from 'tap'
 
 import { type Issuer, type IssuerOptions, type IssuerRow, newIssuer } from '../../src/ca/issuer.ts'
-import { silentMeter } from '../../src/ca/meter.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
 import { loadIssuers } from '../../src/store/issuers.ts'
+import { silentMeter } from '../helpers/meter.ts'
 import { openReplica } from '../helpers/replica.ts'
 
 const openIssuer = async (row: IssuerRow, options: IssuerOptions): Promise<Issuer> => {

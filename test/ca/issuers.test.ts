@@ -6,12 +6,12 @@ import t from 'tap'
 import { signIntermediate, signRoot } from '../../src/ca/ceremony.ts'
 import type { IssuerRow } from '../../src/ca/issuer.ts'
 import { openIssuers } from '../../src/ca/issuers.ts'
-import { silentMeter } from '../../src/ca/meter.ts'
 import type { IssuerState } from '../../src/ca/records.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { parsePem } from '../../src/x509/pem.ts'
 import { memoryKey, named, oddRoot, span } from '../helpers/ceremony.ts'
+import { silentMeter } from '../helpers/meter.ts'
 import { assertTools, run } from '../interop/tools.ts'
 
 await assertTools('openssl')

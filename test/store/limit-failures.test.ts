@@ -4,11 +4,11 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import t from 'tap'
 
 import type { Booking, CountedLimits } from '../../src/ca/limits.ts'
-import { silentMeter } from '../../src/ca/meter.ts'
 import type { Intent } from '../../src/ca/recorder.ts'
 import { isProblem } from '../../src/errors.ts'
 import { type Database, sqlState } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
+import { silentMeter } from '../helpers/meter.ts'
 import { openReplica } from '../helpers/replica.ts'
 
 const { stores } = await openReplica(t)

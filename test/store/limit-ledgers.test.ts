@@ -8,13 +8,13 @@ import fc from 'fast-check'
 import t, { type Test } from 'tap'
 
 import type { CountedLimits } from '../../src/ca/limits.ts'
-import { silentMeter } from '../../src/ca/meter.ts'
 import type { Intent } from '../../src/ca/recorder.ts'
 import { isProblem } from '../../src/errors.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
+import { silentMeter } from '../helpers/meter.ts'
 import { openReplica } from '../helpers/replica.ts'
 
 const all = { certificatesPerDay: 5, namesPerDay: 9, certificatesAlive: 6 } as const satisfies CountedLimits

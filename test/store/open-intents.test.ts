@@ -5,11 +5,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
-import { silentMeter } from '../../src/ca/meter.ts'
 import { reconcile } from '../../src/ca/reconcile.ts'
 import type { Database } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openIntents } from '../../src/store/open-intents.ts'
+import { silentMeter } from '../helpers/meter.ts'
 import { openReplica } from '../helpers/replica.ts'
 
 /** Old enough to be ended, in these tests. */

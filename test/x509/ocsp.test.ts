@@ -24,7 +24,6 @@ import {
   type CertIdHash,
   type CertStatus,
   encodeBasicResponse,
-  encodeCertId,
   encodeOcspResponse,
   encodeResponseData,
   encodeSingleResponse,
@@ -37,6 +36,7 @@ import { parseOcspRequest, parseOcspResponse } from '../../src/x509/ocsp-reading
 import { encodePem } from '../../src/x509/pem.ts'
 import { encodeSubject, type Subject } from '../../src/x509/subject.ts'
 import { compileTemplate, encodeCertificate, encodeTbs } from '../../src/x509/tbs.ts'
+import { encodeCertId } from '../helpers/cert-id.ts'
 import { cpu } from '../helpers/cpu.ts'
 import { assertTools, output, type Ran, run } from '../interop/tools.ts'
 import { bits, commonName, ecdsaSha256, extension, hex, integer, nil, no, octets, oid, seq, tlv, yes } from './build.ts'
