@@ -13,6 +13,9 @@ export const canonicalJson = (value: unknown): string => {
   return write(value)
 }
 
+/** What may be absent, for a text that has null in its place. */
+export type Unset<T> = { readonly [K in keyof T]: undefined extends T[K] ? T[K] | null : T[K] }
+
 /** Whether a value of JSON is an object: neither null nor a list. */
 export const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)

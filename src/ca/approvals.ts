@@ -4,11 +4,11 @@
  * of every other certificate, or the request fails and nothing is. What becomes of a request is one row, for good.
  */
 import { isProblem, Problem, type ProblemCode } from '../errors.ts'
-import type { RequestDecided } from '../roll/entries.ts'
+import type { ProfileVersion, RequestDecided } from '../roll/entries.ts'
 import { type Caller, type Grant, hasRole } from './access.ts'
 import type { PlanDocument } from './draft.ts'
 import type { Issuance, Issued, IssueInput } from './issuance.ts'
-import type { ProfileVersion, RequestRow } from './recorder.ts'
+import type { RequestRow } from './recorder.ts'
 import type { Page, PageRequest } from './records.ts'
 import type { Now } from './revoke.ts'
 

@@ -4,12 +4,12 @@ import type { Violation } from '../errors.ts'
 import type { CheckResult, Note } from '../policy/decide.ts'
 import type { Origin } from '../policy/origin.ts'
 import type { Profile } from '../policy/profile.ts'
+import type { ProfileVersion } from '../roll/entries.ts'
 import type { Proof } from '../roll/proof.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import type { Name } from '../x509/names.ts'
 import type { Caller } from './access.ts'
 import type { ApprovalRequest } from './approvals.ts'
-import type { ProfileVersion } from './recorder.ts'
 
 export interface IssueInput {
   /** DER, not yet looked at. */

@@ -4,7 +4,7 @@
  * leaves records that say so; `reconcile.ts` ends what stays open.
  */
 
-import { canonicalJson } from '../canonical.ts'
+import { canonicalJson, type Unset } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import { LateSignature, type SigningFault } from '../keys/signing-key.ts'
 import type { KeyStanding } from '../policy/checks.ts'
@@ -274,9 +274,6 @@ const requestDigest = (
   const more = { ...(origin && { origin }), ...(replaces !== undefined && { replaces }) }
   return sha256OfParts([csr, canonicalJson({ ...options, ...more })])
 }
-
-/** What was not asked is null in the digest. */
-type Unset<T> = { readonly [K in keyof T]: undefined extends T[K] ? T[K] | null : T[K] }
 
 /**
  * The earlier request under this key, when its intents have all ended. Waits, within the deadline, while one is open; but not

@@ -3,16 +3,11 @@
 import type { Violation } from '../errors.ts'
 import type { CheckResult, KeyStanding } from '../policy/checks.ts'
 import type { Origin } from '../policy/origin.ts'
-import type { AnyCertificateIssued } from '../roll/entries.ts'
+import type { AnyCertificateIssued, ProfileVersion } from '../roll/entries.ts'
 import type { Name } from '../x509/names.ts'
 import type { HeldObstacle } from './holders.ts'
 import type { Booking } from './limits.ts'
 import type { IssuerState } from './records.ts'
-
-export interface ProfileVersion {
-  readonly name: string
-  readonly version: number
-}
 
 /** What one call asks for. Under a key it is the same request as every other call of its principal under that key. */
 export interface RequestRow {

@@ -18,6 +18,9 @@ export const exitCodes = {
 
 export type FailureKind = keyof typeof exitCodes
 
+/** There is no certificate to be had under the same key. */
+export const finalKinds: ReadonlySet<FailureKind> = new Set(['refused', 'missing', 'conflict'])
+
 export class Failure extends Error {
   readonly kind: FailureKind
   readonly exitCode: number

@@ -6,7 +6,7 @@
  */
 import { canonicalJson } from '../canonical.ts'
 
-interface ProfileVersion {
+export interface ProfileVersion {
   readonly name: string
   readonly version: number
 }

@@ -1,6 +1,6 @@
 /** Principals, grants and tokens. Rows are only ever added; what ends one is a row too. */
 import type { Access, Grant, NewGrant, Principal, Token } from '../ca/access.ts'
-import { canonicalJson } from '../canonical.ts'
+import { canonicalJson, type Unset } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { RollEvent } from '../roll/entries.ts'
 import { type CallersDeps, openCallers } from './callers.ts'
@@ -168,9 +168,6 @@ interface Admins {
 /** What one principal's grant allows: the order of its profiles means nothing. */
 const contentOf = ({ role, profiles, names, revoke, limits = null, onBehalfOf = null }: Unset<NewGrant>): string =>
   canonicalJson({ role, profiles: profiles && [...profiles].sort(), names, revoke, limits, onBehalfOf })
-
-/** What is absent is null. */
-type Unset<T> = { readonly [K in keyof T]: undefined extends T[K] ? T[K] | null : T[K] }
 
 const grantChanged = (
   change: 'created' | 'revoked',

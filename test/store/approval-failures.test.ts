@@ -2,7 +2,7 @@
 import t from 'tap'
 
 import type { IssueInput } from '../../src/ca/issuance.ts'
-import type { ProfileVersion } from '../../src/ca/recorder.ts'
+import type { ProfileVersion } from '../../src/roll/entries.ts'
 import { failOpenRequests } from '../../src/store/approvals.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'

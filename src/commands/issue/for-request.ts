@@ -9,7 +9,7 @@ import { writePrivateFile } from '../../keys/private-file.ts'
 import { parseRequest } from '../../x509/csr.ts'
 import { hasBlock, parsePem } from '../../x509/pem.ts'
 import type { Client } from '../client.ts'
-import { exitCodes, Failure } from '../failure.ts'
+import { exitCodes, Failure, finalKinds } from '../failure.ts'
 import { type Output, visible } from '../output.ts'
 import { Awaited, askedAnew, assertAnswered, theSame, untilDecided } from './approval.ts'
 import { chainText, faultInPlaceOf, questionOf, replaceChain, sweepChains } from './chain-file.ts'
@@ -39,7 +39,7 @@ export const issueFor = async (body: RequestBody, options: ForRequest): Promise<
   const question = await openQuestion(isKept ? questionOf(file) : undefined, options, digestOf(body, client))
   const answer = await ask(body, question, options).catch(async (error: unknown) => {
     if (!(error instanceof Failure)) throw error
-    if (final.has(error.kind)) await question.forget()
+    if (finalKinds.has(error.kind)) await question.forget()
     throw withKey(askedAnew(error, question.anew), question)
   })
   assertFor(body, answer)
@@ -170,6 +170,4 @@ const withKey = (error: Failure, { isKept, idempotencyKey }: Question): Failure 
   return new Failure('later', `${error.message}\n${hint}`, error.problem)
 }
 
-/** There is no certificate to be had under this key. */
-const final: ReadonlySet<Failure['kind']> = new Set(['refused', 'missing', 'conflict'])
 const withAnother = 'the same command with another --idempotency-key'

@@ -2,7 +2,7 @@
 import { createPrivateKey, randomUUID, X509Certificate } from 'node:crypto'
 
 import type { Client } from '../client.ts'
-import { Failure } from '../failure.ts'
+import { Failure, finalKinds } from '../failure.ts'
 import { Awaited, askedAnew, assertAnswered, theSame } from './approval.ts'
 import { type Folder, type Held, isUnderWay, type Pending } from './folder.ts'
 import { assertLeadsTo, assertOfKey, type IssuedAnswer, readIssued } from './issued.ts'
@@ -190,7 +190,7 @@ const isKeyBlocked = ({ problemCode }: Failure): boolean => problemCode === 'key
  * Not while what was asked is waited for.
  */
 const isFinal = ({ kind }: Failure, pending: Pending, asksItself: boolean): boolean =>
-  forgettable.has(kind) ||
+  finalKinds.has(kind) ||
   (kind === 'denied' && (pending.replaces !== undefined || (asksItself && !isWaitedFor(pending))))
 
 /** Another command is at it, or people decide: whoever forgets it asks them again, and nobody has the key of what they approve. */
@@ -237,5 +237,3 @@ const lifeOf = ({ certificate }: IssuedAnswer): Life => {
   const { validFromDate: notBefore, validToDate: notAfter } = new X509Certificate(certificate)
   return { notBefore, notAfter }
 }
-
-const forgettable: ReadonlySet<Failure['kind']> = new Set(['refused', 'missing', 'conflict'])
