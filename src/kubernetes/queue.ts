@@ -151,7 +151,7 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
 
   /** Exponential, and spread by half, so that those who failed together do not come again together. */
   const delayOf = (looks: number, after: number | undefined): number => {
-    const grown = Math.min(mostMs, firstMs * 2 ** Math.min(looks, 20)) * (0.5 + deps.random() / 2)
+    const grown = Math.min(mostMs, firstMs * 2 ** looks) * (0.5 + deps.random() / 2)
     if (after === undefined) return grown
     const asked = Math.min(after, mostAfter) * 1_000
     return Math.max(grown, asked + deps.random() * Math.min(asked / 10, mostSpreadMs))

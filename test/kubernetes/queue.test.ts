@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { type Looked, openQueue, type QueueDeps, type Why } from '../../src/kubernetes/queue.ts'
+import { type Looked, openQueue, type QueueDeps, retryOf, type Why } from '../../src/kubernetes/queue.ts'
 
 const open = (
   look: (key: string, waited: number) => Promise<Looked>,
@@ -357,8 +357,8 @@ t.test('those who share a lane take turns: one behind three hundred of another i
 t.test('what somebody has asked for holds until the key itself has changed, other setbacks not as long', async (t) => {
   const looks: string[] = []
   const asked: Readonly<Record<string, Looked>> = {
-    held: { kind: 'retry', after: 3_600 },
-    yields: { kind: 'retry', after: 3_600, yields: true },
+    held: retryOf({ after: 3_600 }),
+    yields: retryOf({ after: 3_600, ofIssuer: {} }),
     grown: { kind: 'retry' },
     ended: { kind: 'end' },
   }
@@ -412,14 +412,16 @@ t.test(
   },
 )
 
-t.test('what comes of chance is a minute at most, however long somebody has asked for', async (t) => {
-  const { queue } = open(async (key) => ({ kind: 'retry', after: Number(key) }), 2, { random: () => 1 })
+t.test('nobody is put off for longer than a day, and what comes of chance is a minute of it at most', async (t) => {
+  const { queue } = open(async (key) => (key === '' ? retryOf({}) : retryOf({ after: Number(key) })), 4, {
+    random: () => 1,
+  })
   const timers = t.capture(globalThis, 'setTimeout', (() => undefined) as never)
-  for (const key of ['86400', '100']) queue.add(key)
+  for (const key of ['86400', '100', '604800', '']) queue.add(key)
   await turns()
   t.strictSame(
     timers().map(({ args }) => args[1]),
-    [86_460_000, 110_000],
+    [86_460_000, 110_000, 86_460_000, 20],
   )
 })
 
