@@ -202,6 +202,24 @@ drill('what cannot start says why, in a sentence', async (t) => {
   })
 })
 
+t.test('no token is sent past TLS, to whoever shows any certificate, or by a proxy', async (t) => {
+  for (const [server, cluster, says] of [
+    ['http://127.0.0.1:1', {}, 'http://127.0.0.1:1 is not like https://host:port'],
+    ['127.0.0.1', {}, '127.0.0.1 is not like https://host:port'],
+    [
+      'https://127.0.0.1:1',
+      { 'insecure-skip-tls-verify': true },
+      'a cluster whose certificate is not verified cannot be served',
+    ],
+    ['https://127.0.0.1:1', { 'proxy-url': 'http://127.0.0.1:2' }, 'a cluster behind a proxy cannot be served'],
+  ] as const) {
+    await kubeconfig('open', server, { token: 'none' }, cluster)
+    await t.rejects(loadCluster(join(folder, 'open')), { message: says })
+  }
+  await write('nowhere', JSON.stringify({ clusters: [], contexts: [], users: [] }))
+  await t.rejects(loadCluster(join(folder, 'nowhere')), { message: 'no cluster is named' })
+})
+
 t.test('what a kubeconfig names for TLS is there at the start, and can be used', async (t) => {
   const told = async (cluster: object, user: object = { token: 'none' }) => {
     await kubeconfig('tls', 'https://127.0.0.1:1', user, cluster)

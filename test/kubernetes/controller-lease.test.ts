@@ -1,24 +1,33 @@
 /** Two controllers and one lease: who works, who goes on, and what is never done twice. */
 import { setTimeout as sleep } from 'node:timers/promises'
 
+import { Registry } from 'prom-client'
 import t from 'tap'
 
+import { readRequest } from '../../src/commands/controller.ts'
 import { openApi } from '../../src/kubernetes/api.ts'
+import type { Asker } from '../../src/kubernetes/asker.ts'
 import { openLease } from '../../src/kubernetes/lease.ts'
+import { openMeter } from '../../src/kubernetes/metrics.ts'
+import type { ControllerSettings } from '../../src/kubernetes/settings.ts'
+import { openWatches } from '../../src/kubernetes/watches.ts'
+import { openWork } from '../../src/kubernetes/work.ts'
 import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
-import { openCluster } from './cluster.ts'
+import { type Cluster, openCluster } from './cluster.ts'
+import { issuerOf } from './objects.ts'
 import {
   assertOne,
   issuerIs,
   leads,
+  manifests,
   openRunning,
   type RunningController,
   rights,
   statusWrites,
   until,
 } from './running.ts'
-import { textAt } from './values.ts'
+import { type Tree, textAt } from './values.ts'
 
 drill('one of two works; when it stops, the other one goes on at once', async (t) => {
   const running = await openRunning(t)
@@ -106,10 +115,7 @@ t.test(
   'a lease that somebody has deleted is nobody’s: who had it works no more until it is theirs again',
   async (t) => {
     const cluster = await openCluster(t, { rbac: rights })
-    const token = cluster.tokenOf('chancery-system/chancery-controller')
-    const api = openApi(async () => ({
-      ...{ server: cluster.url, headers: { authorization: `Bearer ${token}` }, tls: { ca: cluster.ca } },
-    }))
+    const api = apiOf(cluster)
     const turns: string[] = []
     // No time ends it.
     const times = { lasts: 600_000, renewWithin: 600_000, retryEvery: 20 }
@@ -137,3 +143,57 @@ t.test(
     t.equal(textAt(cluster.get('leases', 'chancery-system', 'chancery-controller'), 'spec', 'holderIdentity'), 'one')
   },
 )
+
+t.test('what was asked while the lease was held is not written after it, though nobody has told it yet', async (t) => {
+  const cluster = await openCluster(t, {
+    rbac: rights,
+    definitions: manifests('crds/chanceryissuers', 'crds/chanceryclusterissuers'),
+  })
+  const api = apiOf(cluster)
+  const meter = openMeter(new Registry())
+  const settings = {
+    certManager: false,
+    signers: [],
+    servers: [],
+    recheck: 300,
+    concurrency: 4,
+  } as unknown as ControllerSettings
+  const shared = { api, settings, meter, log: quiet, now: () => performance.now(), random: () => 0 }
+  const nobody = () => {}
+  const wake = { issuer: nobody, throughIssuer: nobody, request: nobody, signingRequest: nobody, podRequest: nobody }
+  const watches = openWatches(shared, { ...wake, node: nobody })
+  const { spec } = issuerOf()
+  await cluster.apply({
+    ...{ apiVersion: 'chancery.dev/v1alpha1', kind: 'ChanceryIssuer', metadata: { name: 'a', namespace: 'team-a' } },
+    spec,
+  } as unknown as Tree)
+  await until(() => watches.issuers.ChanceryIssuer.get('team-a/a') !== undefined)
+  let asked = 0
+  let held = true
+  const asker = {
+    probe: async () => {
+      held = ++asked > 2
+      return undefined
+    },
+  } as unknown as Asker
+  const written = (): number => cluster.writes.filter(({ subresource }) => subresource === 'status').length
+  const work = openWork({
+    ...{ ...shared, watches, asker, readRequest, recorder: { record: () => true, close: async () => {} } },
+    ...{ clock: () => new Date(), patience: { firstMs: 20, mostMs: 20 } },
+    ...{ lost: new AbortController().signal, isHeld: () => held },
+  })
+  t.teardown(async () => {
+    await work.stop()
+    await watches.close()
+    api.close()
+  })
+  await until(() => written() > 0)
+  t.equal(asked, 3, 'twice it was not ours any more')
+})
+
+const apiOf = (cluster: Cluster) => {
+  const token = cluster.tokenOf('chancery-system/chancery-controller')
+  return openApi(async () => ({
+    ...{ server: cluster.url, headers: { authorization: `Bearer ${token}` }, tls: { ca: cluster.ca } },
+  }))
+}
