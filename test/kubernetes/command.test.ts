@@ -280,6 +280,7 @@ t.test('a kubeconfig with a token and a password is refused: which of them is me
     [one, 'taken'],
     [{ ...one, token: 'first' }, both],
     [{ token: 'first', password: 'secret' }, both],
+    [{ token: 'first', username: 'admin' }, both],
     [{ ...one, tokenFile: 'absent.token' }, both],
     [{ token: 'first', username: '' }, 'taken'],
   ] as const) {
@@ -315,8 +316,15 @@ t.test('a kubeconfig that names a file with a token: what is in it now, and not 
     {},
     'as kubectl writes that there are none',
   )
-  await kubeconfig('beside', 'https://127.0.0.1:1')
-  t.same((await (await loadCluster(join(folder, 'beside'))).access()).headers, { authorization: 'Bearer none' })
+  await kubeconfig('beside', 'https://127.0.0.1:1', { token: 'none\n' })
+  const beside = JSON.parse(await readFile(join(folder, 'beside'), 'utf8'))
+  const other = { name: 'other', user: { tokenFile: 'pod.token' } }
+  const context = { ...beside.contexts[0].context, namespace: 'team-a' }
+  const contexts = [{ name: 'beside', context }]
+  await write('beside', JSON.stringify({ ...beside, contexts, users: [other, ...beside.users] }))
+  const ofTwo = await loadCluster(join(folder, 'beside'))
+  t.same((await ofTwo.access()).headers, { authorization: 'Bearer none' }, 'nor that of another user')
+  t.equal(ofTwo.namespace, 'team-a')
 })
 
 const start = (t: { teardown(end: () => unknown): unknown }, path: string) => {
