@@ -173,10 +173,22 @@ t.test('a key that asks for a login at each signature is told of as that, and co
   t.notOk(events.includes('signer.ended'))
 })
 
+t.test('a key whose public half is of another one is not opened', async (t) => {
+  for (const id of ['05', '06'])
+    await hsm.tool('--keypairgen', '--key-type', 'EC:prime256v1', '--label', 'mixed', '--id', id, '--sensitive')
+  await hsm.tool('--delete-object', '--type', 'pubkey', '--id', '05')
+  await hsm.tool('--type', 'pubkey', '--id', '06', '--set-id', '05')
+  t.match(
+    await messageOf(keys.open('pkcs11:token=ca;object=mixed;id=%05')),
+    /signs what its public half does not verify/,
+  )
+})
+
 t.test('a key that is made takes neither the label nor the id of another, which would not open again', async (t) => {
   const [one, two] = ['pkcs11:token=ca;object=first;id=%a1', 'pkcs11:token=ca;object=second;id=%a2']
-  for (const uri of [one, two]) await keys.create(uri, 'ec-p256')
+  for (const uri of [one, two, 'pkcs11:token=ca;object=fourth;id=%a4']) await keys.create(uri, 'ec-p256')
   await hsm.tool('--delete-object', '--type', 'privkey', '--id', 'a2')
+  await hsm.tool('--delete-object', '--type', 'pubkey', '--id', 'a4')
   for (const [uri, expected] of [
     ['pkcs11:token=ca;object=first;id=%a3', /^The token ca has a key first already; a key is never overwritten\.$/],
     [
@@ -186,6 +198,10 @@ t.test('a key that is made takes neither the label nor the id of another, which 
     [
       'pkcs11:token=ca;object=third;id=%a2',
       /^The token ca has a key with the id a2 already; a key is never overwritten:/,
+    ],
+    [
+      'pkcs11:token=ca;object=third;id=%a4',
+      /^The token ca has a key with the id a4 already; a key is never overwritten:/,
     ],
   ] as const)
     t.match(await messageOf(keys.create(uri, 'ec-p256')), expected, uri)
