@@ -311,21 +311,25 @@ t.test('a token that says of a key it has just made that it came from elsewhere 
   })
 })
 
-t.test('a key that somebody else makes under the same label at the same time is the only one left', async (t) => {
-  const twin = 'pkcs11:token=ca;object=twin'
-  const signers = await openTestSigners(t, hsm)
-  await hsm.misbehave('generate-twin')
-  await t.rejects(signers.keys.create(twin, 'ec-p256'), {
-    message: /^Somebody else made a key twin in the token ca at the same time, and ours was taken away again/,
-    remedy: 'session',
+for (const [what, differs, asked, left] of [
+  ['label', cka.id, 'pkcs11:token=ca;object=twin', 'pkcs11:token=ca;object=twin'],
+  ['id', cka.label, 'pkcs11:token=ca;object=namesake;id=%b1', 'pkcs11:token=ca;id=%b1'],
+] as const)
+  t.test(`a key that somebody else makes under the same ${what} at the same time is the only one left`, async (t) => {
+    const signers = await openTestSigners(t, hsm)
+    await hsm.misbehave(`generate-twin=${differs}`)
+    await t.rejects(signers.keys.create(asked, 'ec-p256'), {
+      message:
+        /^Somebody else made a key (twin|namesake) in the token ca at the same time, and ours was taken away again/,
+      remedy: 'session',
+    })
+    await hsm.misbehave()
+    await isGood(t, left)
   })
-  await hsm.misbehave()
-  await isGood(t, twin)
-})
 
 t.test('where ours cannot be taken away again, it is said that two are there', async (t) => {
   const signers = await openTestSigners(t, hsm)
-  await hsm.misbehave('generate-twin', `destroy-error=${0x1b}`)
+  await hsm.misbehave(`generate-twin=${cka.id}`, `destroy-error=${0x1b}`)
   await t.rejects(signers.keys.create('pkcs11:token=ca;object=twins', 'ec-p256'), {
     message:
       /^Somebody else made a key twins in the token ca at the same time, and ours, with the id [0-9a-f]{32}, cannot be taken away \(CKR 0x1b\)/,

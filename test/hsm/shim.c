@@ -5,7 +5,7 @@
  *   sign-wrong: signs, and flips a bit  login-error=<CKR>  generate-error=<CKR>
  *   destroy-error=<CKR>: C_DestroyObject
  *   close-error=<CKR>: C_CloseAllSessions
- *   generate-twin: somebody else makes a key with the same label at the same time
+ *   generate-twin=<CKA>: somebody else makes a key at the same time, by the same template but for this attribute
  *   open-crash: in C_OpenSession  find-error=<CKR>: C_FindObjects
  *   init-stale-once=<CKR>: C_SignInit answers so from then on, whatever is said, until the module starts anew
  *   login-hang: until it is no longer said  login-stuck: for good (a SoftHSM that is killed within a login loses its token)
@@ -174,7 +174,17 @@ static CK_RV generate(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_
   CK_OBJECT_HANDLE other;
   code = toldOnce("generate-lost-once");
   if (code >= 0) return real.C_GenerateKeyPair(session, mechanism, publicHalf, publics, privateHalf, privates, &other, &other) ? CKR_DEVICE_REMOVED : (CK_RV)code;
-  if (told("generate-twin") >= 0) real.C_GenerateKeyPair(session, mechanism, publicHalf, publics, privateHalf, privates, &other, &other);
+  long differs = told("generate-twin");
+  if (differs >= 0) {
+    CK_ATTRIBUTE_PTR halves[] = {isIn(publicHalf, publics, differs), isIn(privateHalf, privates, differs)};
+    void *given[] = {halves[0]->pValue, halves[1]->pValue};
+    CK_BYTE theirs[64];
+    memcpy(theirs, given[0], halves[0]->ulValueLen);
+    theirs[0] ^= 1;
+    halves[0]->pValue = halves[1]->pValue = theirs;
+    real.C_GenerateKeyPair(session, mechanism, publicHalf, publics, privateHalf, privates, &other, &other);
+    for (int i = 0; i < 2; i++) halves[i]->pValue = given[i];
+  }
   return real.C_GenerateKeyPair(session, mechanism, publicHalf, publics, privateHalf, privates, publicKey, privateKey);
 }
 
