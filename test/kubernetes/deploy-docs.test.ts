@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
 import t from 'tap'
+import { parse } from 'yaml'
 
 import { readControllerDocument } from '../../src/commands/controller.ts'
 import { takeBackup } from '../helpers/backup.ts'
@@ -66,6 +67,29 @@ t.test('what the page has people make for trust-manager is what its Bundles read
   const bundles = await render(join(manifests, 'examples/trust-manager'))
   const read = bundles.flatMap(({ spec }) => spec.sources.map(({ configMap: { name, key } }: Json) => `${name} ${key}`))
   t.strictSame(sources, new Set(read))
+})
+
+t.test('what the page has people make for cainjector is what the webhook names', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-webhook-'))
+  t.teardown(() => rm(folder, { recursive: true }))
+  const commands = /^```sh\n((?:.*\n)*?kubectl annotate --local(?:.*\n)*?)```$/m.exec(
+    page.split('### Webhooks')[1] ?? '',
+  )
+  const local = `kubectl() {
+    case "$*" in
+      'apply -f -') cat > secret.yaml ;;
+      *--dry-run=client* | *--local*) command kubectl "$@" ;;
+    esac
+  }\n`
+  await writeFile(join(folder, 'kubernetes.pem'), 'the issuers\n')
+  await promisify(execFile)('bash', ['-ceuo', 'pipefail', local + commands?.[1]], { cwd: folder })
+  const secret = parse(await readFile(join(folder, 'secret.yaml'), 'utf8'))
+  const webhooks = (await render(join(manifests, 'examples/webhook'))).find(({ kind }) => /^Validating/.test(kind))
+  const annotations = { 'cert-manager.io/allow-direct-injection': 'true' }
+  const named = webhooks?.metadata.annotations?.['cert-manager.io/inject-ca-from-secret'] ?? ''
+  const [namespace, name] = named.split('/')
+  t.match(secret, { kind: 'Secret', metadata: { namespace, name, annotations } })
+  t.equal(Buffer.from(secret.data['ca.crt'], 'base64').toString(), 'the issuers\n')
 })
 
 drill(

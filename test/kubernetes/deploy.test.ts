@@ -27,6 +27,7 @@ const clusterKinds = new Set([
   'ClusterRoleBinding',
   'ChanceryClusterIssuer',
   'Bundle',
+  'ValidatingWebhookConfiguration',
 ])
 const production = ['overlays/mounted-keys', 'overlays/pkcs11', 'overlays/kubelet-serving'] as const
 
