@@ -53,6 +53,20 @@ t.test('every folder that can be applied is on the page', async (t) => {
     )
 })
 
+t.test('what the database is trusted by is where the page says, for who serves and for who migrates', async (t) => {
+  const [, path = '', file = ''] = /sslrootcert=(\S+)\/([\w.]+)`/.exec(page) ?? []
+  t.match(page, `create secret generic chancery-database --from-file=serving-url --from-file=${file}\n`)
+  const objects = await render(join(manifests, 'overlays/mounted-keys'))
+  const specs = objects.flatMap(({ kind, spec }) =>
+    kind === 'StatefulSet' ? [spec.template.spec] : kind === 'CronJob' ? [spec.jobTemplate.spec.template.spec] : [],
+  )
+  t.equal(specs.length, 2)
+  for (const { containers, volumes } of specs) {
+    const { name } = volumes.find(({ secret }: Json) => secret?.secretName === 'chancery-database') ?? {}
+    t.ok(containers[0].volumeMounts.some((mount: Json) => mount.name === name && mount.mountPath === path))
+  }
+})
+
 t.test('what the page has people make for trust-manager is what its Bundles read', async (t) => {
   const made = [...page.matchAll(/^```sh\n([\s\S]*?)^```$/gm)]
     .map(([, commands = '']) => commands)
