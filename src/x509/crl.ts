@@ -126,8 +126,8 @@ export const parseRecordedCrl = (der: Buffer): Crl => read(der, 'policy.lint', r
 
 const read = (der: Buffer, code: ProblemCode, form: Form): Crl => {
   const outer = new DerReader(der, code)
-  // A list may be long; no element is shorter than two octets.
-  walk(outer, { nodes: der.length })
+  // A list may be long; no element is shorter than two octets, and of what is empty the first is looked for.
+  walk(outer, { nodes: der.length + 1 })
   const list = outer.read(tags.sequence, 'CertificateList')
   const window = list.window(tags.sequence, 'TBSCertList')
   const tbs = window.octets
