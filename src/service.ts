@@ -113,7 +113,6 @@ export const openStores = async (deps: StoresDeps) => {
     observe: (statement, seconds, failed, error) => {
       metrics.query(statement, seconds, failed)
       if (failed) turnedDown.failed(error, statement)
-      else turnedDown.done(statement)
     },
   })
   return openParts(async (parts) => {
@@ -345,7 +344,7 @@ const openCycle = async (
   isBlocked: KeyBlockList,
   parts: Parts,
 ): Promise<Cycle> => {
-  const { db, roll, policies, metrics, config, clock, random, newId, dbClock, log } = stores
+  const { db, roll, turnedDown, policies, metrics, config, clock, random, newId, dbClock, log } = stores
   const { limits } = config
   const issuers = await openKeyed(stores, keys, metrics)
   parts.add(issuers.close)
@@ -359,7 +358,7 @@ const openCycle = async (
   parts.add(closeRoll)
   metrics.watchWitnesses(witnesses.figures)
   const { sign } = checkpoints
-  const recorder = openRecorder({ db, dbClock, roll, meter: metrics, log, clock, newId, sign, ...limits })
+  const recorder = openRecorder({ db, dbClock, roll, turnedDown, meter: metrics, log, clock, newId, sign, ...limits })
   parts.add(() => recorder.drain().finally(recorder.close))
   const store = openApprovalStore({ db, roll, newId, proposed: () => metrics.requestEnded('created') })
   const issuance = openIssuance({

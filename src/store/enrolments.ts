@@ -13,10 +13,12 @@ import { columnsOf } from './columns.ts'
 import { constraintOf, type Database, isOfServer, type Statement, sqlState } from './database.ts'
 import { searchKey } from './names.ts'
 import type { HeadMoved, RollWriter } from './roll.ts'
+import type { TurnedDown } from './turned-down.ts'
 
 export interface EnrolmentDeps {
   readonly db: Database
   readonly roll: RollWriter
+  readonly turnedDown: Pick<TurnedDown, 'recorded'>
   readonly log: Log
 }
 
@@ -138,6 +140,7 @@ export const enrol = async (deps: EnrolmentDeps, batch: readonly Enrolment[]): P
             storedDigest(open, leaves),
           ]),
       )
+      deps.turnedDown.recorded()
       open.forEach((enrolment, i) => {
         const place = written[i]
         if (place) results.set(enrolment, place)

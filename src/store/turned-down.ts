@@ -12,8 +12,8 @@ import { diskFull, lockTaken, numbersSpent } from './shortages.ts'
 export interface TurnedDown {
   /** Told of a statement that failed, and why. */
   failed(error: unknown, statement?: string): void
-  /** Told of one that did not. */
-  done(statement: string): void
+  /** Told once certificates are recorded. */
+  recorded(): void
   /** Undefined, or why one was turned down lately. */
   fault(): string | undefined
   /**
@@ -26,7 +26,7 @@ export interface TurnedDown {
 export const openTurnedDown = (now = (): number => performance.now()): TurnedDown => {
   const never = Number.NEGATIVE_INFINITY
   const kinds = Object.entries(reasons).map(([state, kind]) => ({
-    ...{ state, ...kind, until: never, last: never, by: '' },
+    ...{ state, ...kind, until: never, last: never },
     /** A look has seen that it is missing, since when it was turned down last. */
     isSeen: false,
   }))
@@ -40,10 +40,9 @@ export const openTurnedDown = (now = (): number => performance.now()): TurnedDow
       const isBack = at >= kind.until && at - kind.last < recurringMs
       kind.until = Math.max(kind.until, at + (isBack ? longMs : lastingMs))
       kind.last = at
-      kind.by = statement
     },
-    done: (statement) => {
-      for (const kind of kinds) if (kind.of !== undefined && kind.by === statement) kind.until = never
+    recorded: () => {
+      for (const kind of kinds) if (kind.of !== undefined) kind.until = never
     },
     fault: () => kinds.find(({ until }) => now() < until)?.reason,
     look: async (db) => {
@@ -66,7 +65,7 @@ interface Kind {
   readonly isSure?: true
   /** Of those that are turned down by the same code, what tells of no fault. */
   readonly isNothing?: (error: unknown) => boolean
-  /** A fault for these statements only, and until the one that was turned down is not. */
+  /** A fault for these statements only, and until a certificate is recorded: what is turned down at times goes through at others, and nothing is issued. */
   readonly of?: ReadonlySet<string>
 }
 
@@ -107,10 +106,13 @@ export const hasNoNumber = async (db: Queryable): Promise<boolean | undefined> =
   }
 }
 
-/** What each issuance asks. A damaged page that a search meets, or one caller by what is old, keeps nobody else from it. */
+/**
+ * What each issuance asks; guards look at the records as it is committed. A damaged page that a search meets, or one caller by what is
+ * old, keeps nobody else from it.
+ */
 const issuing: ReadonlySet<string> = new Set([
   ...['select_caller', 'select_named_caller', 'select_requests', 'select_key_standing'],
-  ...['insert_intents', 'insert_booked_intents', 'enrol'],
+  ...['insert_intents', 'insert_booked_intents', 'enrol', 'commit'],
 ])
 
 const damage: Kind = {

@@ -280,7 +280,7 @@ t.test('a list that is cut, longer or changed in any octet is another list or no
     }
   }
   t.throws(() => parseCrl(Buffer.concat([der, Buffer.from([0])])), { code: 'policy.lint' })
-  t.throws(() => parseCrl(Buffer.alloc(0)), { detail: 'the input ends inside a header, at octet 0' })
+  t.throws(() => parseCrl(Buffer.alloc(0)), { code: 'policy.lint', message: /ends inside a header/ })
   t.end()
 })
 
