@@ -168,6 +168,48 @@ t.test('of every column there is, it is known whether the roll tells of it, or w
   )
 })
 
+t.test('what is altered is named exactly, and nothing else', async (t) => {
+  const found = await tampered(async (tx) => {
+    for (const text of alterations) t.ok((await tx.query({ text })).rowCount, text)
+    return verify(rollRowsOf(tx))
+  })
+  const told = found.map(({ code, message }) => `${code} ${message.replace(/\b[0-9a-f]{32}\b/, '…')}`)
+  t.same(told.toSorted(), [
+    'row.differs intents: created_at',
+    'row.differs outcomes: idempotency_key',
+    'row.differs principals: created_by of ci',
+    'row.extra certificate_names: dns:com.example.more of … is of no entry',
+    'row.extra crls: of front-proxy/1 there are 2 lists up to 1, and entries of 1',
+    'row.extra crls: of front-proxy/2 there are 1 lists up to 1000, and entries of 1',
+    'row.extra principals: mallory is of no entry',
+    'row.extra revocations: its entry is no revocation',
+    'row.extra revocations: … is of no entry',
+    'row.extra subtrees: 4000 of level 1 is beyond the last entry',
+    'row.missing compromised_keys has no row that blocks its key from this entry on',
+    'row.missing crls lacks list 1 of front-proxy/2',
+    'row.missing principals lacks leaver',
+  ])
+})
+
+/** Each alone of its kind, so that none hides another. */
+const alterations: readonly string[] = [
+  `update intents set created_at = created_at + interval '1 millisecond'
+   where serial in (select serial from outcomes where kind = 'abandoned')`,
+  `update outcomes set idempotency_key = 'another' where kind = 'abandoned'`,
+  'delete from compromised_keys',
+  `insert into certificate_names select serial, 'dns', 'com.example.more', 1000000 from outcomes
+   where entry = (select max(entry) from outcomes)`,
+  `insert into revocations select o.entry + n, o.serial, 'revoked', null, o.at, null, o.issuer, 0, o.not_after, o.entry, 'admin'
+   from outcomes o, (values (0), (1000000)) as beside (n)
+   where o.entry = (select min(entry) from outcomes where kind = 'certificate')`,
+  `insert into subtrees values (1, 4000, sha256(''))`,
+  `insert into crls select issuer, shard, 0, covers, this_update, next_update, revoked, tbs_sha256 from crls
+   where (issuer, shard, number) = ('front-proxy', 1, 1)`,
+  `update crls set number = 1000 where (issuer, shard, number) = ('front-proxy', 2, 1)`,
+  `update principals set created_by = 'mallory' where name = 'ci'`,
+  `update principals set name = 'mallory' where name = 'leaver'`,
+]
+
 t.test(`${count} things that were altered are found, and each is named`, async (t) => {
   const chance = openChance(seed)
   const kinds: readonly Tamper[] = [flipBit, flipBit, flipBit, flipBit, deleteRow, deleteRow, swapRows, addRow]
