@@ -6,7 +6,7 @@ import t from 'tap'
 
 import { type Answer, type Client, openClient } from '../../src/commands/client.ts'
 import { readTask } from '../../src/commands/issue/into.ts'
-import type { IssuedAnswer } from '../../src/commands/issue/issued.ts'
+import { assertLeadsTo, type IssuedAnswer } from '../../src/commands/issue/issued.ts'
 import { obtain, type Task } from '../../src/commands/issue/obtain.ts'
 import { openClientCa } from '../helpers/clients.ts'
 import { drill } from '../helpers/drill.ts'
@@ -55,6 +55,7 @@ const lies: readonly (readonly [what: string, changes: Changes, sentence: RegExp
   ['no certificate', { issued: (answer) => ({ ...answer, certificate: 7 }) }, /no certificate/],
   ['junk', { issued: (answer) => ({ ...answer, certificate: '-----BEGIN' }) }, /no certificate/],
   ['something after it', { issued: (answer) => ({ ...answer, certificate: `${answer.certificate}x` }) }, /no cert/],
+  ['two in one', { issued: (answer) => ({ ...answer, certificate: answer.certificate + unknown }) }, /no certificate/],
   ['a key above it', { issued: (answer) => ({ ...answer, chain: ['-----BEGIN PRIVATE KEY-----'] }) }, /no certificate/],
   ['notes that are none', { issued: (answer) => ({ ...answer, notes: [null] }) }, /no certificate/],
   ['another serial', { issued: (answer) => ({ ...answer, serial: other.serial }) }, /of another serial/],
@@ -97,4 +98,18 @@ t.test('one that takes the place of another', async (t) => {
     await t.rejects(obtain(task, lying(client, changes)), { kind: 'failed', message: /nothing was written/ }, what)
   t.equal(await readFile(join(out, 'fullchain.pem'), 'utf8'), files)
   t.ok(await readShown(out))
+})
+
+t.test('one leads to the roots by the signatures from it upwards, whatever lies beside them', async (t) => {
+  const { text: roots } = await client.call('GET', `/v1/certificates/${other.serial}/bundle`, {
+    ...{ query: { anchors: 'roots' }, accept: 'application/x-pem-file' },
+  })
+  t.doesNotThrow(() => assertLeadsTo(other, stranger.pem + roots), 'to one of several, while they are replaced')
+  const forged = stranger.certify({ forged: true }).cert
+  for (const [what, changes, anchors] of [
+    ['issuers that have not signed it', { certificate: unknown }, roots],
+    ['one that signs itself', { certificate: unknown, chain: [stranger.pem] }, roots],
+    ['an issuer whose signature it has not', { certificate: forged, chain: [] }, stranger.pem],
+  ] as const)
+    t.throws(() => assertLeadsTo({ ...other, ...changes }, anchors), { message: /does not lead to the roots/ }, what)
 })
