@@ -148,6 +148,7 @@ drill('no body of the largest size takes four times as long as an honest one', (
 })
 
 t.test('YAML is plain data: no aliases, tags, merges, doubled keys or second documents', (t) => {
+  const { stackTraceLimit } = Error
   t.same(parseYaml(Buffer.from('name: server\nkeys: [ { ec: [P-256] }, { ed25519: true } ]\nmax: 30d\nn: 3\n')), {
     name: 'server',
     keys: [{ ec: ['P-256'] }, { ed25519: true }],
@@ -182,10 +183,14 @@ t.test('YAML is plain data: no aliases, tags, merges, doubled keys or second doc
   const inOneLine = (fields: number): Buffer => Buffer.from(`a: '${'b: '.repeat(fields - 1)}'`)
   t.same(Object.keys(parseYaml(inOneLine(2_048)) as object), ['a'])
   t.throws(() => parseYaml(inOneLine(2_049)), { code: 'request.malformed', detail: /too many values/ })
+  const long = (octets: number): Buffer => Buffer.from('x'.repeat(octets))
+  t.equal(String(parseYaml(long(16 * 1024))).length, 16 * 1024)
+  t.throws(() => parseYaml(long(16 * 1024 + 1)), { code: 'request.too_large', detail: /send JSON\.$/ })
   const merged = parseYaml(Buffer.from('<<: { a: 1 }\nb: 2\n')) as object
   t.notOk(Object.hasOwn(merged, 'a'), '<< is a key like any other')
   const proto = parseYaml(Buffer.from('__proto__: { admin: true }\n')) as Record<string, unknown>
   t.equal(proto['admin'], undefined)
+  t.equal(Error.stackTraceLimit, stackTraceLimit, 'and what is wrong elsewhere is told with where')
   t.end()
 })
 
