@@ -1,4 +1,4 @@
-/** `chancery roll verify` that goes on with a state from before, where the roll there is another one by now. */
+/** `chancery roll verify` that goes on with a state from before, where the roll there is another one by now, or is damaged. */
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -49,11 +49,11 @@ const rollOf = async (names: readonly string[]): Promise<RollSource> => {
 const named = (prefix: string, from: number, to: number): string[] =>
   Array.from({ length: to - from }, (_, i) => `${prefix}${from + i}`)
 
-const verify = async (source: RollSource, checkpoints: readonly GivenNote[] = []) => {
+const verify = async (source: RollSource, checkpoints: readonly GivenNote[] = [], folder = state) => {
   const report = openReport()
   const verified = await verifySource({
     ...{ source, keys: { roll: [signer.key], witnesses: [] }, checkpoints, tell: report.tell },
-    state: await openStateFolder(state),
+    state: await openStateFolder(folder),
     progress: () => {},
   })
   return { ...verified, findings: report.findings() }
@@ -96,3 +96,26 @@ t.test(
     )
   },
 )
+
+t.test('tiles above the leaves are compared from the beginning, also with what was verified before', async (t) => {
+  const whole = await rollOf(named('a', 0, 700))
+  const upper = encodeTilePath({ level: 1, index: 0, width: 2 })
+  const damaged = (alter: (octets: Buffer) => Buffer | undefined): RollSource => ({
+    ...whole,
+    read: async (path) => {
+      const octets = await whole.read(path)
+      return path === upper && octets ? alter(octets) : octets
+    },
+  })
+  for (const size of [0, 300, 600]) {
+    const folder = await mkdtemp(join(state, 'whole-'))
+    if (size > 0) await verify(await rollOf(named('a', 0, size)), [], folder)
+    for (const [alter, finding] of [
+      [(octets: Buffer) => octets.fill(0, 0, 1), { index: 0, until: 256, code: 'tile.hash' }],
+      [(octets: Buffer) => octets.fill(0, 32, 33), { index: 256, until: 512, code: 'tile.hash' }],
+      [() => undefined, { index: 0, until: 512, code: 'tile.missing' }],
+    ] as const)
+      t.match(await verify(damaged(alter), [], folder), { from: size, findings: [finding] }, `from ${size} on`)
+    t.match(await verify(whole, [], folder), { from: size, findings: { length: 0 } }, 'and nothing else is wrong')
+  }
+})
