@@ -3,6 +3,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
+import { diagnosisText } from '../../src/commands/doctor.ts'
 import { exitCodes } from '../../src/commands/failure.ts'
 import { unwise } from '../../src/commands/fitness.ts'
 import { placeOf } from '../../src/config.ts'
@@ -42,6 +43,16 @@ t.test('a development installation is told all that production would refuse, in 
   ])
     t.match(out, sentence)
   t.notMatch(out, /does not open|expires within|no issuer/, 'and nothing that is well')
+})
+
+t.test('what is fit for production is said to be that, and nothing else is', async (t) => {
+  for (const [refused, unwise, text] of [
+    [[], [], 'Fit for production.'],
+    [['A.'], [], 'Production does not start:\n  - A.'],
+    [[], ['B.'], 'Production starts, but:\n  - B.'],
+    [['A.'], ['B.'], 'Production does not start:\n  - A.\nBesides:\n  - B.'],
+  ] as const)
+    t.equal(diagnosisText({ refused, unwise }), text)
 })
 
 t.test('machines get JSON', async (t) => {
