@@ -322,6 +322,7 @@ t.test('what is no plan, and what is no order', async (t) => {
     [{ profile: 'nowhere' }, 'profile.not_found'],
     [{ principal: 'nobody' }, 'principal.not_found'],
     [{ issuer: 'nowhere' }, 'issuer.not_found'],
+    [{ row: 'ab'.repeat(16) }, 'certificate.not_found'],
   ]
   for (const [which, code] of unknown)
     t.match(await post({ search: which, reason }), { status: 404, json: { code } }, 'a mistyped name is no answer')
