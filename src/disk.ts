@@ -1,5 +1,5 @@
 /** Folders that are made where they are missing, names that last when the machine stops, and what is not there. */
-import { mkdir, open, stat } from 'node:fs/promises'
+import { constants, type FileHandle, mkdir, open, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 /**
@@ -23,6 +23,19 @@ export const makeFolder = async (path: string, mode = 0o777): Promise<string | u
 export const syncFolder = async (path: string): Promise<void> => {
   const folder = await open(path, 'r')
   await folder.sync().finally(() => folder.close())
+}
+
+/**
+ * The very file or folder of this name: throws ELOOP for a link. Whose something is and who may read it is changed so, where somebody
+ * else may write in its folder: by its name a link could be put in between, and what it leads to would be changed.
+ */
+export const withItself = async <T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T> => {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+  try {
+    return await work(file)
+  } finally {
+    await file.close()
+  }
 }
 
 /** Undefined in place of what is not there: `stat(path).catch(ifMissing)`. */

@@ -54,6 +54,14 @@ t.test('time and chance come in: nobody below looks at a clock or rolls dice', a
 })
 
 t.test(
+  'what a link could take the place of is given away and opened to others by what was opened, not by its name',
+  async (t) => {
+    for (const [file, source] of await sourcesIn('.'))
+      t.notMatch(source, /\b(chown|chmod)(Sync)?\b[^'"]*from 'node:fs/, file)
+  },
+)
+
+t.test(
   'only the door imports the client library of Kubernetes, and what decides about objects waits for nothing',
   async (t) => {
     for (const [file, source] of await sourcesIn('.'))

@@ -1,6 +1,6 @@
 /** `chancery roll adopt-database` and `chancery roll succeed`: what an operator accepts of records that are not as before. */
 import type { Stats } from 'node:fs'
-import { chown, readFile, rename, rm, stat } from 'node:fs/promises'
+import { readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 import { openAnchorFile, readAnchorFile } from '../anchor.ts'
@@ -8,7 +8,7 @@ import { reconcile } from '../ca/reconcile.ts'
 import { codec } from '../codec.ts'
 import { settings } from '../config/settings.ts'
 import type { Config } from '../config.ts'
-import { syncFolder } from '../disk.ts'
+import { syncFolder, withItself } from '../disk.ts'
 import { isProblem } from '../errors.ts'
 import { writePrivateFile } from '../keys/private-file.ts'
 import type { Checkpoint } from '../roll/checkpoint.ts'
@@ -240,10 +240,23 @@ const setAside = async (path: string, from: Checkpoint, first: Checkpoint): Prom
 
 /**
  * The account that the service runs as, where root runs this: it could not start on a file of root's. Whoever else runs it is that
- * account, and may not give a file to a group that it is not in.
+ * account, and may not give a file to a group that it is not in. The folder is that account's: what it has put there may lead
+ * to a file of somebody else.
  */
 const giveTo = async ({ uid, gid }: Stats, path: string): Promise<void> => {
-  if (process.geteuid?.() === 0) await chown(path, uid, gid)
+  if (process.geteuid?.() !== 0) return
+  const isGiven = await withItself(path, async (file) => {
+    if ((await file.stat()).nlink > 1) return false
+    await file.chown(uid, gid)
+    return true
+  }).catch(ifLink)
+  if (!isGiven)
+    throw new Failure('usage', `${path} is a link, and is given to nobody: move it away, and run this again.`)
+}
+
+const ifLink = (error: NodeJS.ErrnoException): false => {
+  if (error.code === 'ELOOP') return false
+  throw error
 }
 
 /** Of a run that was cut off it may be there. */

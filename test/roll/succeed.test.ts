@@ -1,9 +1,10 @@
 /** Where the end of a roll is lost for good, what people have said in it is not undone by that. */
-import { chown, readdir, rename, stat } from 'node:fs/promises'
+import { chown, copyFile, link, readdir, rename, rm, stat, symlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
 import t from 'tap'
 
+import { readAnchorFile } from '../../src/anchor.ts'
 import { verifyDatabase } from '../../src/commands/roll/database.ts'
 import { runSucceed } from '../../src/commands/roll-succeed.ts'
 import type { Finding } from '../../src/roll/findings.ts'
@@ -59,6 +60,21 @@ drill('what waited for people has failed on the roll that succeeds, and is not a
   const ordinary = process.getuid?.() === 0 ? false : 'only root can give a file away'
   if (!ordinary) await chown(anchor, 65_534, 65_534)
   const { uid, gid } = await stat(anchor)
+  await t.test('nobody is given what a link in the place of what is kept leads to', { skip: ordinary }, async (t) => {
+    const kept = `${anchor}.${(await readAnchorFile(anchor))?.size}`
+    const elsewhere = join(config.dataDir, 'elsewhere')
+    await copyFile(anchor, elsewhere)
+    await chown(elsewhere, 0, 0)
+    for (const put of [symlink, link]) {
+      await put(elsewhere, kept)
+      await t.rejects(
+        runSucceed(config, quiet, 'roll.example/2', async () => true),
+        { kind: 'usage', message: `${kept} is a link, and is given to nobody: move it away, and run this again.` },
+      )
+      t.match(await stat(elsewhere), { uid: 0 })
+      await rm(kept)
+    }
+  })
   t.match(await runSucceed(config, quiet, 'roll.example/2', async () => true), /^The roll goes on as roll\.example\/2/)
   for (const name of (await readdir(dirname(anchor))).filter((one) => one.startsWith(basename(anchor))))
     t.match(await stat(join(dirname(anchor), name)), { uid, gid }, `${name} is whose the anchor was`)

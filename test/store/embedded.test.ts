@@ -315,16 +315,28 @@ t.test(
   },
 )
 
-drill('a password that is missing is named, and is no fault of ours', async (t) => {
-  const dataDir = await folderOf(t)
-  await (await openEmbedded({ dataDir, log })).stop()
-  const path = join(dataDir, 'postgres/owner.password')
-  await rm(path)
-  await t.rejects(openEmbedded({ dataDir, log }), {
-    constructor: SettingFault,
-    message: `${path} is missing, and nobody gets into the embedded PostgreSQL beside it without it: bring it back, from the backup of that folder.`,
-  })
-})
+drill(
+  'a password that is missing is named, and is no fault of ours; one that others may read is closed to them',
+  async (t) => {
+    const dataDir = await folderOf(t)
+    await (await openEmbedded({ dataDir, log })).stop()
+    const path = join(dataDir, 'postgres/owner.password')
+    await chmod(path, 0o644)
+    // As root in a folder of somebody else, who leads it to what is not his.
+    const [link, elsewhere] = [join(dataDir, 'postgres/serving.password'), join(dataDir, 'elsewhere')]
+    await rename(link, elsewhere)
+    await chmod(elsewhere, 0o644)
+    await symlink(elsewhere, link)
+    await (await openEmbedded({ dataDir, log })).stop()
+    const modes = await Promise.all([path, elsewhere].map(async (one) => (await stat(one)).mode & 0o777))
+    t.same(modes, [0o600, 0o644], 'one that is open to others is closed, and not what a link leads to')
+    await rm(path)
+    await t.rejects(openEmbedded({ dataDir, log }), {
+      constructor: SettingFault,
+      message: `${path} is missing, and nobody gets into the embedded PostgreSQL beside it without it: bring it back, from the backup of that folder.`,
+    })
+  },
+)
 
 t.test('an empty pid file, as a full disk leaves it, is no obstacle', async (t) => {
   const dataDir = await folderOf(t)

@@ -12,10 +12,10 @@
  */
 import { createPrivateKey, hash, X509Certificate } from 'node:crypto'
 import { lstatSync } from 'node:fs'
-import { chmod, lstat, mkdtemp, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises'
+import { lstat, mkdtemp, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 
-import { ifMissing, makeFolder, syncFolder } from '../../disk.ts'
+import { ifMissing, makeFolder, syncFolder, withItself } from '../../disk.ts'
 import { createPrivateFile, writePrivateFile } from '../../keys/private-file.ts'
 import { Failure } from '../failure.ts'
 import { isAtWork, newHolder, withLock } from '../lock.ts'
@@ -148,7 +148,7 @@ export const openFolder = async (path: string, options: OrderAccess = {}): Promi
 const makeFolders = async (path: string, own: string): Promise<void> => {
   await makeFolder(path)
   for (const folder of [own, join(own, 'versions')]) {
-    if (await makeFolder(folder)) await chmod(folder, 0o755)
+    if (await makeFolder(folder)) await withItself(folder, (itself) => itself.chmod(0o755))
     await assertOurFolder(folder)
   }
 }
@@ -313,7 +313,7 @@ const fillDraft = async (draft: string, { contents, orderDigest, untold }: Versi
   await writeWhole(join(draft, orderName), `${orderDigest}\n`, 0o644)
   if (untold) await writeWhole(join(draft, untoldName), '', 0o644)
   await give(draft, fileNames, { keyMode: 0o600, ...access })
-  await chmod(draft, 0o755)
+  await withItself(draft, (folder) => folder.chmod(0o755))
   await syncFolder(draft)
 }
 

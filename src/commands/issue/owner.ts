@@ -1,10 +1,11 @@
 /** To whom the files of a certificate are given, and who may read its key. */
 import { execFile } from 'node:child_process'
-import { constants, existsSync } from 'node:fs'
-import { lstat, mkdtemp, open, readdir, readFile, rm, rmdir } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { lstat, mkdtemp, readdir, readFile, rm, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
+import { withItself } from '../../disk.ts'
 import { Failure } from '../failure.ts'
 
 export interface Access {
@@ -95,17 +96,13 @@ const makesAsItIs = async (path: string): Promise<boolean> => {
   }
 }
 
-/** Through no link. On a disk that cannot be written, what is right already is right. */
-const setMode = async (path: string, modeOf: (mode: number) => number): Promise<void> => {
-  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
-  try {
+/** On a disk that cannot be written, what is right already is right. */
+const setMode = (path: string, modeOf: (mode: number) => number): Promise<void> =>
+  withItself(path, async (file) => {
     const before = (await file.stat()).mode & 0o7777
     const mode = modeOf(before)
     if (mode !== before) await file.chmod(mode)
-  } finally {
-    await file.close()
-  }
-}
+  })
 
 /** The program knows users and groups wherever they are kept. */
 const chown = async (owner: string, files: readonly string[]): Promise<void> => {

@@ -1,7 +1,7 @@
 /** `<data>/postgres`: made whole or not at all. */
 import { randomBytes } from 'node:crypto'
 import {
-  chmod,
+  type FileHandle,
   mkdtemp,
   open,
   readdir,
@@ -15,7 +15,7 @@ import {
 } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 
-import { makeFolder, syncFolder } from '../../disk.ts'
+import { makeFolder, syncFolder, withItself } from '../../disk.ts'
 import { SettingFault } from '../../setting-fault.ts'
 import type { Log } from '../../telemetry.ts'
 import { type Account, accountOf, decideAccount, runAs } from './account.ts'
@@ -158,15 +158,24 @@ const makePassword = (): string => randomBytes(24).toString('base64url')
 
 const loadPassword = async (folder: string, who: PasswordOf): Promise<string> => {
   const path = join(folder, `${who}.password`)
-  const { mode } = await stat(path).catch((cause: NodeJS.ErrnoException) => {
+  const text = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
     if (cause.code !== 'ENOENT') throw cause
     throw new SettingFault(
       `${path} is missing, and nobody gets into the embedded PostgreSQL beside it without it: bring it back, from the backup of that folder.`,
       { cause },
     )
   })
-  if ((mode & 0o077) !== 0) await chmod(path, 0o600)
-  return (await readFile(path, 'utf8')).trim()
+  await withItself(path, closeToOthers).catch(ifLink)
+  return text.trim()
+}
+
+const closeToOthers = async (file: FileHandle): Promise<void> => {
+  if (((await file.stat()).mode & 0o077) !== 0) await file.chmod(0o600)
+}
+
+/** What it leads to is whoever's has put it there. */
+const ifLink = (error: NodeJS.ErrnoException): void => {
+  if (error.code !== 'ELOOP') throw error
 }
 
 /** Folders of starts that died on the way. One whose process lives may still be at it, for a while. */

@@ -1,7 +1,7 @@
 /** The running server: finding, starting and signalling it. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { hash } from 'node:crypto'
-import { chown, link, lstat, mkdir, mkdtemp, open, readFile, readlink, rename, rm, stat } from 'node:fs/promises'
+import { lchown, link, lstat, mkdir, mkdtemp, open, readFile, readlink, rename, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -190,7 +190,7 @@ const makeSocketFolder = async ({ cluster, account }: Home): Promise<string> => 
   if (!ours) folder = await mkdtemp(join(tmpdir(), 'chancery-'))
   if (!fits(folder))
     throw new SettingFault(`The path ${folder} is too long for a Unix socket; set TMPDIR to a short one.`)
-  if (account.identity.uid !== undefined) await chown(folder, uid, gid)
+  if (account.identity.uid !== undefined) await lchown(folder, uid, gid)
   return folder
 }
 
