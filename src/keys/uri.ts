@@ -7,10 +7,12 @@ export const keyUriFault = (uri: string, mayBeInFile: boolean): string | undefin
   if (!uri.startsWith('file:')) return tokenFault(uri)
   if (!mayBeInFile) return 'in production keys are kept in a token: name one by a pkcs11: URI.'
   // One way to write each path, so that two URIs are of two files.
-  const parts = uri.slice('file:'.length).split('/')
-  return parts.every((part) => /^[A-Za-z0-9_-][A-Za-z0-9._-]*$/.test(part))
+  const [folder, ...parts] = uri.slice('file:'.length).split('/')
+  const isPath = parts.length > 0 && parts.every((part) => /^[A-Za-z0-9_-][A-Za-z0-9._-]*$/.test(part))
+  // Beside them lies what is read as something else, as by the embedded PostgreSQL; and whoever saves keys saves this folder.
+  return folder === 'keys' && isPath && parts[0] !== 'passphrase'
     ? undefined
-    : 'a file: path lies under the data folder, like keys/issuing-2027.pem.'
+    : 'a file: path lies in the folder keys of the data folder, like keys/issuing-2027.pem.'
 }
 
 /** What two URIs of one key have in common: the label, however a URI says in which token; and where it is no URI, itself. */

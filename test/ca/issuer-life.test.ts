@@ -333,6 +333,14 @@ drill('a name or a key of another issuer is not taken, and a key that is there i
     'file:keys//default.pem',
     'file:./keys/default.pem',
     'file:/etc/key.pem',
+    // What else lies in the data folder is read as something else, and is in no backup of keys.
+    'file:postgres/cluster/standby.signal',
+    'file:offline-root/next.pem',
+    'file:next.pem',
+    'file:roll/key.pem',
+    'file:keys',
+    'file:keys.pem',
+    'file:keys/passphrase',
     'pkcs11:x',
     'pkcs11:token=ca',
     'pkcs11:slot-id=3;object=a',
@@ -356,7 +364,9 @@ drill('a name or a key of another issuer is not taken, and a key that is there i
     { code: 'state.exists', detail: /already, of the type rsa-3072\.$/ },
     'a ceremony takes no fewer bits',
   )
-  t.match((await ask({ name: 'roll', algorithm: 'ed25519', key: 'file:roll/key.pem' })).json, {
+  // Where Kubernetes mounts it.
+  await copyFile(join(keys, '../roll/key.pem'), join(keys, 'roll.pem'))
+  t.match((await ask({ name: 'roll', algorithm: 'ed25519', key: 'file:keys/roll.pem' })).json, {
     code: 'state.exists',
     detail: /which signs the roll, and nothing else/,
   })

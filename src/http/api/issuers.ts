@@ -39,7 +39,7 @@ const KeyUri = formed('must be a URI that begins with pkcs11: or file:, in ASCII
   pattern: '^(file|pkcs11):[\\x21-\\x7e]{1,1000}$',
   maxLength: 1_010,
   examples: ['pkcs11:token=ca;object=default-2027'],
-  description: 'RFC 7512, or a file: path under the data folder where keys may be in files',
+  description: 'RFC 7512, or a file: path, which begins with keys/ in the data folder, where keys may be in files',
 })
 
 const RequestView = Type.Object(
