@@ -94,7 +94,7 @@ t.test('who comes first is served first, and no more wait than may', async (t) =
   t.equal(await pool.take(60_000), 'full')
   for (const [i, one] of waiting.entries()) {
     // Longer than the first one would have waited: it was served, and no other goes in its place.
-    if (i === 7) await pause(30)
+    if (i === 7) await pause(50)
     pool.give(only)
     t.equal(await one, only)
     t.equal(pool.load.waiting, 7 - i)
