@@ -75,8 +75,11 @@ t.test('- is standard output for a chain, and no folder for a key', async (t) =>
   const { items } = (await service.request('GET', '/v1/certificates?name=dash.example.com')).json
   const ask = ['certificate', 'proof', items[0].serial]
   const proof = await chancery([...ask, '--out', '-'])
-  t.equal(proof.out, (await chancery(ask)).out)
-  t.match(JSON.parse(proof.out), { proof: /^c2sp\.org\/tlog-proof@/ })
+  const { proof: text, ...proven } = JSON.parse(proof.out)
+  const { proof: shown, ...same } = JSON.parse((await chancery(ask)).out)
+  t.same(proven, same)
+  // The roll may have grown in between.
+  for (const one of [text, shown]) t.match(one, /^c2sp\.org\/tlog-proof@/)
 })
 
 t.test('a proof takes the place of another one, and of nothing that is more', async (t) => {

@@ -22,7 +22,7 @@ import { openImportStore } from '../../src/store/crls.ts'
 import type { Queryable } from '../../src/store/database.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { openTestDatabase } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
+import { drill, drillBut } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { openSql } from '../helpers/sql.ts'
@@ -235,25 +235,29 @@ drill(
 )
 
 for (const signer of ['process', 'inline'])
-  t.test(`a pipe tells its passphrase once (${signer}), also where a key does not open by it`, async (t) => {
-    const nowhere = await openNowhere(t)
-    const pipe = join(nowhere.data, 'pipe')
-    await promisify(execFile)('mkfifo', ['-m', '600', pipe])
-    const env = { CHANCERY_KEY_PASSPHRASE_FILE: pipe, CHANCERY_SIGNER: signer }
-    const start = async (): Promise<Serving> => {
-      const [serving] = await Promise.all([nowhere.start({ env }), writeFile(pipe, 'told by a pipe, and once')])
-      return serving
-    }
-    await (await start()).close()
-    await rm(join(nowhere.data, 'keys', 'etcd.pem'))
-    const serving = await start()
-    t.match(serving.service.keyFaults(), [/etcd/])
-    const headers = { authorization: `Bearer ${(await readFile(join(nowhere.data, 'admin.token'), 'utf8')).trim()}` }
-    const payload = { name: 'next', authority: 'default', key: 'file:keys/next.pem', subject: nextSubject }
-    const asked = await serving.service.app.inject({ method: 'POST', url: '/v1/issuer-requests', headers, payload })
-    t.equal(asked.statusCode, 201, asked.body)
-    await assertWhole(t, nowhere, serving)
-  })
+  drillBut(
+    signer === 'process',
+    `a pipe tells its passphrase once (${signer}), also where a key does not open by it`,
+    async (t) => {
+      const nowhere = await openNowhere(t)
+      const pipe = join(nowhere.data, 'pipe')
+      await promisify(execFile)('mkfifo', ['-m', '600', pipe])
+      const env = { CHANCERY_KEY_PASSPHRASE_FILE: pipe, CHANCERY_SIGNER: signer }
+      const start = async (): Promise<Serving> => {
+        const [serving] = await Promise.all([nowhere.start({ env }), writeFile(pipe, 'told by a pipe, and once')])
+        return serving
+      }
+      await (await start()).close()
+      await rm(join(nowhere.data, 'keys', 'etcd.pem'))
+      const serving = await start()
+      t.match(serving.service.keyFaults(), [/etcd/])
+      const headers = { authorization: `Bearer ${(await readFile(join(nowhere.data, 'admin.token'), 'utf8')).trim()}` }
+      const payload = { name: 'next', authority: 'default', key: 'file:keys/next.pem', subject: nextSubject }
+      const asked = await serving.service.app.inject({ method: 'POST', url: '/v1/issuer-requests', headers, payload })
+      t.equal(asked.statusCode, 201, asked.body)
+      await assertWhole(t, nowhere, serving)
+    },
+  )
 
 /** Stands between an instance and the database's socket. */
 const openProxy = async (t: Test, delayMs = 0) => {

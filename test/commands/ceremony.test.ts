@@ -4,7 +4,7 @@ import { chmod, readdir, rm, stat } from 'node:fs/promises'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
-import { drill } from '../helpers/drill.ts'
+import { drill, drillBut } from '../helpers/drill.ts'
 import { assertTools } from '../interop/tools.ts'
 import {
   crlParameters,
@@ -68,53 +68,61 @@ const openRoot = async () => {
 const putRoot = await openRoot()
 
 for (const [algorithm, bits] of [['ec-p256'], ['ec-p384'], ['ed25519'], ['rsa', 3072], ['ml-dsa-65']] as const)
-  t.test(`everything that a root of ${algorithm} signs is accepted by openssl with only that root`, async (t) => {
-    const table = await openTable(t)
-    const key = { ...fileKey('old'), algorithm, ...(bits && { bits }) }
-    t.match(await table.act('old', rootParameters('old', { key })), done)
-    t.equal(await table.verify('old.pem', 'old.pem'), 'old.pem: OK\n')
-    t.equal((await stat(table.path('old.key.pem'))).mode & 0o777, 0o600)
-    t.match(await table.read('old.key.pem'), /^-----BEGIN ENCRYPTED PRIVATE KEY-----/)
+  drillBut(
+    algorithm === 'ec-p256',
+    `everything that a root of ${algorithm} signs is accepted by openssl with only that root`,
+    async (t) => {
+      const table = await openTable(t)
+      const key = { ...fileKey('old'), algorithm, ...(bits && { bits }) }
+      t.match(await table.act('old', rootParameters('old', { key })), done)
+      t.equal(await table.verify('old.pem', 'old.pem'), 'old.pem: OK\n')
+      t.equal((await stat(table.path('old.key.pem'))).mode & 0o777, 0o600)
+      t.match(await table.read('old.key.pem'), /^-----BEGIN ENCRYPTED PRIVATE KEY-----/)
 
-    for (const kind of ['ec-p256', 'ml-dsa-65'] as const) {
-      const csr = await table.request(kind, opensslKeys[kind], subjectOf(kind))
-      const parameters = signParameters('old', kind, { request: { algorithm: kind } })
-      t.match(await table.act(kind, parameters, { file: csr }), done)
-      t.equal(await table.verify('old.pem', `${kind}.pem`), `${kind}.pem: OK\n`)
-      t.equal(await table.read(`${kind}.chain.pem`), (await table.read(`${kind}.pem`)) + (await table.read('old.pem')))
-      const leaf = await leafBelow(table, kind, 'DNS:web.example.com')
-      t.equal(await table.verify('old.pem', leaf, [`${kind}.pem`]), `${leaf}: OK\n`)
-      t.match(await table.verify('old.pem', leaf), /unable to get local issuer/)
-    }
-
-    const revoked = [
-      { serial: await serialOf(table, 'ec-p256.pem'), at: '2026-01-02T03:04:05Z', reason: 'cACompromise' },
-    ]
-    t.match(await table.act('crl', crlParameters('old', 1, { revoked })), done)
-    const listed = await table.openssl(
-      ...['crl', '-inform', 'DER', '-in', table.path('old-1.crl'), '-noout', '-text'],
-      ...['-verify', '-CAfile', table.path('old.pem')],
-    )
-    t.match(listed, /X509v3 CRL Number: \n +1\n/)
-    t.match(listed, /CA Compromise/)
-    await table.openssl('crl', '-inform', 'DER', '-in', table.path('old-1.crl'), '-out', table.path('crl.pem'))
-    const check = (name: string) =>
-      table
-        .openssl(
-          ...['verify', '-crl_check', '-CRLfile', table.path('crl.pem'), '-CAfile', table.path('old.pem')],
-          table.path(name),
+      for (const kind of ['ec-p256', 'ml-dsa-65'] as const) {
+        const csr = await table.request(kind, opensslKeys[kind], subjectOf(kind))
+        const parameters = signParameters('old', kind, { request: { algorithm: kind } })
+        t.match(await table.act(kind, parameters, { file: csr }), done)
+        t.equal(await table.verify('old.pem', `${kind}.pem`), `${kind}.pem: OK\n`)
+        t.equal(
+          await table.read(`${kind}.chain.pem`),
+          (await table.read(`${kind}.pem`)) + (await table.read('old.pem')),
         )
-        .catch((error: Error) => error.message)
-    t.match(await check('ec-p256.pem'), /certificate revoked/)
-    t.match(await check('ml-dsa-65.pem'), /OK/)
+        const leaf = await leafBelow(table, kind, 'DNS:web.example.com')
+        t.equal(await table.verify('old.pem', leaf, [`${kind}.pem`]), `${leaf}: OK\n`)
+        t.match(await table.verify('old.pem', leaf), /unable to get local issuer/)
+      }
 
-    for (const name of [follower.leaf, 'below.pem', 'new.pem']) await table.write(name, await follower.table.read(name))
-    t.match(await table.act('cross', crossParameters('old', 'cross'), { file: 'new.pem' }), done)
-    const { leaf } = follower
-    t.equal(await table.verify('new.pem', leaf, ['below.pem']), `${leaf}: OK\n`)
-    t.equal(await table.verify('old.pem', leaf, ['below.pem', 'cross.pem']), `${leaf}: OK\n`)
-    t.match(await table.verify('old.pem', leaf, ['below.pem', 'new.pem']), /self-signed certificate/)
-  })
+      const revoked = [
+        { serial: await serialOf(table, 'ec-p256.pem'), at: '2026-01-02T03:04:05Z', reason: 'cACompromise' },
+      ]
+      t.match(await table.act('crl', crlParameters('old', 1, { revoked })), done)
+      const listed = await table.openssl(
+        ...['crl', '-inform', 'DER', '-in', table.path('old-1.crl'), '-noout', '-text'],
+        ...['-verify', '-CAfile', table.path('old.pem')],
+      )
+      t.match(listed, /X509v3 CRL Number: \n +1\n/)
+      t.match(listed, /CA Compromise/)
+      await table.openssl('crl', '-inform', 'DER', '-in', table.path('old-1.crl'), '-out', table.path('crl.pem'))
+      const check = (name: string) =>
+        table
+          .openssl(
+            ...['verify', '-crl_check', '-CRLfile', table.path('crl.pem'), '-CAfile', table.path('old.pem')],
+            table.path(name),
+          )
+          .catch((error: Error) => error.message)
+      t.match(await check('ec-p256.pem'), /certificate revoked/)
+      t.match(await check('ml-dsa-65.pem'), /OK/)
+
+      for (const name of [follower.leaf, 'below.pem', 'new.pem'])
+        await table.write(name, await follower.table.read(name))
+      t.match(await table.act('cross', crossParameters('old', 'cross'), { file: 'new.pem' }), done)
+      const { leaf } = follower
+      t.equal(await table.verify('new.pem', leaf, ['below.pem']), `${leaf}: OK\n`)
+      t.equal(await table.verify('old.pem', leaf, ['below.pem', 'cross.pem']), `${leaf}: OK\n`)
+      t.match(await table.verify('old.pem', leaf, ['below.pem', 'new.pem']), /self-signed certificate/)
+    },
+  )
 
 drill('a root and an intermediate say what their parameters said', async (t) => {
   const table = await openTable(t)

@@ -10,4 +10,8 @@ type Body = (t: Test) => unknown
 /** As `t.test` of tap. */
 export const drill = (name: string, body: Body): Promise<unknown> => t.test(name, extra, body)
 
+/** Of tests that are alike, and of which each takes long: one stays, and the others are drills. */
+export const drillBut = (stays: boolean, name: string, body: Body): Promise<unknown> =>
+  stays ? t.test(name, body) : drill(name, body)
+
 const extra = process.env['DRILLS'] === 'no' ? { skip: 'a drill: npm test -- --all' } : {}

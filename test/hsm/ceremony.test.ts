@@ -13,7 +13,7 @@ import {
   rootParameters,
   signParameters,
 } from '../commands/ceremonies.ts'
-import { drill } from '../helpers/drill.ts'
+import { drill, drillBut } from '../helpers/drill.ts'
 import { openShim, openSoftHsm } from './softhsm.ts'
 
 t.setTimeout(300_000)
@@ -28,37 +28,41 @@ const inToken = (object: string, more: Parameters = {}): Parameters => ({
 })
 
 for (const [algorithm, bits] of [['ec-p256'], ['ec-p384'], ['ed25519'], ['rsa', 3072], ['rsa', 4096]] as const)
-  t.test(`a root of ${algorithm} ${bits ?? ''} in a token makes intermediates, a CRL and a successor`, async (t) => {
-    const table = await openTable(t)
-    const name = `${algorithm}${bits ?? ''}`
-    const key = inToken(name)
-    const born = { ...key, algorithm, ...(bits && { bits }) }
-    const made = await table.act('root', rootParameters('root', { key: born }), { env })
-    t.match(made, done)
-    t.match(
-      made.out,
-      /Held +sensitive true, extractable false, alwaysSensitive true, neverExtractable true, local true/,
-    )
-    t.equal(await table.verify('root.pem', 'root.pem'), 'root.pem: OK\n')
-    if (bits) t.match(made.out, new RegExp(`RSA, ${bits} bits`))
-    for (const kind of ['ec-p256', 'ml-dsa-65'] as const) {
-      const csr = await table.request(kind, opensslKeys[kind], `/O=Example/CN=Example CA ${kind}`)
-      const parameters = signParameters('root', kind, { key, request: { algorithm: kind } })
-      t.match(await table.act(kind, parameters, { file: csr, env }), done)
-      t.equal(await table.verify('root.pem', `${kind}.pem`), `${kind}.pem: OK\n`)
-    }
-    const revoked = [{ serial: '4e66712439e4988e', at: '2026-01-02T03:04:05Z', reason: 'superseded' }]
-    t.match(await table.act('crl', crlParameters('root', 1, { key, revoked }), { env }), done)
-    const args = ['crl', '-inform', 'DER', '-in', table.path('root-1.crl'), '-noout', '-text']
-    t.match(await table.openssl(...args, '-verify', '-CAfile', table.path('root.pem')), /Superseded/)
-    t.match(await table.act('new', rootParameters('new')), done)
-    t.match(await table.act('cross', crossParameters('root', 'cross', { key }), { file: 'new.pem', env }), done)
-    t.equal(await table.verify('root.pem', 'cross.pem'), 'cross.pem: OK\n')
-    for (const transcript of ['root.txt', 'root-1.crl.txt', 'cross.txt']) {
-      t.match(await table.read(transcript), /Signing key +pkcs11:token=ca;serial=[0-9a-f]{16};object=/)
-      t.match(await table.read(transcript), /PIN +\S*pin\n/)
-    }
-  })
+  drillBut(
+    bits === 3072,
+    `a root of ${algorithm} ${bits ?? ''} in a token makes intermediates, a CRL and a successor`,
+    async (t) => {
+      const table = await openTable(t)
+      const name = `${algorithm}${bits ?? ''}`
+      const key = inToken(name)
+      const born = { ...key, algorithm, ...(bits && { bits }) }
+      const made = await table.act('root', rootParameters('root', { key: born }), { env })
+      t.match(made, done)
+      t.match(
+        made.out,
+        /Held +sensitive true, extractable false, alwaysSensitive true, neverExtractable true, local true/,
+      )
+      t.equal(await table.verify('root.pem', 'root.pem'), 'root.pem: OK\n')
+      if (bits) t.match(made.out, new RegExp(`RSA, ${bits} bits`))
+      for (const kind of ['ec-p256', 'ml-dsa-65'] as const) {
+        const csr = await table.request(kind, opensslKeys[kind], `/O=Example/CN=Example CA ${kind}`)
+        const parameters = signParameters('root', kind, { key, request: { algorithm: kind } })
+        t.match(await table.act(kind, parameters, { file: csr, env }), done)
+        t.equal(await table.verify('root.pem', `${kind}.pem`), `${kind}.pem: OK\n`)
+      }
+      const revoked = [{ serial: '4e66712439e4988e', at: '2026-01-02T03:04:05Z', reason: 'superseded' }]
+      t.match(await table.act('crl', crlParameters('root', 1, { key, revoked }), { env }), done)
+      const args = ['crl', '-inform', 'DER', '-in', table.path('root-1.crl'), '-noout', '-text']
+      t.match(await table.openssl(...args, '-verify', '-CAfile', table.path('root.pem')), /Superseded/)
+      t.match(await table.act('new', rootParameters('new')), done)
+      t.match(await table.act('cross', crossParameters('root', 'cross', { key }), { file: 'new.pem', env }), done)
+      t.equal(await table.verify('root.pem', 'cross.pem'), 'cross.pem: OK\n')
+      for (const transcript of ['root.txt', 'root-1.crl.txt', 'cross.txt']) {
+        t.match(await table.read(transcript), /Signing key +pkcs11:token=ca;serial=[0-9a-f]{16};object=/)
+        t.match(await table.read(transcript), /PIN +\S*pin\n/)
+      }
+    },
+  )
 
 t.test('a token that is pulled as soon as it has signed costs the ceremony nothing', async (t) => {
   const shim = await openShim(t)

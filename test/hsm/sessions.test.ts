@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 
 import { named } from '../helpers/ceremony.ts'
-import { drill } from '../helpers/drill.ts'
+import { drill, drillBut } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { openSql } from '../helpers/sql.ts'
 import { csrFor } from '../http/people.ts'
@@ -68,17 +68,21 @@ for (const [what, word] of [
   ['says that it allows one', 'max-sessions=1'],
   ['says that it allows three', 'max-sessions=3'],
 ] as const)
-  t.test(`a token that ${what}: issuance works and keys are made, and nothing is lost`, async (t) => {
-    const { service } = await openLimited(t, word)
-    const load = issueAll(service, { clients: 32, each: 8 })
-    const body = { name: 'next', authority: 'default', subject: named('next'), key: 'pkcs11:token=ca;object=next' }
-    const made = await service.request('POST', '/v1/issuer-requests', { body })
-    t.equal(made.status, 201, made.text)
-    const { issued, retries } = await load
-    t.equal(issued, 32 * 8)
-    t.same(retries, {}, 'and nobody had to ask again')
-    t.equal(await failuresIn(service, 32 * 8), '', 'none was opened beyond what the token has said')
-  })
+  drillBut(
+    word === 'sessions=1',
+    `a token that ${what}: issuance works and keys are made, and nothing is lost`,
+    async (t) => {
+      const { service } = await openLimited(t, word)
+      const load = issueAll(service, { clients: 32, each: 8 })
+      const body = { name: 'next', authority: 'default', subject: named('next'), key: 'pkcs11:token=ca;object=next' }
+      const made = await service.request('POST', '/v1/issuer-requests', { body })
+      t.equal(made.status, 201, made.text)
+      const { issued, retries } = await load
+      t.equal(issued, 32 * 8)
+      t.same(retries, {}, 'and nobody had to ask again')
+      t.equal(await failuresIn(service, 32 * 8), '', 'none was opened beyond what the token has said')
+    },
+  )
 
 drill('the only session fails, and its login with it: a new process, and nobody is lost', async (t) => {
   const { hsm, service } = await openLimited(t, 'sessions=1')

@@ -220,10 +220,11 @@ t.test('what was approved in time and is found after it, as after an outage, end
     },
     refresh: async () => {},
     ended: () => {},
-    failed: (_id, error) => t.fail(String(error)),
+    // What another test has left may be due as well.
+    failed: (request, error) => t.not(request, id, String(error)),
   })
   await approvals.follow(async () => true)
-  t.same(tried, [])
+  t.notOk(tried.includes(id))
   t.match(await beside.store.read(id), { state: 'expired', serial: null })
   const listed = async (state: 'pending' | 'approved' | 'expired') =>
     (await beside.store.list(null, { state }, { limit: 1_000 })).items.some((one) => one.id === id)
