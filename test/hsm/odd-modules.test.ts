@@ -213,6 +213,7 @@ t.test('one session that hangs while all others sign is a module that hangs', as
   const key = await signers.keys.open(uri)
   await hsm.misbehave('sign-stuck-once')
   const stuck = key.sign([Buffer.from('x')])
+  await hsm.misbehaved()
   // While there is no signer, it is answered in the same turn.
   while (!signers.events.includes('signer.ended')) await Promise.all([key.sign([Buffer.from('y')]), setImmediate()])
   t.equal(((await stuck)[0] as SigningFault).when, 'late')

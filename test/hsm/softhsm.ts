@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { cp, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
 import type { Test } from 'tap'
@@ -74,6 +75,8 @@ export const openSoftHsm = async (t: Pick<Test, 'teardown'>): Promise<SoftHsm> =
 export interface Shim extends SoftHsm {
   /** Words of `shim.c`, a line each; none: behaves. */
   misbehave(...words: readonly string[]): Promise<void>
+  /** Once a word that ends in "-once" has acted. */
+  misbehaved(): Promise<void>
   /** How often anybody has tried to log in. */
   logins(): Promise<number>
 }
@@ -103,6 +106,9 @@ export const openShim = async (t: Pick<Test, 'teardown'>): Promise<Shim> => {
       // Whole or not at all: it is read at each call.
       await writeFile(`${control}.new`, words.map((word) => `${word}\n`).join(''))
       await rename(`${control}.new`, control)
+    },
+    misbehaved: async () => {
+      while (existsSync(control)) await sleep(2)
     },
     logins: async () => (await readFile(logins, 'utf8').catch(() => '')).split('\n').length - 1,
   }

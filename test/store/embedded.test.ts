@@ -29,7 +29,7 @@ import { copyBinaries, decideAccount, runAs } from '../../src/store/embedded/acc
 import { findBinaries } from '../../src/store/embedded/binaries.ts'
 import { assertPrivate, makeHome } from '../../src/store/embedded/home.ts'
 import { type Embedded, openEmbedded } from '../../src/store/embedded.ts'
-import { drill } from '../helpers/drill.ts'
+import { drill, drillBut } from '../helpers/drill.ts'
 import { quiet as log } from '../helpers/log.ts'
 
 const isRoot = process.geteuid?.() === 0
@@ -233,29 +233,33 @@ drill('a server that dies is brought back while we live', async (t) => {
 })
 
 for (const isBack of [false, true])
-  t.test(`a server that died is said to run at a stop only where another has brought it back: ${isBack}`, async (t) => {
-    const dataDir = await folderOf(t)
-    const told: string[] = []
-    const note = (line: unknown): void => void told.push((line as { event: string }).event)
-    let failures = 0
-    const error = (): void => {
-      failures += 1
-    }
-    const embedded = await openEmbedded({ dataDir, log: { ...log, info: note, warn: note, error } })
-    t.teardown(() => embedded.stop())
-    const cluster = join(dataDir, 'postgres/cluster')
-    const pid = await pidOf(dataDir)
-    await rename(cluster, `${cluster}.away`)
-    process.kill(pid, 'SIGKILL')
-    // After five it waits for more than a second before it looks again.
-    while (failures < (isBack ? 5 : 1)) await sleep(20)
-    if (isBack) {
-      await rename(`${cluster}.away`, cluster)
-      await open(t, dataDir)
-    }
-    t.equal(await embedded.stop(), false)
-    t.equal(told.at(-1), isBack ? 'embedded.left' : 'embedded.gone')
-  })
+  drillBut(
+    isBack,
+    `a server that died is said to run at a stop only where another has brought it back: ${isBack}`,
+    async (t) => {
+      const dataDir = await folderOf(t)
+      const told: string[] = []
+      const note = (line: unknown): void => void told.push((line as { event: string }).event)
+      let failures = 0
+      const error = (): void => {
+        failures += 1
+      }
+      const embedded = await openEmbedded({ dataDir, log: { ...log, info: note, warn: note, error } })
+      t.teardown(() => embedded.stop())
+      const cluster = join(dataDir, 'postgres/cluster')
+      const pid = await pidOf(dataDir)
+      await rename(cluster, `${cluster}.away`)
+      process.kill(pid, 'SIGKILL')
+      // After five it waits for more than a second before it looks again.
+      while (failures < (isBack ? 5 : 1)) await sleep(20)
+      if (isBack) {
+        await rename(`${cluster}.away`, cluster)
+        await open(t, dataDir)
+      }
+      t.equal(await embedded.stop(), false)
+      t.equal(told.at(-1), isBack ? 'embedded.left' : 'embedded.gone')
+    },
+  )
 
 t.test('a stale pid file is no obstacle, whoever has the pid now', async (t) => {
   const dataDir = await folderOf(t)
