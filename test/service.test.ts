@@ -39,6 +39,18 @@ const openReplicaService = async (
   return { ...replica, service }
 }
 
+/** The header fields of the first administrator. */
+const adminOf = async ({ config }: Pick<Replica, 'config'>): Promise<{ readonly authorization: string }> => ({
+  authorization: `Bearer ${(await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()}`,
+})
+
+/** Asks for a certificate, as often as it is called. */
+const issuing = (service: Service, headers: { readonly authorization: string }, name: string) => async () => {
+  const payload = { csr: csrFor(name), profile: 'server' }
+  const answer = await service.app.inject({ method: 'POST', url: '/v1/certificates', headers, payload })
+  return { status: answer.statusCode, code: answer.json().code, retryAfter: answer.headers['retry-after'] }
+}
+
 const breakages: Readonly<Record<string, { sign: SigningKey['sign']; first: string; reason: RegExp }>> = {
   'answers with a fault': {
     sign: async (messages) => messages.map(() => new SigningFault('before', 'no session')),
@@ -70,13 +82,8 @@ for (const [what, { sign, first, reason }] of Object.entries(breakages))
       // Signatures of sound keys are not late on a busy machine; and it is over before readiness gives an answer up, in a second.
       const env = { CHANCERY_SIGNING_DEADLINE: '500ms' }
       const { service, config, stores } = await openReplicaService(t, { wrap, env })
-      const token = (await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()
-      const headers = { authorization: `Bearer ${token}` }
-      const issue = async () => {
-        const payload = { csr: csrFor('faulty.example.com'), profile: 'server' }
-        const answer = await service.app.inject({ method: 'POST', url: '/v1/certificates', headers, payload })
-        return { status: answer.statusCode, code: answer.json().code, retryAfter: answer.headers['retry-after'] }
-      }
+      const headers = await adminOf({ config })
+      const issue = issuing(service, headers, 'faulty.example.com')
       const readiness = async () => {
         const answer = await service.app.inject({ url: '/readyz', headers })
         const { checks } = answer.json<{ checks: readonly { name: string; ok: boolean; reason: string }[] }>()
@@ -300,9 +307,9 @@ t.test('the HTTPS certificate is renewed after two thirds of its life, and not e
 
 t.test('an HTTPS certificate that is revoked, or whose issuer signs no more, is renewed at once', async (t) => {
   const { config, stores, service } = await openReplicaService(t)
-  const authorization = `Bearer ${(await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()}`
+  const headers = await adminOf({ config })
   const post = async (url: string, payload: object): Promise<number> =>
-    (await service.app.inject({ method: 'POST', url, headers: { authorization }, payload })).statusCode
+    (await service.app.inject({ method: 'POST', url, headers, payload })).statusCode
   const calls: readonly ((serial: string | undefined) => Promise<number>)[] = [
     (serial) => post(`/v1/certificates/${serial}/revocation`, { reason: 'superseded' }),
     () => post('/v1/issuers/default/moves', { move: 'halt', reason: 'lost' }),
@@ -480,7 +487,7 @@ t.test('an HTTPS certificate holds at both ends of its time, and no millisecond 
 
 drill('the anchor of an HTTPS certificate is the root above the issuer that has signed it', async (t) => {
   const { stores, service, config } = await openReplicaService(t, { env: { CHANCERY_STAGING_TIME: '0s' } })
-  const headers = { authorization: `Bearer ${(await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()}` }
+  const headers = await adminOf({ config })
   const call = async (method: 'POST' | 'PUT', url: string, payload: object) => {
     const answer = await service.app.inject({ method, url, headers, payload })
     t.equal(answer.statusCode < 300, true, answer.body)
@@ -521,9 +528,8 @@ t.test('a start in the last hours of its issuer has an HTTPS certificate for wha
 
 drill('a database without room on its disk takes no records, though it answers', async (t) => {
   const { service, stores, config, database } = await openReplicaService(t)
-  const token = (await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()
+  const headers = await adminOf({ config })
   const ready = async () => {
-    const headers = { authorization: `Bearer ${token}` }
     return (await service.app.inject({ url: '/readyz', headers })).json<{ checks: readonly { name: string }[] }>()
       .checks
   }
@@ -532,7 +538,6 @@ drill('a database without room on its disk takes no records, though it answers',
   await t.rejects(stores.db.query(full), { code: 'db.unavailable' })
   t.match(await ready(), [{ name: 'database', ok: false, reason: 'the database has no room on its disk' }])
   const ask = async (url: string, payload: object) => {
-    const headers = { authorization: `Bearer ${token}` }
     const answer = await service.app.inject({ method: 'POST', url, headers, payload })
     return { status: answer.statusCode, ...answer.json() }
   }
@@ -566,13 +571,8 @@ drill('a right that somebody takes from the role that serves is told of, and is 
   const { service, config, database } = await openReplicaService(t)
   const owner = openDatabase({ url: database.ownerUrl, max: 1, log: quiet, applicationName: 'owner' })
   t.teardown(owner.close)
-  const token = (await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()
-  const headers = { authorization: `Bearer ${token}` }
-  const issue = async () => {
-    const payload = { csr: csrFor('right.example.com'), profile: 'server' }
-    const answer = await service.app.inject({ method: 'POST', url: '/v1/certificates', headers, payload })
-    return { status: answer.statusCode, code: answer.json().code, retryAfter: answer.headers['retry-after'] }
-  }
+  const headers = await adminOf({ config })
+  const issue = issuing(service, headers, 'right.example.com')
   await owner.query({ text: 'revoke insert on intents from chancery' })
   t.match(await issue(), { status: 503, code: 'db.unavailable', retryAfter: '30' })
   const { checks } = (await service.app.inject({ url: '/readyz', headers })).json()
@@ -590,8 +590,7 @@ drill(
   async (t) => {
     const { service, stores, config, database } = await openReplicaService(t)
     const forgotten = await openSql(t, database.ownerUrl)
-    const token = (await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()
-    const headers = { authorization: `Bearer ${token}` }
+    const headers = await adminOf({ config })
     await forgotten.query('begin')
     await forgotten.query('lock table intents')
     const wait = `do $$ begin set local lock_timeout = '1ms'; perform from intents; end $$`
@@ -610,8 +609,7 @@ drill(
 drill('whatever table somebody keeps, issuing goes on, or it is said to be held up', async (t) => {
   const { service, stores, config, database } = await openReplicaService(t)
   const forgotten = await openSql(t, database.ownerUrl)
-  const token = (await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()
-  const headers = { authorization: `Bearer ${token}` }
+  const headers = await adminOf({ config })
   const post = (url: string, payload: object) => service.app.inject({ method: 'POST', url, headers, payload })
   await post('/v1/principals', { name: 'limited' })
   const limits = { certificatesPerDay: 1_000 }
