@@ -12,8 +12,8 @@ import {
   encodeOid,
   encodeSequence,
   encodeUnsigned,
-  formatOid,
   oidKey,
+  shownOid,
   tags,
   walk,
 } from './der.ts'
@@ -248,11 +248,11 @@ const readExtensions = (from: DerReader, readers: ExtensionReaders, draft: Draft
     const critical = extension.defaultFalse('critical')
     const value = extension.read(tags.octetString, 'extnValue')
     extension.finish('Extension')
-    if (seen.has(key)) throw extension.problem(`extension ${formatOid(key)} occurs twice`)
+    if (seen.has(key)) throw extension.problem(`extension ${shownOid(key)} occurs twice`)
     seen.add(key)
     walk(value)
     const read = readers.get(key)
-    if (read === undefined && critical) throw extension.problem(`extension ${formatOid(key)} is critical and unknown`)
+    if (read === undefined && critical) throw extension.problem(`extension ${shownOid(key)} is critical and unknown`)
     read?.(draft, value)
   }
 }

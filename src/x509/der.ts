@@ -317,8 +317,14 @@ export const formatOid = (key: string): string => {
   const known = dottedOids.get(key)
   if (known !== undefined) return known
   const dotted = dottedForm(key)
-  if (dottedOids.size < maxKnownOids) dottedOids.set(key, dotted)
+  if (dottedOids.size < maxKnownOids && key.length <= longestKnownOid) dottedOids.set(key, dotted)
   return dotted
+}
+
+/** The same for a sentence: a stranger's may be as long as all that was sent, and four times as long in digits. */
+export const shownOid = (key: string): string => {
+  const dotted = formatOid(key)
+  return dotted.length <= mostShown ? dotted : `${dotted.slice(0, mostShown)}…`
 }
 
 const dottedForm = (key: string): string => {
@@ -470,6 +476,8 @@ const maxNodes = 20_000
 const ends = new Uint32Array(maxDepth)
 const dottedOids = new Map<string, string>()
 const maxKnownOids = 256
+const longestKnownOid = 64
+const mostShown = 64
 /** By their second octet, and there by their third. */
 const families: Readonly<Record<number, string[]>> = { 4: new Array(256), 29: new Array(256) }
 const zero = Buffer.from([0])

@@ -6,6 +6,7 @@ import {
   encodeSequence,
   formatOid,
   oidKey,
+  shownOid,
   tags,
   type WalkBudget,
   walk,
@@ -93,7 +94,7 @@ export const readExtensions = (reader: DerReader, budget: WalkBudget): ReadExten
     const at = list.at
     const extension = list.read(tags.sequence, 'Extension')
     const key = extension.oid('extnID')
-    if (seen.has(key)) throw derProblem('ext.duplicate', `extension ${formatOid(key)} occurs twice`, at)
+    if (seen.has(key)) throw derProblem('ext.duplicate', `extension ${shownOid(key)} occurs twice`, at)
     seen.add(key)
     const critical = extension.defaultFalse('critical', reader.code)
     const value = extension.read(tags.octetString, 'extnValue')

@@ -5,7 +5,7 @@
 import type { ProblemCode } from '../errors.ts'
 import { readSignatureAlgorithm } from './algorithms.ts'
 import type { CrlReason } from './crl.ts'
-import { DerReader, derProblem, formatOid, newBudget, oidKey, tags, type WalkBudget, walk } from './der.ts'
+import { DerReader, derProblem, newBudget, oidKey, shownOid, tags, type WalkBudget, walk } from './der.ts'
 import {
   type BasicResponse,
   type CertId,
@@ -233,9 +233,9 @@ const readExtensions = (explicit: DerReader, known: ReadonlySet<string>): Readon
     const critical = extension.defaultFalse('critical')
     const value = extension.read(tags.octetString, 'extnValue')
     extension.finish('Extension')
-    if (seen.has(key)) throw derProblem(list.code, `extension ${formatOid(key)} occurs twice`, at)
+    if (seen.has(key)) throw derProblem(list.code, `extension ${shownOid(key)} occurs twice`, at)
     if (critical && !known.has(key))
-      throw derProblem(list.code, `extension ${formatOid(key)} is critical and unknown`, at)
+      throw derProblem(list.code, `extension ${shownOid(key)} is critical and unknown`, at)
     seen.set(key, value)
   }
   return seen

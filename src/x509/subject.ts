@@ -1,5 +1,5 @@
 import { Problem } from '../errors.ts'
-import { type DerReader, DerWriter, derProblem, encodeOid, formatOid, oidKey, openDer, tags } from './der.ts'
+import { type DerReader, DerWriter, derProblem, encodeOid, oidKey, openDer, shownOid, tags } from './der.ts'
 import { isAddressLiteral } from './names.ts'
 
 /** Everything about one type of attribute: RFC 5280 appendix A and X.520, with their upper bounds in characters. */
@@ -128,7 +128,7 @@ const readAttribute = (rdns: DerReader): Attribute => {
   const oid = pair.oid('AttributeType')
   const type = typesByOid.get(oid)
   if (type === undefined)
-    throw derProblem('subject.syntax', `an attribute is of an unknown type, ${formatOid(oid)}; leave it out`, at)
+    throw derProblem('subject.syntax', `an attribute is of an unknown type, ${shownOid(oid)}; leave it out`, at)
   const from = pair.at
   const tag = pair.tag
   const value = decodeString(pair.readAny('AttributeValue'), tag)

@@ -211,3 +211,19 @@ t.test('what is written as RFC 4514 lets people write is the subject that it nam
   const long = `CN=${'\\'.repeat(4_000)}`
   t.throws(() => parseSubjectText(long), { code: 'subject.syntax' })
 })
+
+t.test('an unknown type is named, but not at any length', (t) => {
+  const typed = (type: Buffer): Buffer => seq(set(seq(tlv(0x06, type), utf8('a'))))
+  const detailOf = (der: Buffer): string => {
+    try {
+      return String(parseSubject(der))
+    } catch (error) {
+      return (error as Error).message
+    }
+  }
+  t.match(detailOf(typed(Buffer.of(0x2a, 3, 4))), /of an unknown type, 1\.2\.3\.4; leave it out/)
+  const long = detailOf(typed(Buffer.alloc(8_000, 0x7f)))
+  t.match(long, /of an unknown type, 2\.47\.127\..*…; leave it out/)
+  t.ok(long.length < 256, `${long.length} characters`)
+  t.end()
+})
