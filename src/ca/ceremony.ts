@@ -178,6 +178,10 @@ const readSelfSigned = (der: Buffer, what: string): TbsFacts => {
   const { spki, issuer, subjectDer, ca, keyUsage } = facts
   if (!issuer.equals(subjectDer) || !holds({ spki, tbs, signature, algorithm }))
     throw new Misfit([`The certificate of the ${what} is not signed by its own key.`])
+  if (ca && !keyUsage)
+    throw new Misfit([
+      `The certificate of the ${what} has no key usage, which would say that it may sign certificates.`,
+    ])
   if (!ca || keyUsage?.includes('keyCertSign') !== true)
     throw new Misfit([`The certificate of the ${what} is not one of an authority that signs certificates.`])
   return facts

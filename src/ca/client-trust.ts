@@ -92,6 +92,10 @@ const readAnchor = (der: Buffer, at: number): TbsFacts => {
 
 const anchorRules: readonly { readonly reason: string; readonly holds: (facts: TbsFacts) => boolean }[] = [
   { reason: 'is not that of a CA', holds: ({ ca }) => ca },
+  {
+    reason: 'has no key usage, which would say that it may sign certificates',
+    holds: ({ keyUsage }) => keyUsage !== undefined,
+  },
   { reason: 'may not sign certificates', holds: ({ keyUsage }) => keyUsage?.includes('keyCertSign') === true },
   {
     reason: 'has a critical extension that is not understood here',

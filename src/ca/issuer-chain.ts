@@ -218,7 +218,10 @@ const linkRules: readonly Rule<Placed>[] = [
   { check: 'chain.isCa', reason: 'it is not a CA certificate', holds: ({ facts }) => facts.ca },
   {
     check: 'chain.keyUsage',
-    reason: 'its key usage does not allow it to sign certificates',
+    reason: ({ facts }) =>
+      facts.keyUsage
+        ? 'its key usage does not allow it to sign certificates'
+        : 'it has no key usage, which would say that it may sign certificates (RFC 5280 4.2.1.3)',
     holds: ({ facts }) => facts.keyUsage?.includes('keyCertSign') === true,
   },
   {

@@ -197,6 +197,12 @@ t.test('a list of revocations fits its root, and the list before it', async (t) 
     reasonsOf(() => encodeRootCrlTbs(key, noCertificates, first)),
     ['The certificate of the root is not one of an authority that signs certificates.'],
   )
+  const withoutUsage = encodeRootTbs(key, rootInput).toString('hex').replace('0603551d0f', '0603551d7f')
+  const unsaid = await seal(key, Buffer.from(withoutUsage, 'hex'))
+  t.same(
+    reasonsOf(() => encodeRootCrlTbs(key, unsaid, first)),
+    ['The certificate of the root has no key usage, which would say that it may sign certificates.'],
+  )
 })
 
 t.test('another root is certified with what it says of itself, where chains of it would be accepted', async (t) => {

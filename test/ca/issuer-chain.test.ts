@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 
 import { assertChainFits } from '../../src/ca/issuer-chain.ts'
-import type { Problem } from '../../src/errors.ts'
+import type { Problem, Violation } from '../../src/errors.ts'
 import { checkOne } from '../../src/keys/verifier-batch.ts'
 import { type SignatureAlgorithm, signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
@@ -21,7 +21,7 @@ await assertTools('openssl', 'cfssl', 'certtool')
 
 const issuerName = '/CN=issuer/emailAddress=ca@mail.example.com'
 
-/** With this further extension, or with it in the place of its like. */
+/** With this further extension, or with it in the place of its like; `name=` leaves that out. */
 const authority = (more: string, pathLength = ',pathlen:0'): string =>
   [
     `basicConstraints=critical,CA:TRUE${pathLength}`,
@@ -29,7 +29,7 @@ const authority = (more: string, pathLength = ',pathlen:0'): string =>
     'subjectKeyIdentifier=hash',
   ]
     .filter((line) => line.split('=')[0] !== more.split('=')[0])
-    .concat(more)
+    .concat(more.endsWith('=') ? '' : more)
     .join('\n')
 
 interface Kinds {
@@ -61,7 +61,7 @@ const openBench = async (t: Test, kinds: Kinds = {}) => {
       ...['-keyout', at(`${name}.key`), '-subj', subject, '-out', at(`${name}.csr`)],
     )
   const der = async (name: string, label: PemLabel): Promise<Buffer> => parsePem(await readFile(at(name)), label)
-  return async (ofIssuer: string, ofRoot = ''): Promise<readonly string[]> => {
+  return async (ofIssuer: string, ofRoot = '', told = placeOf): Promise<readonly string[]> => {
     await writeFile(at('root.ext'), authority(ofRoot, ''))
     await writeFile(at('issuer.ext'), authority(ofIssuer))
     const serial = ['-set_serial', '0x4f66712439e4988e6b32421afaca0ecf']
@@ -75,9 +75,11 @@ const openBench = async (t: Test, kinds: Kinds = {}) => {
       (error: Problem) => error,
     )
     t.notMatch(found?.detail ?? '', /\.\.$|.{400}/, 'one sentence')
-    return (found?.options.violations ?? []).map(({ check, field }) => `${check} ${field}`)
+    return (found?.options.violations ?? []).map(told)
   }
 }
+
+const placeOf = ({ check, field }: Violation): string => `${check} ${field}`
 
 drill('no link of a chain has what would keep relying parties from accepting a leaf below it', async (t) => {
   const faults = await openBench(t)
@@ -146,6 +148,10 @@ t.test('an issuer may sign certificates and lists, of leaves alone, and what is 
       `${more} in the root`,
     )
   }
+  const reasonOf = ({ check, reason }: Violation): string => `${check}: ${reason}`
+  const none = 'chain.keyUsage: it has no key usage, which would say that it may sign certificates (RFC 5280 4.2.1.3)'
+  t.same(await faults('', 'keyUsage=', reasonOf), [none], 'as the root of "openssl req -x509"')
+  t.same((await faults('keyUsage=', '', reasonOf))[0], none)
 })
 
 t.test(

@@ -8,8 +8,10 @@ import t from 'tap'
 import { openClientCa, type TestClient } from '../helpers/clients.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { assertTools, output } from '../interop/tools.ts'
 import { openClients } from './clients.ts'
 
+await assertTools('openssl')
 const { ca, folder, file, service, tie, open, ask } = await openClients(t)
 
 drill('the file of CAs is read again when it changes, and stays as it was where it is not good', async (t) => {
@@ -46,5 +48,11 @@ t.test('without a setting no certificate is asked for, and a file that is not go
   await writeFile(leaf, client.cert)
   const start = (path: string) => openTestService(t, { CHANCERY_CLIENT_CA: path }, service)
   await t.rejects(start(leaf), { message: 'Of the CAs of clients, certificate 1 is not that of a CA.' })
+  const unsaid = join(folder, 'unsaid.pem')
+  const made = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', join(folder, 'unsaid.key')]
+  await output('openssl', ['req', '-x509', ...made, '-subj', '/CN=Old CA', '-out', unsaid])
+  await t.rejects(start(unsaid), {
+    message: 'Of the CAs of clients, certificate 1 has no key usage, which would say that it may sign certificates.',
+  })
   await t.rejects(start(join(folder, 'none')), { message: /^The CAs of clients, .*none, cannot be read \(ENOENT\)\.$/ })
 })
