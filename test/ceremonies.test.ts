@@ -3,7 +3,7 @@
  * key is born in a token, and a service in production that starts with neither.
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -51,6 +51,7 @@ drill('from an empty room to a certificate under a root that was never online', 
     CHANCERY_PKCS11_MODULE: hsm.module,
     CHANCERY_PKCS11_PIN_FILE: hsm.pinFile,
     CHANCERY_ROLL_KEY: 'pkcs11:token=ca;object=roll',
+    CHANCERY_CLIENT_CA: join(folder, 'ceremony', 'again.pem'),
   }
   const client = { ...service, CHANCERY_URL: `https://127.0.0.1:${port}` }
   const typed = new Set<string>()
@@ -59,6 +60,9 @@ drill('from an empty room to a certificate under a root that was never online', 
     typed.add(name)
     t.ok(blocks.has(name), `the page has the block ${name}`)
     const commands = (blocks.get(name) ?? '').replaceAll(/^chancery ceremony .*$/gm, '$& --yes')
+    return bash(commands.replace('ca.example.com:8443', `127.0.0.1:${port}`), env)
+  }
+  const bash = async (commands: string, env: Readonly<Record<string, string>>): Promise<string> => {
     const { stdout, stderr } = await run('bash', ['-ceu', '-o', 'pipefail', commands], { cwd: folder, env })
     return stdout + stderr
   }
@@ -67,6 +71,9 @@ drill('from an empty room to a certificate under a root that was never online', 
 
   await offline('offline-prepare')
   t.match(await offline('offline-root'), /CN\s*=\s*Example Root 2026/)
+  await writeFile(join(folder, 'old.cnf'), oldSettings)
+  await bash(oldWorld, env)
+  await offline('old-root')
 
   typed.add('online-serve')
   const server = await serve(t, blocks.get('online-serve') ?? '', { cwd: folder, env: service })
@@ -106,6 +113,19 @@ drill('from an empty room to a certificate under a root that was never online', 
   const published = await fetch(`http://127.0.0.1:${publicPort}/root.crl`)
   t.equal(published.status, 200)
   t.same(Buffer.from(await published.arrayBuffer()), await readFile(join(folder, 'ceremony', 'root-1.crl')))
+
+  await offline('old-list')
+  t.match(await bash(oldIssuer, client), /moved\.pem: OK[\s\S]*moved is active[\s\S]*List 1 is served/)
+  const goesOn = await (await fetch(`http://127.0.0.1:${publicPort}/old.crl`)).arrayBuffer()
+  await writeFile(join(folder, 'served.crl'), Buffer.from(goesOn))
+  t.match(await bash(oldChecks, env), /web\.crt: OK\n[\s\S]*gone\.crt: verification failed/)
+  await online('old-certificate')
+  await copyFile(join(folder, 'data', 'root.pem'), join(folder, 'root.pem'))
+  t.match(await offline('old-key'), /is in moved\.pem/)
+  t.match(await bash('openssl x509 -in moved.pem -noout -ext subjectAltName', env), /DNS:web\.example\.com/)
+  const keys = await bash('for file in old/web.crt moved.pem; do openssl x509 -in $file -noout -pubkey; done', env)
+  t.equal(new Set(keys.split('-----BEGIN PUBLIC KEY-----').slice(1)).size, 1, 'the key that it had')
+
   const look = await online('online-look')
   t.match(look, /neverExtractable: true/)
   t.match(look, /key\.opened .*default-2026/)
@@ -124,6 +144,48 @@ drill('from an empty room to a certificate under a root that was never online', 
   await server.stop()
   t.same(await faultsInRecords(database.ownerUrl, []), [])
 })
+
+/** Another CA, as `openssl req -x509` and `openssl ca` make it: no key usage, and the serial of the root in what it signs. */
+const oldSettings = `[ca]
+default_ca = old
+[old]
+database = old/index.txt
+new_certs_dir = old
+rand_serial = yes
+default_md = sha256
+default_days = 365
+policy = any
+copy_extensions = copy
+x509_extensions = leaf
+[any]
+commonName = supplied
+[leaf]
+authorityKeyIdentifier = keyid,issuer:always
+extendedKeyUsage = serverAuth, clientAuth
+`
+const byOld = 'openssl ca -batch -config old.cnf -cert old/ca.crt -keyfile old/ca.key'
+const oldWorld = `mkdir old; : > old/index.txt; echo 01 > old/crlnumber
+key=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
+openssl req -x509 "\${key[@]}" -keyout old/ca.key -subj '/O=Example/CN=Old CA' -days 7300 -out old/ca.crt
+for name in web gone
+do openssl req -new "\${key[@]}" -keyout old/$name.key -subj /CN=$name -addext subjectAltName=DNS:$name.example.com -out old/$name.csr
+  ${byOld} -in old/$name.csr -out old/$name.crt
+done
+${byOld} -revoke old/gone.crt`
+
+/** An issuer below the old root, by a ceremony with its key. */
+const oldIssuer = `chancery issuer create moved --authority moved --key 'pkcs11:token=ca;object=moved' --subject O=Example CN=Moved > moved.csr
+sed -e 's/root.key.pem/again.key.pem/; s/root: root.pem/root: again.pem/; s/Example Issuing CA 1/Moved/' \
+  -e 's/root.crl/old.crl/; s/default./moved./g' ceremony/default.yaml > ceremony/moved.yaml
+chancery ceremony sign ceremony/moved.yaml moved.csr --yes
+openssl verify -CAfile old/ca.crt ceremony/moved.pem
+chancery issuer import moved ceremony/moved.chain.pem
+chancery issuer activate moved
+chancery crl import moved old/root.crl`
+const oldChecks = `openssl crl -inform DER -in served.crl -out served.pem
+for name in web gone
+do openssl verify -crl_check -CRLfile served.pem -CAfile old/ca.crt old/$name.crt || true
+done`
 
 const serve = async (
   t: { teardown(close: () => Promise<void>): void },
