@@ -199,8 +199,8 @@ const readTbs = (tbs: DerReader, form: Form): Omit<Crl, 'tbs' | 'signature'> => 
   const draft: Draft = {}
   readExtensions(extensions, form.list, draft)
   const { authorityKeyIdentifier, number, distributionPoint } = draft
-  if (authorityKeyIdentifier === undefined || number === undefined)
-    throw extensions.problem('the authority key identifier or the CRL number is missing')
+  if (authorityKeyIdentifier === undefined) throw extensions.problem('the authority key identifier is missing')
+  if (number === undefined) throw extensions.problem('the CRL number is missing')
   return {
     issuer,
     thisUpdate,

@@ -346,8 +346,8 @@ t.test('what would be read otherwise than it was meant is refused, of an entry a
       listOf([], [], { own: [key, extension('2.5.29.20', integer(1n << 160n))] }),
       /out of range/,
     ],
-    ['no number', listOf([], [], { own: [key] }), /the CRL number is missing/],
-    ['no key', listOf([], [], { own: [number] }), /the CRL number is missing/],
+    ['no number', listOf([], [], { own: [key] }), /: the CRL number is missing/],
+    ['no key', listOf([], [], { own: [number] }), /: the authority key identifier is missing/],
     ['an unknown reason', listOf([], [], { reason: extension('2.5.29.21', hex('0a0107')) }), /the reason is unknown/],
     [
       'a reason of two octets',
