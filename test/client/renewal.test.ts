@@ -87,7 +87,11 @@ t.test('an answer that was lost is asked for again, and there is one certificate
   const out = await newFolder(t)
   const name = 'lost.example.com'
   const task = await taskFor(name, out)
+  const isAnew = (_: string, path: string): boolean => path === '/v1/certificates'
+  await t.rejects(obtain(task, watched(client, [], isAnew)), /broke off/)
+  await t.rejects(obtain(task, tokenless), /cannot be read/)
   const first = await obtain(task, client)
+  t.equal(first.issued?.replayed, true, 'the first one also where its token was away meanwhile')
   const calls: string[] = []
   const isRenewal = (_: string, path: string): boolean => path.endsWith('/renewal')
   await t.rejects(obtain(task, watched(tokenless, calls, isRenewal)), /broke off/)

@@ -72,6 +72,9 @@ t.test(
     issuers.hear(issuer, { kind: 'waiting', id: '1' })
     t.equal(doubts.size, 0)
     issuers.suspect(issuer, silent)
+    issuers.hear(issuer, { kind: 'fault', fault: keyAway })
+    t.equal(doubts.size, 0, 'nor is whoever says why not')
+    issuers.suspect(issuer, silent)
     t.equal(doubts.of(name, { ...issuer, metadata: { ...issuer.metadata, uid: 'other' } }).rows.silences, 0)
     for (const silences of [2, 3]) {
       t.equal(doubts.of(name, issuer).fault, undefined)
@@ -191,7 +194,8 @@ t.test('who was asked before an issuer fell says nothing more of it, unless it h
     answers = does
     time.now += 1_000
     await issuers.look(name, signal)
-    if (!does) issuers.suspect(issuerOf(), keyAway)
+    for (let i = 0; !does && i < 3; i += 1) issuers.suspect(issuerOf(), keyAway)
+    t.equal(doubts.of(name, issuerOf()).fault, undefined)
   }
   issuers.hear(issuerOf(), issued)
   t.strictSame(woken, [], 'it has fallen once since it has issued')
@@ -246,4 +250,10 @@ t.test('what is left to the people of a namespace is what they have brought them
     t.equal(looked.kind === 'retry' && looked.isLeft, isLeft, JSON.stringify([spec, told]))
     t.equal(issuers.isLeft(name), isLeft, 'and so are the requests through it')
   }
+  fault = silent
+  await issuers.look(name, signal)
+  t.equal(issuers.isLeft(name), true)
+  there.clear()
+  await issuers.look(name, signal)
+  t.equal(issuers.isLeft(name), false, 'nothing is left to them by one that is gone')
 })
