@@ -115,6 +115,9 @@ t.test(
     time.now += 60_000
     t.equal(await fall(), 1, 'it has stood for a minute')
     await rise()
+    for (let i = 0; i < 2; i += 1) await rise(30)
+    t.equal(await fall(), 1, 'however often it was looked at meanwhile')
+    await rise()
     t.equal(await fall(), 2)
     await rise()
     issuers.suspect(issuerOf(), keyGone)
@@ -140,6 +143,11 @@ t.test(
     issuers.hear(issuerOf(), issued)
     t.equal(doubts.size, 0, 'a certificate ends the row')
     suspects(keyAway, undefined)
+    for (let i = 0; i < 2; i += 1) {
+      await issuers.look(name, signal)
+      time.now += 60_000
+    }
+    t.equal(doubts.size, 1, 'before the first fall, time does not')
     issuers.hear(issuerOf(), { kind: 'waiting', id: '1' })
     suspects(silent, undefined)
     suspects(keyAway, undefined)
@@ -150,12 +158,14 @@ t.test(
       t.equal((await issuers.look(name, signal)).kind, 'end', 'it answers a probe')
     }
     await fell(1)
+    suspects(silent, undefined)
     suspects(keyAway, keyAway)
     await fell(2)
     time.now += 60_000
     await issuers.look(name, signal)
     t.equal(doubts.size, 0, 'it has stood for a minute')
     suspects(keyAway, undefined)
+    suspects({ ...keyGone, problem: { ...keyGone.problem, code: 'auth.invalid' } }, undefined)
     suspects(keyGone, keyGone)
   },
 )
@@ -235,6 +245,7 @@ t.test('what is left to the people of a namespace is what they have brought them
     [{ auth: own, caBundle: 'x', url: trusted }, untrusted, false],
     [{ auth: own }, untrusted, false],
     [{}, untrusted, false],
+    [{}, misnamed, false],
     [{ caBundle: 'x', url: trusted }, untrusted, true],
     [{}, foreign, false],
     [{ url: elsewhere }, foreign, true],
