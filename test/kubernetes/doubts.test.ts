@@ -2,6 +2,7 @@
 import { Registry } from 'prom-client'
 import t from 'tap'
 
+import { ApiFault } from '../../src/kubernetes/api.ts'
 import { openDoubts } from '../../src/kubernetes/doubts.ts'
 import { issuerName, openIssuers } from '../../src/kubernetes/issuers.ts'
 import { openMeter } from '../../src/kubernetes/metrics.ts'
@@ -21,25 +22,34 @@ const { signal } = new AbortController()
 const key = 'team-a/default-ca'
 const servers = [{ url: 'https://chancery.test:8443' }, { url: 'https://trusted.test', caFile: 'ca.crt' }]
 
-const open = (there: Map<string, Issuer>, probe: () => Fault | undefined = () => undefined) => {
+interface Written {
+  readonly metadata: Issuer['metadata']
+  readonly status: Issuer['status']
+}
+
+type Call = (method: string, path: string, call: { readonly body: Written }) => Promise<Issuer>
+
+const writes: Call = async (_, __, { body: { status } }) => ({ ...issuerOf(), ...(status && { status }) })
+
+const open = (there: Map<string, Issuer>, probe: () => Fault | undefined = () => undefined, call = writes) => {
   const woken: unknown[] = []
+  const told: unknown[] = []
   const doubts = openDoubts()
   const time = { now: 0 }
   const learn = (issuer: Issuer): unknown => there.set(key, issuer)
   const watch = { get: (name: string) => there.get(name), learn } as unknown as Watch<Issuer>
-  const call = async (_: string, __: string, { body }: { readonly body?: unknown } = {}) =>
-    ({ ...issuerOf(), ...(body as Pick<Issuer, 'status'>), metadata: issuerOf().metadata }) as never
   const issuers = openIssuers(
     {
-      ...{ api: { call }, watches: { ChanceryIssuer: watch, ChanceryClusterIssuer: watch } },
+      ...{ api: { call: call as never }, watches: { ChanceryIssuer: watch, ChanceryClusterIssuer: watch } },
       ...{ asker: { ask: async () => ({ outcome: { kind: 'fault', fault: silent } }), probe: async () => probe() } },
-      ...{ recorder: { record: () => true, close: async () => {} }, meter: openMeter(new Registry()) },
+      ...{ recorder: { record: (_, event) => told.push(event) > 0, close: async () => {} } },
+      meter: openMeter(new Registry()),
       ...{ clock: () => new Date(0), now: () => time.now, random: () => 0, recheck: 300, servers },
       ...{ sayings: openSayings(() => 0), doubts },
     },
     (_, why) => woken.push(why),
   )
-  return { doubts, issuers, time, woken }
+  return { doubts, issuers, time, told, woken }
 }
 
 t.test('an issuer that is deleted takes with it what spoke against it', async (t) => {
@@ -267,4 +277,28 @@ t.test('what is left to the people of a namespace is what they have brought them
   there.clear()
   await issuers.look(name, signal)
   t.equal(issuers.isLeft(name), false, 'nothing is left to them by one that is gone')
+})
+
+t.test('nothing is said of an issuer whose spec has changed while it was looked at', async (t) => {
+  for (const [generation, versions, events] of [
+    [1, ['9', '10'], [{ type: 'Warning', reason: 'Pending' }]],
+    [2, ['9'], []],
+  ] as const) {
+    const asked: string[] = []
+    const { metadata } = issuerOf()
+    const fresh = { ...issuerOf(), metadata: { ...metadata, resourceVersion: '10', generation } }
+    const { issuers, told } = open(
+      new Map([[key, issuerOf()]]),
+      () => silent,
+      async (method, _, { body }) => {
+        if (method === 'GET') return fresh
+        if (asked.push(body.metadata.resourceVersion) === 1) throw new ApiFault(409, 'it was written meanwhile')
+        return fresh
+      },
+    )
+    await issuers.look(name, signal)
+    t.strictSame(asked, versions)
+    t.match(told, events)
+    t.equal(told.length, events.length)
+  }
 })
