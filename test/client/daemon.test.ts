@@ -169,6 +169,7 @@ t.test('what is refused is tried again without holding up the others', async (t)
     [true, true, true, false],
     'the other two were not kept waiting',
   )
+  t.ok((tries.at(-1) ?? 0) < 4_000, 'nor does it wait for them')
   t.same(
     lines.map(({ event }) => event),
     ['failed', 'renewed', 'renewed', 'renewed'],
@@ -234,6 +235,17 @@ t.test('while the server turns one away for all, each is tried in its turn', asy
   await watch(script, { hours: 0.5, wards: 3 })
   t.ok(tried.length > 9)
   t.same(tried.slice(0, 9), [0, 1, 2, 0, 1, 2, 0, 1, 2])
+})
+
+t.test('what is due goes before what is only looked at', async (t) => {
+  const tried: number[] = []
+  const late = { notAfter: new Date(start + 100 * hour), renewAt: new Date(start + 90 * hour) }
+  const script = (at: number, _: Standing, ward: number): Standing => {
+    tried.push(ward)
+    return standing(start + at, ward === 0 ? late : {})
+  }
+  await watch(script, { hours: 0.2, wards: 2, jumps: [[10 * minute, start + 10 * hour]] })
+  t.same(tried.slice(0, 4), [0, 1, 1, 0])
 })
 
 t.test('a clock that is set is noticed within a minute, and no pause depends on it', async (t) => {
