@@ -19,7 +19,7 @@ import t from 'tap'
 
 import { type Client, openClient } from '../../src/commands/client.ts'
 import { exitCodes, Failure } from '../../src/commands/failure.ts'
-import { fileNames, openFolder } from '../../src/commands/issue/folder.ts'
+import { fileNames, openFolder, type Pending } from '../../src/commands/issue/folder.ts'
 import { readTask } from '../../src/commands/issue/into.ts'
 import { obtain, type Task } from '../../src/commands/issue/obtain.ts'
 import { drill } from '../helpers/drill.ts'
@@ -45,6 +45,7 @@ const issuedFor = async (name: string): Promise<readonly string[]> => {
   return json.items.map(({ serial }: { serial: string }) => serial)
 }
 
+const question = (idempotencyKey: string): Pending => ({ idempotencyKey, orderDigest: '', keyPem: '', csr: '' })
 const always = (): boolean => true
 const never = (): boolean => false
 const taskFor = async (name: string, out: string, more: Partial<Task> = {}): Promise<Task> => ({
@@ -264,6 +265,50 @@ t.test('two at once write one certificate', async (t) => {
   t.equal(new Set(obtained.map(({ held }) => held.serial)).size, 1)
   t.equal((await issuedFor('both.example.com')).length, 1)
   t.ok(await readShown(out))
+})
+
+t.test('what one command has asked is touched by none that asked before', async (t) => {
+  const folder = await openFolder(await newFolder(t))
+  const [first, second] = [question('first'), question('second')]
+  await folder.keep(first)
+  await folder.forget(first)
+  await folder.keep(second)
+  await folder.forget(first)
+  await folder.awaits(first, '2099-01-01T00:00:00Z')
+  const { idempotencyKey, awaitedUntil } = (await folder.pending()) ?? {}
+  t.strictSame([idempotencyKey, awaitedUntil], ['second', undefined])
+})
+
+t.test('an answer that is in its place already is no harm; one that cannot be leaves its question', async (t) => {
+  const out = await newFolder(t)
+  const own = join(out, '.chancery')
+  const { held } = await obtain(await taskFor('again.example.com', out), client)
+  const texts = fileNames.map(async (name) => [name, await readFile(join(out, name), 'utf8')])
+  const contents = Object.fromEntries(await Promise.all(texts))
+  const [folder, pending] = [await openFolder(out), question('again')]
+  const answer = { pending, untold: false }
+  const before = await readdir(own)
+  await folder.keep(pending)
+  await folder.install(contents, answer)
+  t.same(await readdir(own), before, 'neither the question nor a draft is left')
+  t.equal((await readShown(out))?.serial, held.serial)
+  t.equal((await stat(join(out, 'key.pem'))).mode & 0o777, 0o600)
+
+  const given = await openFolder(out, { owner: 'nobody.there' })
+  await t.rejects(given.keep(pending), /cannot be given to nobody\.there/)
+  t.equal(await folder.pending(), undefined, 'it is not asked')
+  await folder.keep(pending)
+  await t.rejects(given.install(contents, answer), /cannot be given to nobody\.there/)
+  const key = join(out, 'key.pem')
+  await rm(key)
+  await writeFile(key, 'of somebody else')
+  await t.rejects(folder.install(contents, answer), /key\.pem is there and was not made here/)
+  await rm(key)
+  const version = join(own, 'versions', held.serial)
+  await rm(version, { recursive: true })
+  await writeFile(version, '')
+  await t.rejects(folder.install(contents, answer), /cannot be written \(ENOTDIR\)/)
+  t.same((await readdir(own)).sort(), [...before, 'pending.json'].sort())
 })
 
 t.test('whoever comes late with an answer puts nothing older in the place of what is there', async (t) => {

@@ -79,8 +79,10 @@ t.test('the first is asked for with a token; the next one takes the place of tha
   t.not(shown?.files['key.pem'], first.held.keyPem, 'with a new key')
   const third = await obtain({ ...task, reuseKey: true }, tokenless)
   t.equal(third.held.keyPem, second.held.keyPem, 'or with the one that is there')
-  const other = await taskFor('other.example.com', out)
+  const other = await taskFor('other.example.com', out, { reuseKey: true })
   await t.rejects(obtain(other, tokenless), /cannot be read/, 'other names are another certificate')
+  const { held } = await obtain(other, client)
+  t.not(held.keyPem, third.held.keyPem, 'with another key')
 })
 
 t.test('an answer that was lost is asked for again, and there is one certificate', async (t) => {
@@ -107,6 +109,13 @@ t.test('an answer that was lost is asked for again, and there is one certificate
   t.equal(third.issued, undefined)
   t.equal(third.held.serial, second.held.serial)
   t.equal(await countOf(name), 2, 'what has been replaced does not ask again')
+
+  await t.rejects(obtain(task, watched(tokenless, calls, isRenewal)), /broke off/)
+  const path = `/v1/certificates/${second.held.serial}/revocation`
+  await service.request('POST', path, { body: { reason: 'superseded' } })
+  const fourth = await obtain({ ...task, isDue: () => false }, client)
+  t.match(fourth.refusal?.problem, { code: 'auth.revoked' })
+  t.not(fourth.held.serial, second.held.serial, 'what was asked and is refused now is asked for anew')
 })
 
 t.test('where it may not renew itself, a token asks for a new one, if there is any', async (t) => {
@@ -171,6 +180,15 @@ t.test(
     const isAnew = (_: string, path: string): boolean => path === '/v1/certificates'
     await t.rejects(obtain(task, watched(client, [], isAnew)), /broke off/)
     await change('server', { renewal: { within: '365d', key: 'any' } })
+    const file = join(out, '.chancery/pending.json')
+    const asked = JSON.parse(await readFile(file, 'utf8'))
+    // That process is always there.
+    const ofOther = { ...asked, by: asked.by.replace(/^\d+/, '1') }
+    await writeFile(file, JSON.stringify(ofOther))
+    await t.rejects(obtain(task, tokenless), /cannot be read/)
+    await t.rejects(obtain(task, dead), /auth\.invalid/)
+    t.same(JSON.parse(await readFile(file, 'utf8')), ofOther, 'what another command waits for is kept')
+    await writeFile(file, JSON.stringify({ ...ofOther, at: '2020-01-01T00:00:00Z' }))
     const third = await obtain(task, tokenless)
     t.equal(
       await replacedBy(third.held.serial),
