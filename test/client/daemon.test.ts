@@ -77,13 +77,15 @@ interface Watching {
   readonly jumps?: readonly (readonly [at: number, to: number])[]
   readonly wards?: number
   /** What a daemon finds that was started anew. */
-  readonly there?: Standing
+  readonly there?: Standing | Failure
+  /** Nothing can be written. */
+  readonly full?: boolean
 }
 
 /** One ward whose tries end as the script says, watched for so long; `jumps` set the wall's clock. */
 const watch = async (
   script: (at: number, standing: Standing, ward: number) => Standing,
-  { from = start, hours, jumps = [], wards = 1, there }: Watching,
+  { from = start, hours, jumps = [], wards = 1, there, full = false }: Watching,
 ): Promise<Scripted> => {
   const time = newTime(from)
   const ending = new AbortController()
@@ -97,8 +99,14 @@ const watch = async (
         held = script(time.elapsed(), held, i)
         return held
       },
-      look: async () => there,
-      note: async (status) => void seen.notes.push(status),
+      look: async () => {
+        if (there instanceof Failure) throw there
+        return there
+      },
+      note: async (status) => {
+        if (full) throw new Error('ENOSPC')
+        seen.notes.push(status)
+      },
     }
   }
   const { now, elapsed, sleep } = time
@@ -137,6 +145,12 @@ t.test('it renews each time it is due, and rests in between', async (t) => {
   t.match(notes.at(-1), { state: 'fresh', failure: null, failures: 0 })
 })
 
+t.test('it goes on where its status cannot be written', async (t) => {
+  const { tries, lines } = await watch((at) => standing(start + at), { hours: 2, full: true })
+  t.equal(tries.length, 3 + 1)
+  t.match(lines[0], { event: 'failed', text: /status cannot be written: ENOSPC/ })
+})
+
 t.test('a server that is away for a day is not hammered, whoever many there are to be renewed', async (t) => {
   const { tries, lines, notes } = await watch((at) => (at < 24 * hour ? away() : standing(start + at)), {
     hours: 24.5,
@@ -152,6 +166,30 @@ t.test('a server that is away for a day is not hammered, whoever many there are 
   t.equal(tries.length - outage.length, 20, 'then all get theirs')
   t.equal(lines.filter(({ event }) => event === 'unreachable').length, outage.length)
   t.match(notes[0], { state: 'missing', failure: 'cannot be reached', failures: 1 })
+})
+
+t.test('a server that was away and is back has as much patience as before', async (t) => {
+  let back: number | undefined
+  const isAway = (at: number): boolean => at < hour || (back !== undefined && at < back + 41 * minute)
+  const script = (at: number): Standing => {
+    if (isAway(at)) away()
+    back ??= at
+    return standing(start + at)
+  }
+  const { tries } = await watch(script, { hours: 2 })
+  const again = tries.filter((at) => at > (back ?? 0) && at < (back ?? 0) + 41 * minute)
+  t.ok(again.length >= 4, `${again.length} tries in a minute`)
+})
+
+t.test('a moment that has moved is told', async (t) => {
+  const later = { notAfter: new Date(start + 10 * hour), renewAt: new Date(start + 8 * hour) }
+  const moved = { ...later, issued: false, renewAt: new Date(start + 6 * hour) }
+  const script = (at: number, held: Standing): Standing => ({ ...held, ...(at < hour ? later : moved) })
+  const { notes } = await watch(script, { hours: 3 })
+  t.same(
+    notes.map(({ renewAt }) => renewAt),
+    [later, moved].map(({ renewAt }) => renewAt.toISOString()),
+  )
 })
 
 t.test('what is refused is tried again without holding up the others', async (t) => {
@@ -190,14 +228,17 @@ t.test('what the server asks for is waited for', async (t) => {
   )
 })
 
-t.test('what a proxy asks for in its place holds for all', async (t) => {
-  const script = (at: number): Standing => {
-    if (at < 10 * minute) throw new Failure('later', 'answered 429', { retryAfter: 120 })
-    return standing(start + at)
+t.test('what is said to whoever asks, by the server or a proxy in its place, holds for all', async (t) => {
+  const limits = ['requests', 'concurrent', 'address_requests', 'address_concurrent', 'room', 'failed_authentication']
+  for (const code of ['', 'rate.limited', ...limits.map((limit) => `limit.${limit}`)]) {
+    const script = (at: number): Standing => {
+      if (at < 10 * minute) throw new Failure('later', 'answered 429', { code, retryAfter: 120 })
+      return standing(start + at)
+    }
+    const { tries, lines } = await watch(script, { hours: 0.2, wards: 3 })
+    t.ok(tries.filter((at) => at < 10 * minute).length <= 6, `${code}: ${tries.length} tries`)
+    t.match(lines[0], { event: 'unreachable' })
   }
-  const { tries, lines } = await watch(script, { hours: 0.2, wards: 3 })
-  t.ok(tries.filter((at) => at < 10 * minute).length <= 6, `${tries.length} tries`)
-  t.match(lines[0], { event: 'unreachable' })
 })
 
 t.test('people who have said no are not asked again by each try', async (t) => {
@@ -324,7 +365,11 @@ t.test('after a start what is there is told of, though nobody answers', async (t
   const { notes } = await watch(away, { hours: 2, there })
   t.match(notes[0], { state: 'failing', serial: there.serial, notAfter: there.notAfter.toISOString() })
   t.match(notes.at(-1), { state: 'expired', serial: there.serial, failure: 'cannot be reached' })
-  t.match((await watch(away, { hours: 0.1 })).notes[0], { state: 'missing', serial: null })
+  for (const none of [{}, { there: new Failure('usage', 'cannot be read') }]) {
+    const { tries, notes } = await watch(away, { hours: 0.1, ...none })
+    t.match(notes[0], { state: 'missing', serial: null })
+    t.ok(tries.length > 1)
+  }
 })
 
 t.test('it has expired once the second that its notAfter names is over (RFC 5280 4.1.2.5)', async (t) => {

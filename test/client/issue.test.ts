@@ -212,6 +212,7 @@ t.test('what others need to read is given to them, and nothing more', async (t) 
   const { mode, uid, gid } = await stat(join(out, 'key.pem'))
   t.equal(mode & 0o777, 0o640)
   if (isRoot) t.ok(uid > 0 && gid > 0)
+  t.equal((await stat(join(out, '.chancery/current'))).mode & 0o777, 0o755)
   t.ok(await readShown(out))
 })
 
@@ -335,6 +336,7 @@ t.test('whoever comes late with an answer puts nothing older in the place of wha
   const { held, issued } = await late
   t.equal(held.serial, second.held.serial)
   t.equal(issued, undefined, 'and says that it has done nothing')
+  t.equal((await readdir(join(out, '.chancery/versions'))).length, 2, 'the one before may still hold')
   t.equal((await readShown(out))?.serial, second.held.serial)
 })
 
