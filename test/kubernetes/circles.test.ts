@@ -60,10 +60,17 @@ t.test('an owner of another kind may have hundreds of requests at once, of which
     { apiVersion: 'databases.example/v1', kind: 'Cluster' },
     { apiVersion: 'certificates.example/v1', kind: 'Certificate' },
     { apiVersion: 'cert-manager.io.example/v1', kind: 'Certificate' },
+    { apiVersion: 'cert-manager.io/v1', kind: 'Issuer' },
     { apiVersion: 'apps/v1', kind: 'StatefulSet' },
     { apiVersion: 'v1', kind: 'Pod' },
   ])
     t.equal(give(500, 0, 90 * day, other({ ownerReferences: [{ ...owner, uid: 'a' }] })), 0, owner.kind)
+  const labels = { 'csi.cert-manager.io/volume-id-hash': 'a' }
+  for (const owner of [
+    { apiVersion: 'pods.example/v1', kind: 'Pod' },
+    { apiVersion: 'v1', kind: 'ConfigMap' },
+  ])
+    t.equal(give(500, 0, 90 * day, other({ ownerReferences: [{ ...owner, uid: 'a' }], labels })), 0, owner.kind)
   t.equal(circles.size, 0)
 })
 
@@ -119,6 +126,8 @@ t.test('what is for nobody who outlives it is not counted, and who is silent for
   for (let i = 0; i < 120; i += 1)
     give(1, minute, day, other({ ownerReferences: [{ ...certificate, uid: String(i) }] }))
   t.equal(circles.size, 60)
+  give(60, minute, day, other({ ownerReferences: [{ ...certificate, uid: '60' }] }))
+  t.equal(circles.size, 1, 'whoever is there for longer and is not silent')
 })
 
 t.test('what is held of a request has its owner, as short as owners are', async (t) => {
