@@ -259,6 +259,8 @@ const open = (
         : outgoing.destroy(new Error(`no answer within ${patienceMs / 1000} s`)),
     )
     outgoing.on('error', (error: NodeJS.ErrnoException) => reject(unanswered(url, error)))
+    // As by 101, which Node takes for the end of HTTP.
+    outgoing.on('close', () => reject(unanswered(url, new Error('the connection ended before an answer'))))
     outgoing.on('response', (incoming) => {
       answer = incoming
       resolve(incoming)

@@ -6,6 +6,7 @@
 import { request } from 'node:https'
 
 import { Failure } from './failure.ts'
+import { tlsReasonOf } from './fetch-fault.ts'
 import { visible } from './output.ts'
 import { exactDurationText } from './progress.ts'
 import { secondsOf } from './refused.ts'
@@ -184,7 +185,7 @@ const isToWait = (answer: Answered): boolean =>
 
 const refusedBy = ({ issuer }: Provider, answer: Answered): Failure => {
   const error = errorOf(answer)
-  const ours = error === undefined ? undefined : refusals[error]
+  const ours = error !== undefined && Object.hasOwn(refusals, error) ? refusals[error] : undefined
   if (ours !== undefined) return new Failure('denied', ours)
   if (answer.status >= 500 || answer.status === 429)
     return new Failure('later', `${issuer} answered ${answer.status}: try again later.`)
@@ -216,10 +217,10 @@ const discover = async (provider: Provider): Promise<Endpoints> => {
   const answer = await send(`${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`, provider)
   if (answer.status >= 500 || answer.status === 429) throw refusedBy(provider, answer)
   const { issuer: said, token_endpoint: token, device_authorization_endpoint: device } = answer.body
-  if (answer.status !== 200 || said === undefined)
+  if (answer.status !== 200 || typeof said !== 'string')
     throw new Failure('usage', `${issuer} does not tell of itself (${answer.status}): is it an OpenID provider?`)
   if (said !== issuer)
-    throw new Failure('usage', `What answers at ${issuer} is another issuer: ${visible(String(said).slice(0, 200))}.`)
+    throw new Failure('usage', `What answers at ${issuer} is another issuer: ${visible(said.slice(0, 200))}.`)
   return {
     token: assertHttps(issuer, token),
     device: device === undefined ? undefined : assertHttps(issuer, device),
@@ -227,25 +228,33 @@ const discover = async (provider: Provider): Promise<Endpoints> => {
 }
 
 const assertHttps = (issuer: string, url: unknown): string => {
-  if (typeof url === 'string' && url.startsWith('https://') && URL.canParse(url)) return url
-  throw new Failure(
-    'usage',
-    `${issuer} is to be reached by https only, and names ${visible(String(url).slice(0, 200))}.`,
-  )
+  if (typeof url === 'string' && isPlainHttps(url)) return url
+  const named = typeof url === 'string' ? visible(url.slice(0, 200)) : 'no URL'
+  throw new Failure('usage', `${issuer} is to be reached by https only, and names ${named}.`)
+}
+
+/** What stands before an @ passes for the host of a link, and Node throws where it is not percent-encoded UTF-8. */
+const isPlainHttps = (text: string): boolean => {
+  const url = text.startsWith('https://') ? URL.parse(text) : null
+  return url !== null && url.username === '' && url.password === ''
 }
 
 const readCode = ({ issuer }: Provider, { body }: Answered): Code => {
   const { device_code: deviceCode, user_code: userCode, verification_uri: uri, interval = usualSeconds } = body
   const { verification_uri_complete: wholeUri, expires_in: expiresIn } = body
-  if (!isText(deviceCode, mostOfToken) || !isText(userCode, mostShown)) throw malformed(issuer, 'no device code')
-  if (!isSeconds(expiresIn) || !isSeconds(interval)) throw malformed(issuer, 'no device code')
-  if (!isText(uri, mostShown)) throw malformed(issuer, 'no device code')
+  const lacking = (member: string): Failure =>
+    malformed(issuer, `no device code to use: ${member} is not as RFC 8628 3.2 has it`)
+  if (!isText(deviceCode, mostOfToken)) throw lacking('device_code')
+  if (!isText(userCode, mostShown)) throw lacking('user_code')
+  if (!isText(uri, mostShown)) throw lacking('verification_uri')
+  if (!isSeconds(expiresIn)) throw lacking('expires_in')
+  if (!isSeconds(interval)) throw lacking('interval')
   return {
     deviceCode,
     userCode,
     // Terminals make a link of it, and people follow it.
     uri: assertHttps(issuer, uri),
-    wholeUri: isText(wholeUri, mostShown) && wholeUri.startsWith('https://') ? wholeUri : undefined,
+    wholeUri: isText(wholeUri, mostShown) && isPlainHttps(wholeUri) ? wholeUri : undefined,
     expiresIn,
     interval,
   }
@@ -331,8 +340,10 @@ const send = (url: string, { ca }: Provider, form?: string): Promise<Answered> =
     call.on('error', (error: NodeJS.ErrnoException) =>
       /^(UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|CERT_|ERR_TLS_CERT)/.test(error.code ?? '')
         ? reject(new Failure('usage', `${origin} shows no certificate that is trusted (${error.code}); see --oidc-ca.`))
-        : away(error.message || error.name),
+        : away(reasonOf(error)),
     )
+    // As by 101, which Node takes for the end of HTTP.
+    call.on('close', () => away('the connection ended before a whole answer'))
     call.on('response', (response) => {
       const chunks: Buffer[] = []
       let octets = 0
@@ -342,7 +353,7 @@ const send = (url: string, { ca }: Provider, form?: string): Promise<Answered> =
         response.destroy()
         return away('its answer has no end')
       })
-      response.on('error', (error) => away(error.message))
+      response.on('error', (error) => away(reasonOf(error)))
       response.on('end', () => {
         const { statusCode: status = 0, headers } = response
         resolve({ status, retryAfter: secondsOf(headers['retry-after']), body: parse(Buffer.concat(chunks)) })
@@ -350,6 +361,12 @@ const send = (url: string, { ca }: Provider, form?: string): Promise<Answered> =
     })
     call.end(form)
   })
+
+const reasonOf = ({ name, message }: Error): string => {
+  if (name === 'AbortError') return `no whole answer within ${patienceMs / 1_000} s`
+  const tls = tlsReasonOf(message)
+  return tls === undefined ? message || name : `TLS fails (${tls})`
+}
 
 const parse = (octets: Buffer): Answered['body'] => {
   try {

@@ -38,6 +38,8 @@ export const fetchJson = (url: string, { ca }: FetchOptions): Promise<unknown> =
       })
     })
     call.on('error', (error) => fail(reasonOf(error), error))
+    // As by 101, which Node takes for the end of HTTP.
+    call.on('close', () => fail('the connection ended before a whole answer'))
   })
 
 /** What Node says of a certificate is about the CAs of the machine, which are not looked at. */

@@ -167,6 +167,8 @@ const open = (
     outgoing.on('socket', (socket) => socket.setKeepAlive(true, keepAliveMs))
     outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${patienceMs / 1_000} s`)))
     outgoing.on('error', (error) => reject(unreachable(error, signal)))
+    // As by 101, which Node takes for the end of HTTP.
+    outgoing.on('close', () => reject(unreachable(new Error('the connection ended before an answer'), signal)))
     outgoing.on('response', (incoming) => {
       outgoing.setTimeout(0)
       resolve(incoming)

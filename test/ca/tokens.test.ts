@@ -266,7 +266,7 @@ t.test('keys that do not exist make nobody fetch more often', async (t) => {
 })
 
 drill('an issuer that is down, slow, huge, or somebody else', async (t) => {
-  for (const trouble of ['down', 'slow', 'huge', 'garbage', 'redirect', 'other issuer', 'error'] as const) {
+  for (const trouble of ['down', 'slow', 'huge', 'garbage', 'redirect', 'upgrade', 'other issuer', 'error'] as const) {
     const issuer = await openTestIssuer(t)
     issuer.trouble = trouble
     let now = 0

@@ -91,6 +91,13 @@ t.test('a violation that is the sentence of the refusal is told once, and each o
   }
 })
 
+t.test('one that leaves HTTP instead of answering is told as that, and waited for no longer', async (t) => {
+  answerBy(t, (response) => response.writeHead(101, { connection: 'upgrade', upgrade: 'other' }).end())
+  const late = sleep(5_000, undefined, { ref: false }).then(() => 'still waiting')
+  const message = `${service.url} cannot be reached: the connection ended before an answer.`
+  await t.rejects(Promise.race([client.call('GET', '/v1/profiles'), late]), { kind: 'later', message })
+})
+
 t.test('what a problem says is taken as far as it is one', async (t) => {
   const whole = { status: 503, code: 'x.y', detail: 'Busy.', next: 'Wait.', requestId: 'r', retryable: true }
   for (const [more, problem, text] of [

@@ -417,6 +417,39 @@ t.test('who is asked too often, or is away for a while, says how long to wait', 
   t.same(away.slept.slice(-3), [30_000, 30_000, 30_000], 'who types the code meanwhile does not wait for ever')
 })
 
+t.test('what a provider says that is no answer is told in a sentence', async (t) => {
+  const none = { toString: 1 }
+  const lacks = (member: string): RegExp => new RegExp(`no device code to use: ${member} is not as RFC 8628`)
+  const cases: readonly (readonly [Partial<DeviceIssuer>, DeviceIssuer['script'], string, RegExp])[] = [
+    [{ said: { issuer: none } }, [], 'usage', /is it an OpenID provider/],
+    [{ said: { token_endpoint: none } }, [], 'usage', /https only, and names no URL/],
+    [{ said: { token_endpoint: 'https://%ff@127.0.0.1/' } }, [], 'usage', /https only, and names https:\/\/%ff@/],
+    [{ code: { device_code: none } }, [], 'failed', lacks('device_code')],
+    [{ code: { verification_uri: undefined } }, [], 'failed', lacks('verification_uri')],
+    [{ code: { verification_uri: 'https://idp.example.com@127.0.0.1/' } }, [], 'usage', /https only/],
+    [{ code: { expires_in: '900' } }, [], 'failed', lacks('expires_in')],
+    [{ code: { interval: -1 } }, [], 'failed', lacks('interval')],
+    [{ code: { interval: 1e9 } }, [], 'failed', lacks('interval')],
+    [{}, [{ error: 'toString' }], 'denied', /says no \(toString\)$/],
+    [{}, [{ error: '\u001b[2J', error_description: '\u009b1m\n' }], 'denied', /\(\\u001b\[2J\): \\u009b1m\\u000a$/],
+    [
+      {},
+      [async () => ({ status: 101, headers: { connection: 'upgrade', upgrade: 'other' } }), { error: 'access_denied' }],
+      'denied',
+      /denied/,
+    ],
+  ]
+  for (const [change, script, kind, message] of cases) {
+    const { tokens } = await asked(() => {
+      Object.assign(issuer, { said: {}, code: {}, ...change })
+      issuer.script.push(...script)
+    })
+    t.match(tokens, { kind, message }, String(message))
+  }
+  Object.assign(issuer, { said: {}, code: { verification_uri_complete: 'https://idp.example.com@127.0.0.1/' } })
+  t.notMatch((await asked(() => {})).told.join(''), 'idp.example.com', 'nor is a link shown that hides where it leads')
+})
+
 t.test('how long a code is good for is told to the second', async (t) => {
   const { told } = await asked(() => {
     issuer.code = { expires_in: 90 }

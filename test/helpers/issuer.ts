@@ -14,7 +14,17 @@ export interface TestKey {
 }
 
 /** What goes wrong, one at a time. */
-export type Trouble = 'none' | 'down' | 'slow' | 'huge' | 'garbage' | 'redirect' | 'other issuer' | 'error' | 'keyless'
+export type Trouble =
+  | 'none'
+  | 'down'
+  | 'slow'
+  | 'huge'
+  | 'garbage'
+  | 'redirect'
+  | 'upgrade'
+  | 'other issuer'
+  | 'error'
+  | 'keyless'
 
 export interface TestIssuer {
   readonly url: string
@@ -57,6 +67,7 @@ export const openTestIssuer = async (t: { teardown(close: () => Promise<void>): 
     if (trouble === 'slow') return
     if (trouble === 'error') return void response.writeHead(500).end()
     if (trouble === 'redirect') return void response.writeHead(302, { location: `${issuer.url}/elsewhere` }).end()
+    if (trouble === 'upgrade') return void response.writeHead(101, { connection: 'upgrade', upgrade: 'other' }).end()
     if (trouble === 'garbage') return void response.end('<html>')
     if (trouble === 'huge') return void response.end(`{"keys":[],"x":"${'x'.repeat(1_000_000)}"}`)
     const type = request.url === '/keys' ? 'application/jwk-set+json' : 'application/json'

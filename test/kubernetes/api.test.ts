@@ -82,6 +82,15 @@ t.test('an answer that comes in drops holds nobody for longer than the API serve
   )
 })
 
+t.test('one that leaves HTTP instead of answering is not waited for', async (t) => {
+  const api = await open(t, (_request, response) =>
+    response.writeHead(101, { connection: 'upgrade', upgrade: 'other' }).end(),
+  )
+  const late = sleep(5_000, undefined, { ref: false })
+  const ended = { status: 0, message: /the connection ended before an answer/ }
+  await t.rejects(Promise.race([api.call('GET', '/list'), late]), ended)
+})
+
 t.test('a program that is to say who we are, and hangs, holds nobody for longer', async (t) => {
   const api = openApi(() => new Promise(() => {}), { wholeMs: 100 })
   await t.rejects(api.call('GET', '/list'), { status: 0, message: /^the program that says who we are does not end: / })
