@@ -3,7 +3,7 @@
 import { Command, CommanderError, type Option } from 'commander'
 
 import { exitCodes, Failure } from './commands/failure.ts'
-import { openOutput } from './commands/output.ts'
+import { jsonText, openOutput } from './commands/output.ts'
 import { guardStreams } from './commands/standard-streams.ts'
 import { takeSignals } from './commands/stop.ts'
 import { version } from './commands/version.ts'
@@ -167,7 +167,7 @@ const tell = (error: unknown, json: boolean): number => {
       : error instanceof CommanderError
         ? new Failure('usage', error.message.replace(/^error: /, ''))
         : new Failure('failed', error instanceof Error ? error.message : String(error))
-  if (failure.message !== '') process.stderr.write(`${json ? JSON.stringify(failure) : failure.message}\n`)
+  if (failure.message !== '') process.stderr.write(`${json ? jsonText(failure) : failure.message}\n`)
   return failure.exitCode
 }
 

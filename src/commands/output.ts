@@ -9,9 +9,15 @@ export interface Output {
 
 export const openOutput = (json: boolean, write: (text: string) => void): Output => ({
   show: (value, text) =>
-    write(json ? `${JSON.stringify(value, null, 2)}\n` : text.endsWith('\n') || text === '' ? text : `${text}\n`),
-  table: (rows, columns) => write(json ? `${JSON.stringify(rows, null, 2)}\n` : formatTable(rows, columns)),
+    write(json ? `${jsonText(value, 2)}\n` : text.endsWith('\n') || text === '' ? text : `${text}\n`),
+  table: (rows, columns) => write(json ? `${jsonText(rows, 2)}\n` : formatTable(rows, columns)),
 })
+
+/** The same value to whoever reads it, and nothing in it steers a terminal: JSON leaves U+007F and beyond as they are. */
+export const jsonText = (value: unknown, indent = 0): string =>
+  (JSON.stringify(value, null, indent) ?? '').replaceAll(unseen, (found) =>
+    found === '\n' ? found : found.split('').map(escaped).join(''),
+  )
 
 /**
  * Columns as wide as their widest cell, or narrower where a line would be wider than `room`; what could steer a terminal is

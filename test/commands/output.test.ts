@@ -5,7 +5,7 @@ import t from 'tap'
 import { diffLines } from '../../src/commands/diff.ts'
 import { eventRow } from '../../src/commands/event-text.ts'
 import { explanation } from '../../src/commands/issue/explanation.ts'
-import { formatTable, versionLine } from '../../src/commands/output.ts'
+import { formatTable, jsonText, openOutput, versionLine } from '../../src/commands/output.ts'
 import { formatYaml, parseYaml } from '../../src/commands/yaml.ts'
 
 t.test('a table is aligned, and nothing in it steers the terminal', (t) => {
@@ -30,6 +30,22 @@ t.test('a table is aligned, and nothing in it steers the terminal', (t) => {
     ].join('\n'),
   )
   t.equal(formatTable([], ['name']), 'NAME\n')
+  t.end()
+})
+
+t.test('what machines read says the same, and steers no terminal either', (t) => {
+  const value = { name: 'a\u0000\u007f\u009b31m\u202e\u2066\u2028\u{e0041}\nü 👍' }
+  const written: string[] = []
+  const out = openOutput(true, (text) => written.push(text))
+  out.show(value, '')
+  out.table([value], ['name'])
+  for (const text of [...written, `${jsonText(value)}\n`]) t.match(text, /^[\n\x20-\x7eü👍]*\n$/u)
+  t.same(
+    written.map((text) => JSON.parse(text)),
+    [value, [value]],
+  )
+  t.match(written[0], /\\u007f\\u009b31m\\u202e\\u2066\\u2028\\udb40\\udc41\\nü 👍/)
+  t.equal(jsonText(undefined), '')
   t.end()
 })
 
