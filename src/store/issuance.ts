@@ -11,7 +11,7 @@ import type { Enrolled, Enrolment, Intent, IssuedRow, PriorRequest, Recorder, Ro
 import { withDeadline } from '../deadline.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
-import { constraintOf, type Database, type Statement } from './database.ts'
+import { constraintOf, type Database, isOfServer, type Statement } from './database.ts'
 import { type EnrolmentDeps, enrol, isUnavailable, retryPausesMs } from './enrolments.ts'
 import { type IntentsDeps, insertBooked, insertIntents, isBooked, selectKeyStanding } from './intents.ts'
 import { type IntentEnd, openLimited } from './limit-uses.ts'
@@ -217,7 +217,8 @@ const insertUnsigned = async ({ db, log }: RecorderDeps, intent: Intent): Promis
       await db.query(insertUnsignedStatement, [intent.serial])
       return
     } catch (error) {
-      if (!isUnavailable(error)) {
+      // Damaged files are the same a second later.
+      if (!isUnavailable(error) || isOfServer(error)) {
         log.warn({ event: 'intent.unsigned_failed', err: error }, 'an intent stays open until the reconciler ends it')
         return
       }

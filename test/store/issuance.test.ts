@@ -3,11 +3,13 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import { mock } from 'node:test'
 import { setTimeout } from 'node:timers/promises'
 
+import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import type { Meter } from '../../src/ca/meter.ts'
 import type { Enrolment, Intent } from '../../src/ca/recorder.ts'
-import type { OwnPool } from '../../src/store/database.ts'
+import { Problem } from '../../src/errors.ts'
+import type { Database, OwnPool } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import type { Log } from '../../src/telemetry.ts'
 import { drill } from '../helpers/drill.ts'
@@ -306,3 +308,24 @@ const issue = async (
     await Promise.all(intents.map((intent) => recorder.recordCertificate(signed(intent))))
   }
 }
+
+t.test('an intent that damaged files keep open is left to the reconciler at once', async (t) => {
+  const { replica, intend, told } = await open(t)
+  const intent = await intend('damaged', 1)
+  const fault = { code: 'XX001', routine: 'buffer_readv_report' }
+  const cause = Object.assign(new pg.DatabaseError('invalid page in block 0', 0, 'error'), fault)
+  let tries = 0
+  const db: Database = {
+    ...replica.stores.db,
+    query: async () => {
+      tries += 1
+      throw new Problem('db.unavailable', 'a test', { cause })
+    },
+  }
+  const log: Log = { ...quiet, warn: (line: object) => void told.push(line) }
+  const recorder = openRecorder({ ...replica.stores, db, log, meter: silentMeter, refusalsPerMinute: 60 })
+  t.teardown(recorder.close)
+  await recorder.recordUnsigned(intent)
+  t.equal(tries, 1)
+  t.match(told, [{ event: 'intent.unsigned_failed' }])
+})
