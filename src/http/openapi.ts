@@ -102,7 +102,7 @@ export const describeRoutes = (app: App): void => {
     staticCSP: contentPolicy,
     theme: {
       title: 'Chancery: the API',
-      css: [{ filename: 'narrow.css', content: narrow }],
+      css: [{ filename: 'page.css', content: style }],
       js: [{ filename: 'viewport.js', content: viewport }],
     },
     uiConfig: { docExpansion: 'list', deepLinking: true, validatorUrl: null },
@@ -371,8 +371,14 @@ const rawBodies: Readonly<Record<string, string>> = {
 const viewport =
   "document.head.append(Object.assign(document.createElement('meta'), { name: 'viewport', content: 'width=device-width' }))\n"
 
-/** There what a section is about goes below its name: beside it, it would be a column of a few letters. */
-const narrow = `@media (max-width: 640px) {
+/**
+ * Not shown: a field without a label for other descriptions, which the policy below keeps out, and a column of links, of which there
+ * are none and which is wider than a telephone. There what a section is about goes below its name: beside it, it would be a
+ * column of a few letters.
+ */
+const style = `.swagger-ui .topbar .download-url-wrapper, .swagger-ui .response-col_links { display: none }
+.swagger-ui .json-schema-2020-12-accordion:focus-visible { outline: auto }
+@media (max-width: 640px) {
   .swagger-ui .opblock-tag { flex-wrap: wrap }
   .swagger-ui .opblock-tag > a { flex: 1 }
   .swagger-ui .opblock-tag > small { flex: 1 0 100%; order: 1; padding: 0 }

@@ -272,10 +272,10 @@ t.test('the pages to read it with load everything from here', async (t) => {
   const scripts = assets.filter((asset) => asset.endsWith('/viewport.js'))
   const [script] = await Promise.all(scripts.map((asset) => app.inject(new URL(asset, 'https://x/docs/').pathname)))
   t.match(script, { headers: { 'content-type': /javascript/ }, body: /width=device-width/ }, 'a narrow one fits')
-  const narrow = assets.find((asset) => asset.endsWith('/narrow.css')) ?? ''
-  t.match(await app.inject(new URL(narrow, 'https://x/docs/').pathname), {
+  const style = assets.find((asset) => asset.endsWith('/page.css')) ?? ''
+  t.match(await app.inject(new URL(style, 'https://x/docs/').pathname), {
     headers: { 'content-type': /css/ },
-    body: /max-width/,
+    body: /\.response-col_links \{ display: none \}\n.*:focus-visible \{ outline: auto \}\n@media \(max-width/,
   })
   t.notMatch(page.body, /<script>/, 'no script inline, which the policy would refuse')
   t.same((await app.inject('/openapi.json')).json(), JSON.parse(JSON.stringify(app.swagger())))
