@@ -22,7 +22,7 @@ export const openVerifier = (threads: number, log: Log): Verifier => {
   const batch = openBatch({
     run: async (checks: readonly SignatureCheck[]) => {
       const [first, ...others] = workers
-      const worker = others.reduce((best, other) => (other && other.load < (best?.load ?? 0) ? other : best), first)
+      const worker = others.reduce((best, other) => (best && other.load >= best.load ? best : other), first)
       return (await worker?.run(checks)) ?? checks.map(checkOne)
     },
     // A burst is handed over in shares, each as soon as it is full: the thread begins with the first while the others
@@ -91,9 +91,9 @@ const openCheckingThread = (log: Log) => {
   }
   start()
   return {
-    /** Batches that it has not answered. */
+    /** Batches that it has not answered; none is for it while it is gone and another is there. */
     get load() {
-      return asked.length
+      return worker ? asked.length : Number.POSITIVE_INFINITY
     },
     /** Undefined when the worker is gone, or did not answer in time: then it is ended. */
     run: (checks: readonly SignatureCheck[]): Promise<readonly boolean[] | undefined> =>

@@ -36,13 +36,13 @@ const deadly: SignatureCheck = { ...good, algorithm: { ...good.algorithm, id: 'u
 const awake = setInterval(() => {}, 1_000)
 t.teardown(() => clearInterval(awake))
 
-/** One thread, and a clock for its pauses. */
-const openWatched = (t: Test) => {
+/** So many threads, and a clock for their pauses. */
+const openWatched = (t: Test, threads = 1) => {
   mock.timers.enable({ apis: ['setTimeout'] })
   const lines: { readonly event: string; readonly pauseMs?: number }[] = []
   const write = (line: unknown): void => void lines.push(line as { event: string })
   const log: Log = { debug: write, info: write, warn: write, error: write }
-  const { verify, close } = openVerifier(1, log)
+  const { verify, close } = openVerifier(threads, log)
   t.teardown(async () => {
     await close()
     mock.timers.reset()
@@ -50,7 +50,7 @@ const openWatched = (t: Test) => {
   })
   const count = (event: string): number => lines.filter((line) => line.event === event).length
   const pauses = () => lines.flatMap(({ event, pauseMs }) => (event === 'verifier.restarting' ? [pauseMs] : []))
-  return { verify, count, pauses }
+  return { verify, close, count, pauses }
 }
 
 t.test('what a thread that dies had is checked here, and so is all until its pause is over', async (t) => {
@@ -67,6 +67,14 @@ t.test('what a thread that dies had is checked here, and so is all until its pau
   t.same(await Promise.all([verify(good), verify(bad)]), [true, false])
   t.equal(await verify(deadly), true)
   t.equal(count('verifier.failed'), 2, 'the next one')
+})
+
+t.test('while one has ended, the others have its share', async (t) => {
+  const { verify, count } = openWatched(t, 2)
+  for (const died of [1, 2, 2]) {
+    t.equal(await verify(deadly), true)
+    t.equal(count('verifier.failed'), died)
+  }
 })
 
 t.test(
@@ -91,6 +99,9 @@ t.test(
 t.test('a thread that does not answer in time is ended, and its checks are done here', async (t) => {
   const { verify, count, pauses } = openWatched(t)
   t.equal(await verify(good), true)
+  const ended = mock.method(Worker.prototype, 'terminate')
+  mock.timers.tick(5_000)
+  t.equal(ended.mock.callCount(), 0, 'one that did may live')
   // It waits for a message that never comes, and we wait for it.
   const silence = mock.method(Worker.prototype, 'postMessage', () => {})
   let answers: readonly boolean[] | undefined
@@ -148,15 +159,29 @@ t.test('closing answers what was asked, ends the threads, and starts no other', 
   const write = (line: unknown): void => void lines.push(line)
   const log: Log = { debug: write, info: write, warn: write, error: write }
   const { verify, close } = openVerifier(2, log)
-  const asked = Promise.all(Array.from({ length: 100 }, (_, i) => verify(i % 2 ? good : bad)))
+  const asked = Promise.all(Array.from({ length: 200 }, (_, i) => verify(i % 2 ? good : bad)))
+  let isAnswered = false
+  void asked.then(() => {
+    isAnswered = true
+  })
   await close()
+  t.ok(isAnswered)
   t.same(
     await asked,
-    Array.from({ length: 100 }, (_, i) => i % 2 === 1),
+    Array.from({ length: 200 }, (_, i) => i % 2 === 1),
   )
   mock.timers.tick(60_000)
   await turns()
   t.same(lines, [], 'an end that was wanted is no failure')
+})
+
+t.test('nor does it while one is to start again', async (t) => {
+  const { verify, close, count } = openWatched(t)
+  await verify(deadly)
+  await close()
+  mock.timers.tick(100)
+  t.equal(await verify(deadly), true)
+  t.equal(count('verifier.failed'), 1, 'there is no thread that could die')
 })
 
 t.test(
