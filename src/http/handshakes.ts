@@ -266,7 +266,9 @@ interface Bound {
   readonly perSecond: number
 }
 
-const keyOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`
+/** Also of where it came to: the same port may have come to another address of ours. */
+const keyOf = ({ remoteAddress, remotePort, localAddress }: Socket): string =>
+  `${remoteAddress} ${remotePort} ${localAddress}`
 
 /** Octets of a handshake with a chain of three certificates with P-256 keys, and a key share of ML-KEM. */
 const usual = 4 * 1_024

@@ -1,10 +1,15 @@
 /** Chains of client certificates, which cost what they cost before anybody is known. */
 import { X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
-import { type AddressInfo, connect as connectPlain, type Socket } from 'node:net'
+import { type AddressInfo, connect as connectPlain, type Socket, type TcpSocketConnectOpts } from 'node:net'
 import { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { connect as connectTls, createServer as createTlsServer, type Server as TlsServer } from 'node:tls'
+import {
+  type ConnectionOptions,
+  connect as connectTls,
+  createServer as createTlsServer,
+  type Server as TlsServer,
+} from 'node:tls'
 
 import t, { type Test } from 'tap'
 
@@ -249,29 +254,54 @@ t.test('a handshake counts while it goes on, and once, however long it takes', a
   for (let asked = 0; asked < 40; asked += 1) t.ok(await few.isAsked())
 })
 
-t.test('short ones give nothing back of what long ones have used', async (t) => {
+/** A server for which no time passes, in which more would be given. `isAsked` says it of a connection that has ended. */
+const openTimeless = async (t: Test) => {
   const { cert, key } = ca.certify({ usage: serverAuth, names: [dns('localhost')] })
   const tls = { cert, key, requestCert: true, rejectUnauthorized: false, ca: [] }
   const server = createTlsServer(tls)
   t.teardown(() => new Promise((resolve) => server.close(resolve)))
-  // No time passes, in which more would be given.
   const { unaskedFor } = boundHandshakes(server, { tls, proxies: noProxies, now: () => 0 })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  await new Promise<void>((resolve) => server.listen(0, '0.0.0.0', resolve))
   const { port } = server.address() as AddressInfo
-  const isAsked = async (shown: Pick<typeof client, 'cert' | 'key'>): Promise<boolean> => {
+  const isAsked = async (options: ConnectionOptions & Partial<TcpSocketConnectOpts> = {}): Promise<boolean> => {
     const came = once(server, 'secureConnection')
-    const own = { cert: shown.cert, key: shown.key }
-    const socket = connectTls({ port, host: '127.0.0.1', servername: 'localhost', ca: ca.pem, ...own })
+    const socket = connectTls({ port, host: '127.0.0.1', servername: 'localhost', ca: ca.pem, ...options })
     socket.on('error', () => {})
     const [secure] = (await came) as [Socket]
     const asked = unaskedFor(secure) === 0
     await new Promise((resolve) => secure.once('close', resolve).resume().end())
     return asked
   }
-  t.ok(await isAsked(long))
-  for (let shown = 0; shown < 40; shown += 1) t.ok(await isAsked(client))
-  t.ok(await isAsked(long))
-  t.notOk(await isAsked(client))
+  return { server, port, isAsked }
+}
+
+t.test('short ones give nothing back of what long ones have used', async (t) => {
+  const { isAsked } = await openTimeless(t)
+  const [short, wide] = [client, long].map(({ cert, key }) => ({ cert, key }))
+  t.ok(await isAsked(wide))
+  for (let shown = 0; shown < 40; shown += 1) t.ok(await isAsked(short))
+  t.ok(await isAsked(wide))
+  t.notOk(await isAsked(short))
+})
+
+t.test('nor do those from the same port to another address of ours', async (t) => {
+  const { server, port, isAsked } = await openTimeless(t)
+  for (let begun = 0; begun < 13; begun += 1) {
+    const came = once(server, 'connection')
+    // Bound by itself, or the port could not be bound again.
+    const from = { port, localAddress: '127.0.0.1' }
+    const socket = connectPlain({ ...from, host: '127.0.0.1' }).on('error', () => {})
+    t.teardown(() => socket.destroy())
+    await once(socket, 'connect')
+    const { localPort = 0 } = socket
+    socket.write(slow.subarray(0, 100))
+    const [raw] = (await came) as [Socket]
+    while (raw.bytesRead < 100) await sleep(1)
+    await isAsked({ ...from, host: '127.0.0.2', localPort })
+    socket.end(slow.subarray(100))
+    await once(raw, 'close')
+  }
+  t.notOk(await isAsked())
 })
 
 t.test('what is sent behind a handshake is not counted with it', async (t) => {

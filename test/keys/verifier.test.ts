@@ -112,6 +112,7 @@ t.test('a thread that does not answer in time is ended, and its checks are done 
   t.equal(silence.mock.callCount(), 1)
   mock.timers.tick(4_999)
   await turns()
+  t.equal(ended.mock.callCount(), 0)
   t.equal(answers, undefined, 'it has five seconds')
   mock.timers.tick(1)
   await asked
