@@ -32,7 +32,7 @@ export interface Surroundings {
 }
 
 /**
- * The document, if its shape is sound, and every fault, a thousand at most. A part whose shape is sound is judged by
+ * The document, if nothing is wrong with it, or every fault, a thousand at most. A part whose shape is sound is judged by
  * its sense too, whatever is wrong elsewhere, so that one attempt shows all there is to mend.
  */
 export const faultsOf = (

@@ -67,7 +67,7 @@ export const parseProvider = (
   at: { readonly version: number; readonly name?: string; readonly isStored?: boolean },
 ): Provider => {
   const { document, faults } = faultsOfProvider(input, at)
-  if (document === undefined || faults.length > 0) {
+  if (document === undefined) {
     const count = faults.length === 1 ? 'one fault' : `${faults.length} faults`
     throw new Problem('provider.invalid', `The document has ${count}.`, { violations: faults })
   }

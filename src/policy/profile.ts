@@ -103,7 +103,7 @@ export interface Profile {
  */
 export const parseProfile = (input: unknown, at: Surroundings & { readonly version: number }): Profile => {
   const { document, faults } = faultsOf(input, at)
-  if (document === undefined || faults.length > 0) {
+  if (document === undefined) {
     const count = faults.length === 1 ? 'one fault' : `${faults.length} faults`
     throw new Problem('profile.invalid', `The profile document has ${count}.`, { violations: faults })
   }

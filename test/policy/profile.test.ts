@@ -113,6 +113,14 @@ t.test(
   },
 )
 
+t.test('requests wait for approvals as long as the profile says, or a day; or for none', async (t) => {
+  const approvalsOf = (approvals?: object) =>
+    parseProfile({ ...baseDocument, ...(approvals && { approvals }) }, { version: 1 }).approvals
+  t.equal(approvalsOf(), null)
+  t.same(approvalsOf({ required: 2 }), { required: 2, expires: 86_400 })
+  t.same(approvalsOf({ required: 1, expires: '1m' }), { required: 1, expires: 60 })
+})
+
 t.test('the order of fields does not change the hash, and any change of content does', async (t) => {
   const reversed = Object.fromEntries(Object.entries(baseDocument).reverse())
   const { sha256 } = parseProfile(baseDocument, { version: 1 })
