@@ -3,6 +3,7 @@ import { X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
 import { type AddressInfo, connect as connectPlain, type Socket, type TcpSocketConnectOpts } from 'node:net'
 import { Duplex } from 'node:stream'
+import { mock } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
   type ConnectionOptions,
@@ -183,6 +184,19 @@ t.test('whoever is not asked has the certificate of the server that is in use', 
   t.equal(await shown(), new X509Certificate(next.cert).toString())
 })
 
+t.test('a handshake of whoever is not asked has its time as well', async (t) => {
+  const { cert, key } = ca.certify({ usage: serverAuth, names: [dns('localhost')] })
+  const proxies = { networks: ['127.0.0.1'], header: 'x-forwarded-for' } as const
+  const { app } = await openStandIn({ proxies, tls: { cert, key, requestCert: true, handshakeTimeout: 100 } })
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const socket = connectPlain((app.server.address() as AddressInfo).port, '127.0.0.1').on('error', () => {})
+  t.teardown(() => socket.destroy())
+  socket.write(slow)
+  await once(socket.resume(), 'close')
+  t.pass()
+})
+
 t.test(
   'whoever waits has his turn after one of each other address, however many of one have come before',
   async (t) => {
@@ -302,6 +316,79 @@ t.test('nor do those from the same port to another address of ours', async (t) =
     await once(raw, 'close')
   }
   t.notOk(await isAsked())
+})
+
+t.test('all addresses together have an allowance as well', async (t) => {
+  const { port, isAsked } = await openTimeless(t)
+  /** Less than what it has. */
+  const comeFrom = (localAddress: string) =>
+    Promise.all(
+      Array.from({ length: 10 }, async () => {
+        const socket = connectPlain({ port, host: '127.0.0.1', localAddress }).on('error', () => {})
+        socket.end(slow)
+        await once(socket.resume(), 'close')
+      }),
+    )
+  for (let last = 2; last < 10; last += 1) await comeFrom(`127.0.0.${last}`)
+  t.ok(await isAsked())
+  await comeFrom('127.0.0.10')
+  t.notOk(await isAsked())
+})
+
+/** With a clock for its sweeps: so many have begun; and one more, `next`, who asks. */
+const openSwept = async (t: Test, count: number) => {
+  mock.timers.enable({ apis: ['setInterval'] })
+  t.teardown(() => mock.timers.reset())
+  const { server, port, isAsked } = await openTimeless(t)
+  /** Looked at. */
+  const come = async (connect: () => unknown): Promise<Socket> => {
+    const came = once(server, 'connection')
+    connect()
+    const [raw] = (await came) as [Socket]
+    while (raw.bytesRead < begun.length) await sleep(1)
+    await sleep(1)
+    return raw
+  }
+  const raws: Socket[] = []
+  for (let i = 0; i < count; i += 1) raws.push(await come(() => begin(t, begun, port)))
+  const next = async (): Promise<{ asked: Promise<boolean> }> => {
+    let asked = Promise.resolve(false)
+    await come(() => {
+      asked = isAsked()
+    })
+    return { asked }
+  }
+  const sweep = async (times: number): Promise<number> => {
+    for (let i = 0; i < times; i += 1) {
+      mock.timers.tick(100)
+      await sleep(1)
+    }
+    return raws.filter(({ destroyed }) => !destroyed).length
+  }
+  return { next, sweep }
+}
+
+t.test('handshakes that go no further stay while nobody waits, and end when somebody does', async (t) => {
+  const { next, sweep } = await openSwept(t, 16)
+  t.equal(await sweep(30), 16)
+  const { asked } = await next()
+  t.equal(await sweep(1), 0)
+  t.ok(await asked)
+})
+
+t.test('whoever would wait for longer than others may is not asked', async (t) => {
+  const { next, sweep } = await openSwept(t, 48)
+  const { asked } = await next()
+  t.equal(await sweep(20), 48)
+  t.equal(await sweep(1), 32)
+  t.equal(await sweep(29), 16)
+  let isBegun = false
+  void asked.then(() => {
+    isBegun = true
+  })
+  t.notOk(isBegun)
+  await sweep(1)
+  t.notOk(await asked)
 })
 
 t.test('what is sent behind a handshake is not counted with it', async (t) => {
