@@ -217,6 +217,58 @@ t.test('what is just within its bound is sound', async (t) => {
     t.same(linesOf(changes), [], JSON.stringify(changes))
 })
 
+t.test('no part of a document takes a field that it does not know', async (t) => {
+  const of = { of: 'principal' }
+  const written = {
+    ...baseDocument,
+    keys: [{ rsa: { min: 2048, max: 4096 } }],
+    subject: { others: 'drop', organization: { fixed: 'A' } },
+    names: {
+      dns: { allow: ['a.example.com'] },
+      ip: { allow: ['::/0'] },
+      uri: { allow: ['urn:a:b'] },
+      email: { allow: ['*@a.test'] },
+    },
+    renewal: { within: '1h' },
+    approvals: { required: 1 },
+    bind: [{ id: 'a', names: 'dns', equals: of }],
+    rules: [{ id: 'a', expression: 'true', message: 'm' }],
+  }
+  const places: string[] = []
+  const widen = (part: unknown, place: string): unknown => {
+    if (Array.isArray(part)) return part.map((item, i) => widen(item, `${place}/${i}`))
+    if (typeof part !== 'object' || part === null) return part
+    places.push(place)
+    const members = Object.entries(part).map(([name, value]) => [name, widen(value, `${place}/${name}`)])
+    return { ...Object.fromEntries(members), colour: 'blue' }
+  }
+  const told = faultsOf(widen(written, ''))
+  t.equal(places.length, 16)
+  t.same(
+    places.filter(
+      (place) => !told.some(({ field, reason }) => field === `${place}/colour` && reason === 'is not a known field'),
+    ),
+    [],
+  )
+})
+
+t.test('how many names there may be is read of each kind, and of all', async (t) => {
+  const most = (names: object) => {
+    const { maxOf, max } = parseProfile({ ...baseDocument, names }, { version: 1 }).names
+    return { ...maxOf, max }
+  }
+  const rules = (max?: readonly number[]) =>
+    Object.fromEntries(
+      ['dns:a.example.com', 'ip:::/0', 'uri:urn:a:b', 'email:*@a.test'].map((text, i) => [
+        text.slice(0, text.indexOf(':')),
+        { allow: [text.slice(text.indexOf(':') + 1)], ...(max && { max: max[i] }) },
+      ]),
+    )
+  const none = Number.POSITIVE_INFINITY
+  t.same(most(rules()), { dns: none, ip: none, uri: none, email: none, max: none })
+  t.same(most({ ...rules([1, 2, 3, 4]), max: 5 }), { dns: 1, ip: 2, uri: 3, email: 4, max: 5 })
+})
+
 t.test('more than eight faults of shape are all listed', async (t) => {
   const unknown = Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`field${i}`, i]))
   t.equal(linesOf(unknown).length, 40)

@@ -1,4 +1,5 @@
 /** What anybody may ask for costs the database little, and what was brought a moment ago is there. */
+import { mock } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
@@ -50,6 +51,20 @@ t.test('who asks for issuers afresh sees what was brought before, though others 
   t.ok((await names(records)).includes('brought'), 'and so does everybody then')
 })
 
+t.test('who does not shares a read for a second', async (t) => {
+  const { records, state } = await open(t)
+  let ms = performance.now()
+  mock.method(performance, 'now', () => ms)
+  t.teardown(() => mock.restoreAll())
+  await Promise.all([names(records), names(records)])
+  ms += 999
+  await names(records)
+  t.equal(state.reads, 1)
+  ms += 1
+  await names(records)
+  t.equal(state.reads, 2)
+})
+
 t.test('a crowd that asks afresh shares reads: one at a time, ten a second', async (t) => {
   const { records, state, bring } = await open(t)
   const gate = Promise.withResolvers<void>()
@@ -83,5 +98,6 @@ t.test('a read that fails is told to those who wait for it, and the next one rea
   t.equal(state.reads, 2)
   await t.rejects(names(records), { code: 'db.unavailable' })
   state.fault = undefined
+  t.ok((await names(records)).includes('default'))
   t.ok((await names(records, 'fresh')).includes('default'))
 })
