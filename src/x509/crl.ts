@@ -13,10 +13,10 @@ import {
   encodeSequence,
   encodeUnsigned,
   oidKey,
-  shownOid,
   tags,
   walk,
 } from './der.ts'
+import { readKnownExtensions } from './extensions.ts'
 import { readSerial } from './serial.ts'
 import { encodeAuthorityKeyIdentifier, encodeCertificate, writeSerial } from './tbs.ts'
 import { encodeGeneralizedTime, encodeTime, readGeneralizedTime, readTime } from './time.ts'
@@ -237,23 +237,10 @@ const readEntry = (entry: DerReader, readers: ExtensionReaders): RevokedCertific
 
 type ExtensionReaders = ReadonlyMap<string, (draft: Draft, value: DerReader) => void>
 
-/** What is unknown and not critical is passed over; what is unknown and critical would change what the list means. */
 const readExtensions = (from: DerReader, readers: ExtensionReaders, draft: Draft): void => {
-  const list = from.read(tags.sequence, 'Extensions')
-  from.finish('what holds Extensions')
-  const seen = new Set<string>()
-  while (!list.done) {
-    const extension = list.read(tags.sequence, 'Extension')
-    const key = extension.oid('extnID')
-    const critical = extension.defaultFalse('critical')
-    const value = extension.read(tags.octetString, 'extnValue')
-    extension.finish('Extension')
-    if (seen.has(key)) throw extension.problem(`extension ${shownOid(key)} occurs twice`)
-    seen.add(key)
+  for (const [key, value] of readKnownExtensions(from, readers)) {
     walk(value)
-    const read = readers.get(key)
-    if (read === undefined && critical) throw extension.problem(`extension ${shownOid(key)} is critical and unknown`)
-    read?.(draft, value)
+    readers.get(key)?.(draft, value)
   }
 }
 

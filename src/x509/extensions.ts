@@ -105,6 +105,30 @@ export const readExtensions = (reader: DerReader, budget: WalkBudget): ReadExten
   return extensions
 }
 
+/**
+ * The same where no certificate has them, in lists and OCSP: their values by `oidKey`, not walked yet, under the reader's own code.
+ * What is unknown and not critical is passed over; what is unknown and critical would change what all of it means.
+ */
+export const readKnownExtensions = (
+  from: DerReader,
+  known: { readonly has: (key: string) => boolean },
+): ReadonlyMap<string, DerReader> => {
+  const list = from.read(tags.sequence, 'Extensions')
+  from.finish('what holds Extensions')
+  const values = new Map<string, DerReader>()
+  while (!list.done) {
+    const extension = list.read(tags.sequence, 'Extension')
+    const key = extension.oid('extnID')
+    const critical = extension.defaultFalse('critical')
+    const value = extension.read(tags.octetString, 'extnValue')
+    extension.finish('Extension')
+    if (values.has(key)) throw extension.problem(`extension ${shownOid(key)} occurs twice`)
+    if (critical && !known.has(key)) throw extension.problem(`extension ${shownOid(key)} is critical and unknown`)
+    values.set(key, value)
+  }
+  return values
+}
+
 /** BasicConstraints (RFC 5280 4.2.1.9). */
 export const readBasicConstraints = (value: DerReader): { readonly ca: boolean; readonly pathLength?: number } => {
   const sequence = value.read(tags.sequence, 'BasicConstraints')

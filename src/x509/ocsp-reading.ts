@@ -5,7 +5,8 @@
 import type { ProblemCode } from '../errors.ts'
 import { readSignatureAlgorithm } from './algorithms.ts'
 import type { CrlReason } from './crl.ts'
-import { DerReader, derProblem, newBudget, oidKey, shownOid, tags, type WalkBudget, walk } from './der.ts'
+import { DerReader, derProblem, newBudget, oidKey, tags, type WalkBudget, walk } from './der.ts'
+import { readKnownExtensions } from './extensions.ts'
 import {
   type BasicResponse,
   type CertId,
@@ -221,24 +222,10 @@ const readNonce = (explicit: DerReader, budget: WalkBudget): Buffer | undefined 
   return octets
 }
 
-/** The values of those that are known. Of others nothing is looked into, unless they are critical: then nothing holds. */
 const readExtensions = (explicit: DerReader, known: ReadonlySet<string>): ReadonlyMap<string, DerReader> => {
-  const list = onlyOne(explicit, tags.sequence, 'Extensions')
-  if (list.done) throw list.problem('Extensions is empty')
-  const seen = new Map<string, DerReader>()
-  while (!list.done) {
-    const { at } = list
-    const extension = list.read(tags.sequence, 'Extension')
-    const key = extension.oid('extnID')
-    const critical = extension.defaultFalse('critical')
-    const value = extension.read(tags.octetString, 'extnValue')
-    extension.finish('Extension')
-    if (seen.has(key)) throw derProblem(list.code, `extension ${shownOid(key)} occurs twice`, at)
-    if (critical && !known.has(key))
-      throw derProblem(list.code, `extension ${shownOid(key)} is critical and unknown`, at)
-    seen.set(key, value)
-  }
-  return seen
+  const values = readKnownExtensions(explicit, known)
+  if (values.size === 0) throw explicit.problem('Extensions is empty')
+  return values
 }
 
 /** What an EXPLICIT tag holds: one element and nothing after it. */
