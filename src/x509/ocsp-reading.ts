@@ -1,29 +1,12 @@
 /**
- * OCSP requests of strangers, and responses, read in strict DER. Nonces are as long as RFC 9654 2.1 lets them be.
+ * OCSP requests of strangers, read in strict DER. Nonces are as long as RFC 9654 2.1 lets them be.
  * Signatures of requests are not judged: what is asked is public.
  */
 import type { ProblemCode } from '../errors.ts'
-import { readSignatureAlgorithm } from './algorithms.ts'
-import type { CrlReason } from './crl.ts'
-import { DerReader, derProblem, newBudget, oidKey, tags, type WalkBudget, walk } from './der.ts'
+import { DerReader, newBudget, oidKey, tags, type WalkBudget, walk } from './der.ts'
 import { readKnownExtensions } from './extensions.ts'
-import {
-  type BasicResponse,
-  type CertId,
-  type CertIdHash,
-  type CertStatus,
-  hashes,
-  maxNonce,
-  type OcspError,
-  type OcspRequest,
-  type OcspResponse,
-  ocspErrors,
-  ocspOids,
-  reasons,
-  successful,
-} from './ocsp.ts'
+import { type CertId, type CertIdHash, hashes, maxNonce, type OcspRequest, ocspOids } from './ocsp.ts'
 import { readSerial } from './serial.ts'
-import { readGeneralizedTime } from './time.ts'
 
 /**
  * Reads an OCSPRequest (RFC 6960 4.1.1). Throws `code` with the offset, and nothing else; a responder answers with
@@ -54,26 +37,6 @@ export const parseOcspRequest = (
   return { requests, ...(nonce !== undefined && { nonce }) }
 }
 
-/** Reads a response in the form in which it is written here. Throws `code` with the offset. */
-export const parseOcspResponse = (der: Buffer, code: ProblemCode = 'policy.lint'): OcspResponse => {
-  const error = errorNames.find((name) => ocspErrors[name].equals(der))
-  if (error !== undefined) return { status: error }
-  const outer = new DerReader(der, code)
-  const budget = newBudget()
-  walk(outer, budget)
-  const response = outer.read(tags.sequence, 'OCSPResponse')
-  if (!response.element(0x0a, 'responseStatus').equals(successful))
-    throw response.problem('the status is neither successful nor that of an error')
-  const explicit = response.read(0xa0, 'responseBytes')
-  response.finish('OCSPResponse')
-  const bytes = onlyOne(explicit, tags.sequence, 'ResponseBytes')
-  if (bytes.oid('responseType') !== basicKey) throw bytes.problem('the response is not basic')
-  const basic = bytes.read(tags.octetString, 'response')
-  bytes.finish('ResponseBytes')
-  walk(basic, budget)
-  return { status: 'successful', basic: readBasic(basic.read(tags.sequence, 'BasicOCSPResponse'), budget) }
-}
-
 const readRequestList = (list: DerReader, maxCertIds: number): OcspRequest['requests'] => {
   if (list.done) throw list.problem('requestList is empty')
   const requests: { certId: CertId }[] = []
@@ -89,7 +52,7 @@ const readRequestList = (list: DerReader, maxCertIds: number): OcspRequest['requ
   return requests
 }
 
-const readCertId = (window: DerReader): CertId => {
+export const readCertId = (window: DerReader): CertId => {
   const der = window.octets
   const id = window.read(tags.sequence, 'CertID')
   const algorithm = readHash(id.read(tags.sequence, 'hashAlgorithm'))
@@ -145,65 +108,7 @@ const passSignature = (request: DerReader): void => {
   signature.finish('Signature')
 }
 
-const readBasic = (response: DerReader, budget: WalkBudget): BasicResponse => {
-  const window = response.window(tags.sequence, 'tbsResponseData')
-  const tbs = window.octets
-  const signatureAlgorithm = readSignatureAlgorithm(response)
-  const signature = response.bits('signature').octets
-  const certificates = readCertificates(response)
-  response.finish('BasicOCSPResponse')
-  const data = readResponseData(window.read(tags.sequence, 'ResponseData'), budget)
-  return { tbs, ...data, signatureAlgorithm, signature, certificates }
-}
-
-const readResponseData = (
-  data: DerReader,
-  budget: WalkBudget,
-): Pick<BasicResponse, 'responderKeyHash' | 'producedAt' | 'responses' | 'nonce'> => {
-  const responderKeyHash = onlyOne(data.read(0xa2, 'byKey'), tags.octetString, 'KeyHash').octets
-  if (responderKeyHash.length !== hashes.sha1.octets) throw data.problem('KeyHash is not SHA-1')
-  const producedAt = readGeneralizedTime(data, 'producedAt')
-  const list = data.read(tags.sequence, 'responses')
-  if (list.done) throw list.problem('responses is empty')
-  const responses: BasicResponse['responses'][number][] = []
-  while (!list.done) responses.push(readSingle(list.read(tags.sequence, 'SingleResponse')))
-  const extensions = data.optional(0xa1, 'responseExtensions')
-  data.finish('ResponseData')
-  const nonce = extensions && readNonce(extensions, budget)
-  return { responderKeyHash, producedAt, responses, ...(nonce !== undefined && { nonce }) }
-}
-
-const readSingle = (single: DerReader): BasicResponse['responses'][number] => {
-  const certId = readCertId(single.window(tags.sequence, 'certID'))
-  const status = readStatus(single)
-  const thisUpdate = readGeneralizedTime(single, 'thisUpdate')
-  const explicit = single.read(0xa0, 'nextUpdate')
-  const nextUpdate = readGeneralizedTime(explicit, 'nextUpdate')
-  explicit.finish('nextUpdate')
-  single.finish('SingleResponse')
-  return { certId, status, thisUpdate, nextUpdate }
-}
-
-const readStatus = (single: DerReader): CertStatus => {
-  const revoked = single.optional(0xa1, 'revoked')
-  if (revoked !== undefined) return readRevoked(revoked)
-  const { at, tag } = single
-  const { length } = single.readAny('certStatus')
-  const kind = tag === 0x80 ? 'good' : tag === 0x82 ? 'unknown' : undefined
-  if (kind === undefined || length !== 0) throw derProblem(single.code, 'the status is unknown', at)
-  return { kind }
-}
-
-const readRevoked = (revoked: DerReader): CertStatus => {
-  const at = readGeneralizedTime(revoked, 'revocationTime')
-  if (revoked.done) return { kind: 'revoked', at }
-  const reason = reasonsByDer.get(revoked.element(0xa0, 'revocationReason').toString('latin1'))
-  revoked.finish('RevokedInfo')
-  if (reason === undefined) throw revoked.problem('the reason is unknown')
-  return { kind: 'revoked', at, reason }
-}
-
-const readCertificates = (from: DerReader): Buffer[] => {
+export const readCertificates = (from: DerReader): Buffer[] => {
   const explicit = from.optional(0xa0, 'certs')
   const certificates: Buffer[] = []
   if (explicit === undefined) return certificates
@@ -213,7 +118,7 @@ const readCertificates = (from: DerReader): Buffer[] => {
 }
 
 /** The nonce among these extensions: an OCTET STRING inside of the one that every extension has (RFC 9654 2.1). */
-const readNonce = (explicit: DerReader, budget: WalkBudget): Buffer | undefined => {
+export const readNonce = (explicit: DerReader, budget: WalkBudget): Buffer | undefined => {
   const value = readExtensions(explicit, nonceOnly).get(nonceKey)
   if (value === undefined) return undefined
   walk(value, budget)
@@ -229,13 +134,12 @@ const readExtensions = (explicit: DerReader, known: ReadonlySet<string>): Readon
 }
 
 /** What an EXPLICIT tag holds: one element and nothing after it. */
-const onlyOne = (explicit: DerReader, tag: number, what: string): DerReader => {
+export const onlyOne = (explicit: DerReader, tag: number, what: string): DerReader => {
   const inner = explicit.read(tag, what)
   explicit.finish(`what holds ${what}`)
   return inner
 }
 
-const basicKey = oidKey(ocspOids.basic)
 const nonceKey = oidKey(ocspOids.nonce)
 const nonceOnly: ReadonlySet<string> = new Set([nonceKey])
 const none: ReadonlySet<string> = new Set()
@@ -243,7 +147,3 @@ const hashesByOid = new Map<string, CertIdHash>([
   [oidKey(ocspOids.sha1), 'sha1'],
   [oidKey(ocspOids.sha256), 'sha256'],
 ])
-const errorNames = Object.keys(ocspErrors) as OcspError[]
-const reasonsByDer: ReadonlyMap<string, CrlReason> = new Map(
-  [...reasons].map(([reason, der]) => [der.toString('latin1'), reason]),
-)

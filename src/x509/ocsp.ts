@@ -55,23 +55,6 @@ export interface ResponseDataInput {
   readonly nonce?: Buffer
 }
 
-export interface BasicResponse {
-  /** ResponseData in DER: what is signed. */
-  readonly tbs: Buffer
-  readonly responderKeyHash: Buffer
-  readonly producedAt: Date
-  readonly responses: readonly (Omit<SingleResponse, 'certId'> & { readonly certId: CertId })[]
-  readonly nonce?: Buffer
-  readonly signatureAlgorithm: SignatureAlgorithm
-  readonly signature: Buffer
-  /** In DER, not judged. */
-  readonly certificates: readonly Buffer[]
-}
-
-export type OcspResponse =
-  | { readonly status: 'successful'; readonly basic: BasicResponse }
-  | { readonly status: OcspError }
-
 /** An issuer as a CertID names it. */
 export interface IssuerHash {
   readonly nameHash: Buffer

@@ -9,9 +9,9 @@ import type { Responder } from '../../src/ca/responders.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { keyBits } from '../../src/x509/keys.ts'
 import { issuerHashes } from '../../src/x509/ocsp.ts'
-import { parseOcspResponse } from '../../src/x509/ocsp-reading.ts'
 import { encodeSubject } from '../../src/x509/subject.ts'
 import { encodeCertId } from '../helpers/cert-id.ts'
+import { parseOcspResponse } from '../helpers/ocsp-response.ts'
 import { extension, integer, nil, octets, oid, seq, tlv } from '../x509/build.ts'
 
 const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })

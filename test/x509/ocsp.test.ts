@@ -32,12 +32,13 @@ import {
   ocspErrors,
   type SingleResponse,
 } from '../../src/x509/ocsp.ts'
-import { parseOcspRequest, parseOcspResponse } from '../../src/x509/ocsp-reading.ts'
+import { parseOcspRequest } from '../../src/x509/ocsp-reading.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { encodeSubject, type Subject } from '../../src/x509/subject.ts'
 import { compileTemplate, encodeCertificate, encodeTbs } from '../../src/x509/tbs.ts'
 import { encodeCertId } from '../helpers/cert-id.ts'
 import { cpu } from '../helpers/cpu.ts'
+import { parseOcspResponse } from '../helpers/ocsp-response.ts'
 import { assertTools, output, type Ran, run } from '../interop/tools.ts'
 import { bits, commonName, ecdsaSha256, extension, hex, integer, nil, no, octets, oid, seq, tlv, yes } from './build.ts'
 
