@@ -7,17 +7,13 @@ import type { ProviderDocument } from '../policy/identity-document.ts'
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
 import { readGivenText } from './given.ts'
-import { versionLine, violationText, visible } from './output.ts'
+import { violationText, visible } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
-import { formatYaml, parseYaml } from './yaml.ts'
+import { addShowAndList, type Version } from './versions.ts'
+import { parseYaml } from './yaml.ts'
 
-interface Version {
-  readonly name: string
-  readonly version: number
-  readonly sha256: string
+interface ProviderVersion extends Version {
   readonly document: ProviderDocument
-  readonly createdAt: string
-  readonly createdBy: string
   readonly keysFault?: string
 }
 
@@ -35,7 +31,7 @@ export const addIdentityProviderCommand = (program: Command): void => {
       const expected = options.ifMatch ?? before?.sha256
       const headers: Record<string, string> =
         expected === undefined ? { 'if-none-match': '*' } : { 'if-match': `"${expected}"` }
-      const applied = (await client.call('PUT', pathOf(name), { headers, body })).json<Version>()
+      const applied = (await client.call('PUT', pathOf(name), { headers, body })).json<ProviderVersion>()
       const isSame = before?.version === applied.version
       out.show(applied, `${name} is ${isSame ? 'unchanged' : 'applied'} at version ${applied.version}.`)
       if (applied.keysFault !== undefined) process.stderr.write(`note: ${visible(applied.keysFault)}\n`)
@@ -44,22 +40,7 @@ export const addIdentityProviderCommand = (program: Command): void => {
       await noteShared(client, applied).catch(() => {})
     })
 
-  withRestOptions(provider.command('show <name>').description('show a document, as YAML'))
-    .option('--at <version>', 'this version instead of the newest')
-    .action(async (name: string, options: RestOptions & { at?: string }) => {
-      const { client, out } = await openRest(options)
-      const stored = (await client.call('GET', pathOf(name, options.at))).json<Version>()
-      out.show(stored, `${versionLine(stored)}\n${await formatYaml(stored.document)}`)
-    })
-
-  withRestOptions(
-    provider.command('list [name]').description('list identity providers, or the versions of one'),
-  ).action(async (name: string | undefined, options: RestOptions) => {
-    const { client, out } = await openRest(options)
-    const path = name === undefined ? '/v1/identity-providers' : `${pathOf(name)}/versions`
-    const { items } = (await client.call('GET', path)).json<{ items: Record<string, unknown>[] }>()
-    out.table(items, ['name', 'version', 'issuer', 'createdAt', 'createdBy', 'sha256'])
-  })
+  addShowAndList(provider, { path, one: 'a document', many: 'identity providers', column: 'issuer' })
 }
 
 /** As the server will judge it, so that every fault is told before anything is sent. */
@@ -83,7 +64,7 @@ const readDocument = async (file: string): Promise<{ readonly name: string; read
 }
 
 /** Principals are compared, not people: who is another one by now has lost all grants, and is not disabled any more either. */
-const noteRenamed = async ({ name, document }: Version, before: Version | undefined): Promise<void> => {
+const noteRenamed = async ({ name, document }: ProviderVersion, before: ProviderVersion | undefined): Promise<void> => {
   const { renamedBy } = await import('../policy/identity-shared.ts')
   const renamed = before && renamedBy(document, before.document)
   if (!renamed) return
@@ -94,8 +75,8 @@ const noteRenamed = async ({ name, document }: Version, before: Version | undefi
 }
 
 /** Where an issuer moves, that is meant; else somebody there may be somebody here. */
-const noteShared = async (client: Client, { name, document }: Version): Promise<void> => {
-  const { items } = (await client.call('GET', '/v1/identity-providers')).json<{ items: readonly Version[] }>()
+const noteShared = async (client: Client, { name, document }: ProviderVersion): Promise<void> => {
+  const { items } = (await client.call('GET', path)).json<{ items: readonly ProviderVersion[] }>()
   const { sharersOf } = await import('../policy/identity-shared.ts')
   const others = sharersOf(
     document,
@@ -106,14 +87,15 @@ const noteShared = async (client: Client, { name, document }: Version): Promise<
   process.stderr.write(`note: ${visible(told)} Unless that is meant, give each a prefix of its own.\n`)
 }
 
-const readCurrent = async (client: Client, name: string): Promise<Version | undefined> => {
+const readCurrent = async (client: Client, name: string): Promise<ProviderVersion | undefined> => {
   try {
-    return (await client.call('GET', pathOf(name))).json<Version>()
+    return (await client.call('GET', pathOf(name))).json<ProviderVersion>()
   } catch (error) {
     if (error instanceof Failure && error.problemCode === 'provider.not_found') return undefined
     throw error
   }
 }
 
-const pathOf = (name: string, version?: string): string =>
-  `/v1/identity-providers/${segment(name)}${version === undefined ? '' : `/versions/${segment(version)}`}`
+const pathOf = (name: string): string => `${path}/${segment(name)}`
+
+const path = '/v1/identity-providers'

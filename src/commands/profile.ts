@@ -8,19 +8,10 @@ import { segment } from './client.ts'
 import { diffLines } from './diff.ts'
 import { Failure } from './failure.ts'
 import { readGivenText } from './given.ts'
-import { versionLine, violationText, visible } from './output.ts'
+import { violationText, visible } from './output.ts'
 import { openRest, type Rest, type RestOptions, withRestOptions } from './rest.ts'
+import { addShowAndList, type Version } from './versions.ts'
 import { formatYaml, parseYaml } from './yaml.ts'
-
-interface Version {
-  readonly name: string
-  readonly version: number
-  readonly sha256: string
-  readonly authority: string
-  readonly document: Readonly<Record<string, unknown>>
-  readonly createdAt: string
-  readonly createdBy: string
-}
 
 export const addProfileCommand = (program: Command): void => {
   const profile = program.command('profile').description('what certificates look like, and which names they may carry')
@@ -45,29 +36,8 @@ export const addProfileCommand = (program: Command): void => {
       await applyAll(rest, changes, options.ifMatch)
     })
 
-  withRestOptions(profile.command('show <name>').description('show a profile, as YAML'))
-    .option('--at <version>', 'this version instead of the newest')
-    .action(async (name: string, options: RestOptions & { at?: string }) => {
-      assertNoVersion(name)
-      const { client, out } = await openRest(options)
-      const stored = (await client.call('GET', versionPath(name, options.at))).json<Version>()
-      out.show(stored, `${versionLine(stored)}\n${await formatYaml(stored.document)}`)
-    })
-
-  withRestOptions(profile.command('list [name]').description('list profiles, or the versions of one')).action(
-    async (name: string | undefined, options: RestOptions) => {
-      const { client, out } = await openRest(options)
-      const path = name === undefined ? '/v1/profiles' : `${versionPath(name)}/versions`
-      out.table((await client.call('GET', path)).json<{ items: Record<string, unknown>[] }>().items, [
-        'name',
-        'version',
-        'authority',
-        'createdAt',
-        'createdBy',
-        'sha256',
-      ])
-    },
-  )
+  const kind = { path: '/v1/profiles', one: 'a profile', many: 'profiles', column: 'authority' }
+  addShowAndList(profile, { ...kind, assertName: assertNoVersion })
 
   withRestOptions(
     profile.command('diff <file>').description('what applying a document would change; exit code 6 if anything'),
@@ -189,7 +159,7 @@ const apply = async ({ client }: Rest, change: Change, ifMatch: string | undefin
   const expected = ifMatch ?? current?.sha256
   const headers: Record<string, string> =
     expected === undefined ? { 'if-none-match': '*' } : { 'if-match': `"${expected}"` }
-  const { version, sha256 } = (await client.call('PUT', versionPath(name), { headers, body: content })).json<Version>()
+  const { version, sha256 } = (await client.call('PUT', pathOf(name), { headers, body: content })).json<Version>()
   const from = current?.version ?? null
   return {
     name,
@@ -230,7 +200,7 @@ const readCurrent = async ({ client }: Rest, name: string): Promise<Version | un
   // None has a name that none may have, which is among the faults of its document.
   if (shapeFaults(ProfileDocumentSchema.properties.name, name).length > 0) return undefined
   try {
-    return (await client.call('GET', versionPath(name))).json<Version>()
+    return (await client.call('GET', pathOf(name))).json<Version>()
   } catch (error) {
     if (error instanceof Failure && error.problemCode === 'profile.not_found') return undefined
     throw error
@@ -244,8 +214,7 @@ const assertNoVersion = (text: string): void => {
   throw new Failure('usage', `${text} is version ${version} of ${name}: chancery profile show ${name} --at ${version}`)
 }
 
-const versionPath = (name: string, version?: string): string =>
-  `/v1/profiles/${segment(name)}${version === undefined ? '' : `/versions/${segment(version)}`}`
+const pathOf = (name: string): string => `/v1/profiles/${segment(name)}`
 
 const readDocument = async (file: string): Promise<Document> => {
   const content: unknown = await parseYaml(await readGivenText(file)).catch((error: Error) => {
