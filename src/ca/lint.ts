@@ -5,6 +5,7 @@
 import { Problem } from '../errors.ts'
 import type { Plan, RecheckFacts } from '../policy/decide.ts'
 import { parseTbs, type TbsFacts } from '../x509/certificate.ts'
+import { extensionOids as oids } from '../x509/extensions.ts'
 import { encodeSubject } from '../x509/subject.ts'
 import { answersForIssuer, keyIdentifierOf } from '../x509/tbs.ts'
 import type { Issuer } from './issuer.ts'
@@ -71,7 +72,7 @@ const lints: readonly Lint[] = [
   ['subject.plan', (facts, { plan }) => facts.subjectDer.equals(encodeSubject(plan.subject))],
   ['names.plan', (facts, { plan }) => sameNames(facts.names, plan.names)],
   ['identity', (facts) => facts.subject.length > 0 || facts.names.length > 0],
-  ['names.critical', (facts) => facts.subject.length > 0 || isCritical(facts, oid.subjectAltName)],
+  ['names.critical', (facts) => facts.subject.length > 0 || isCritical(facts, oids.subjectAltName)],
   ['key.plan', (facts, { plan }) => facts.spki.equals(plan.key.spki)],
   [
     'key.identifier',
@@ -79,7 +80,7 @@ const lints: readonly Lint[] = [
   ],
   ['key.notIssuers', (facts, { issuer }) => !facts.spki.equals(issuer.facts.spki)],
   ['ca', (facts) => !facts.ca && facts.pathLength === undefined],
-  ['keyUsage.critical', (facts) => isCritical(facts, oid.keyUsage)],
+  ['keyUsage.critical', (facts) => isCritical(facts, oids.keyUsage)],
   ['keyUsage.plan', (facts, { plan }) => sameSet(facts.keyUsage, plan.keyUsage)],
   ['keyUsage.notCa', (facts) => !facts.keyUsage?.some((usage) => usage === 'keyCertSign' || usage === 'cRLSign')],
   ['extendedKeyUsage.plan', (facts, { plan }) => sameSet(facts.extendedKeyUsage, plan.extendedKeyUsage)],
@@ -95,12 +96,12 @@ const lints: readonly Lint[] = [
   [
     'revocation.none',
     ({ extensions }, { plan }) =>
-      (plan.revocation === 'none') === extensions.some((extension) => extension.oid === oid.noRevAvail),
+      (plan.revocation === 'none') === extensions.some((extension) => extension.oid === oids.noRevAvail),
   ],
   [
     'revocation.noCheck',
     ({ extensions }, { plan }) =>
-      answersForIssuer(plan.extendedKeyUsage) === extensions.some((extension) => extension.oid === oid.ocspNoCheck),
+      answersForIssuer(plan.extendedKeyUsage) === extensions.some((extension) => extension.oid === oids.ocspNoCheck),
   ],
   ['extensions.known', (facts) => facts.extensions.every((extension) => known.has(extension.oid))],
   [
@@ -160,20 +161,18 @@ const sameSet = (a: readonly string[] | undefined, b: readonly string[]): boolea
 const sameNames = (a: TbsFacts['names'], b: TbsFacts['names']): boolean =>
   a.length === b.length && a.every((name, i) => name.kind === b[i]?.kind && name.value === b[i]?.value)
 
-const oid = {
-  subjectKeyIdentifier: '2.5.29.14',
-  keyUsage: '2.5.29.15',
-  subjectAltName: '2.5.29.17',
-  basicConstraints: '2.5.29.19',
-  crlDistributionPoints: '2.5.29.31',
-  authorityKeyIdentifier: '2.5.29.35',
-  extendedKeyUsage: '2.5.29.37',
-  noRevAvail: '2.5.29.56',
-  authorityInfoAccess: '1.3.6.1.5.5.7.1.1',
-  ocspNoCheck: '1.3.6.1.5.5.7.48.1.5',
-} as const
-
-const known: ReadonlySet<string> = new Set(Object.values(oid))
+const known: ReadonlySet<string> = new Set([
+  oids.subjectKeyIdentifier,
+  oids.keyUsage,
+  oids.subjectAltName,
+  oids.basicConstraints,
+  oids.crlDistributionPoints,
+  oids.authorityKeyIdentifier,
+  oids.extendedKeyUsage,
+  oids.noRevAvail,
+  oids.authorityInfoAccess,
+  oids.ocspNoCheck,
+])
 
 /**
  * With the longest signature, and in base64, it leaves room in its entry for the longest origin. All that a request brings is

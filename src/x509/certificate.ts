@@ -9,6 +9,7 @@ import {
   newBudget,
   oidKey,
   tags,
+  type WalkBudget,
   walk,
 } from './der.ts'
 import {
@@ -175,7 +176,7 @@ export const encodeCaTbs = (input: CaTbsInput): Buffer => {
   return writer.finish()
 }
 
-const readTbs = (tbs: DerReader, budget: ReturnType<typeof newBudget>): TbsFacts => {
+const readTbs = (tbs: DerReader, budget: WalkBudget): TbsFacts => {
   // Version 1 says none.
   const version = tbs.optional(0xa0, 'version')?.smallInteger('version')
   if (version !== 2) throw tbs.problem('the version is not 3')

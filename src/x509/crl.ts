@@ -16,7 +16,7 @@ import {
   tags,
   walk,
 } from './der.ts'
-import { readKnownExtensions } from './extensions.ts'
+import { extensionOids, readKnownExtensions } from './extensions.ts'
 import { readSerial } from './serial.ts'
 import { encodeAuthorityKeyIdentifier, encodeCertificate, writeSerial } from './tbs.ts'
 import { encodeGeneralizedTime, encodeTime, readGeneralizedTime, readTime } from './time.ts'
@@ -179,7 +179,7 @@ const encodeDistributionPoint = ({ url, only }: IssuingDistributionPoint): Buffe
 }
 
 const encodeCrlExtension = (oid: Buffer, value: Buffer, critical = false): Buffer =>
-  encodeSequence(oid, critical ? criticalTrue : nothing, encodeDer(tags.octetString, value))
+  encodeSequence(oid, ...(critical ? [encodeDer(tags.boolean, asserted)] : []), encodeDer(tags.octetString, value))
 
 // Reading -----------------------------------------------------------------------------------------------------------
 
@@ -264,9 +264,7 @@ const readDistributionPoint = (value: DerReader): IssuingDistributionPoint => {
   }
 }
 
-const nothing = Buffer.alloc(0)
 const asserted = Buffer.from([0xff])
-const criticalTrue = encodeDer(tags.boolean, asserted)
 const versionTwo = encodeUnsigned(Buffer.from([1]))
 const scopes = { user: 0x81, ca: 0x82 } as const
 const enumerated = 0x0a
@@ -275,7 +273,6 @@ const dotted = {
   reasonCode: '2.5.29.21',
   invalidityDate: '2.5.29.24',
   issuingDistributionPoint: '2.5.29.28',
-  authorityKeyIdentifier: '2.5.29.35',
 } as const
 const oids = {
   crlNumber: encodeOid(dotted.crlNumber),
@@ -310,7 +307,7 @@ const entryReaders: ExtensionReaders = new Map([
 ])
 const listReaders: ExtensionReaders = new Map([
   [
-    oidKey(dotted.authorityKeyIdentifier),
+    oidKey(extensionOids.authorityKeyIdentifier),
     (draft, value) => {
       draft.authorityKeyIdentifier = value
         .read(tags.sequence, 'AuthorityKeyIdentifier')
