@@ -126,21 +126,9 @@ export interface Identities {
   holder(der: Buffer, serial: string): Promise<Caller | null>
 }
 
-export interface NewGrant {
-  readonly principal: string
-  readonly role: Role
-  readonly profiles: readonly string[] | null
-  readonly names: NameRules | null
-  readonly revoke: boolean
-  readonly limits?: Limits
-  readonly onBehalfOf?: OriginRules
-}
+export type NewGrant = Omit<Grant, 'id' | 'createdAt' | 'createdBy'>
 
-export interface NewToken {
-  readonly principal: string
-  readonly label: string
-  readonly expiresAt: Date | null
-}
+export type NewToken = Pick<Token, 'principal' | 'label' | 'expiresAt'>
 
 /** Every change is durable, and on the roll, when its promise resolves; it holds on every replica within two seconds. */
 export interface Access {

@@ -35,7 +35,7 @@ import type { ApprovedPlan, Explanation, Issuance, Issued, IssueInput, Waiting }
 import type { Issuer } from './issuer.ts'
 import { bookingOf, countedGrants } from './limits.ts'
 import type { Meter } from './meter.ts'
-import type { Intent, IssuedRow, PriorRequest, Recorder, RequestRow } from './recorder.ts'
+import type { Intent, IntentEnd, IssuedRow, PriorRequest, Recorder, RequestRow } from './recorder.ts'
 import { refusalOf } from './refusal.ts'
 import { grantsToRenew, isHeldObstacle, turnedDown } from './renew.ts'
 import { assertApproved, assertFree, findWaiting, mustWait, proposalOf, reused, waitingFor } from './waiting.ts'
@@ -366,7 +366,7 @@ const ignore = (): void => {}
 // Step 6 ------------------------------------------------------------------------------------------------------------
 
 interface Recorded extends Draft {
-  readonly recorded: Exclude<Awaited<ReturnType<Recorder['recordIntent']>>, 'moved'>
+  readonly recorded: Exclude<IntentEnd, 'moved'>
 }
 
 /**

@@ -3,8 +3,7 @@
  * holds its copy: once the very key has been opened there, and seen to sign.
  */
 import { Problem } from '../errors.ts'
-import type { SigningKey } from '../keys/signing-key.ts'
-import { trialText } from '../keys/signing-key.ts'
+import { type SigningKey, trialText } from '../keys/signing-key.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { parseRequest } from '../x509/csr.ts'
 import { parsePublicKey } from '../x509/keys.ts'

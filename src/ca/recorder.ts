@@ -116,6 +116,18 @@ export interface Refusal {
   readonly origin: Origin | null
 }
 
+/** What became of an intent; where it is not `recorded`, nothing was. */
+export type IntentEnd =
+  | 'recorded'
+  /** Another call has the idempotency key or this attempt, or people were asked under it meanwhile. */
+  | 'taken'
+  /** The issuer has come into another state. */
+  | 'moved'
+  /** `held`: another principal has a certificate with this key; `compromised`: one with it was revoked for that. */
+  | Exclude<KeyStanding, 'free'>
+  /** It stands against the certificate that is to be renewed. */
+  | HeldObstacle
+
 export interface Recorder {
   /** Reads. What a principal has asked under this key before, if anything. */
   findRequest(principal: string, key: string): Promise<PriorRequest | undefined>
@@ -127,15 +139,12 @@ export interface Recorder {
    */
   expectIntent(): () => void
   /**
-   * Durable when it resolves with `recorded`: only then may the key be touched. `taken` means that another call has the
-   * idempotency key or this attempt, or that people were asked under it meanwhile, `held` that another principal has a certificate with this key, `compromised` that one
-   * with it was revoked for that, `moved` that the issuer has come into another state, a `HeldObstacle` that this stands
-   * against the certificate that it renews: nothing was recorded. Whatever this
-   * instance knows of a move, nothing is recorded after its commit that it forbids.
-   * Rejects with `approval.closed` where people have approved it, and it has ended or expired since; with limit.* where a limit of its grants has no room for it: never is more recorded than that, by all instances
-   * together. (Two principals that ask at the same time for the first certificate of a key both get theirs.)
+   * Durable when it resolves with `recorded`: only then may the key be touched. Whatever this instance knows of an issuer's move,
+   * nothing is recorded after its commit that it forbids. Rejects with `approval.closed` where people have approved it, and it has
+   * ended or expired since; with limit.* where a limit of its grants has no room for it: never is more recorded than that, by all
+   * instances together. (Two principals that ask at the same time for the first certificate of a key both get theirs.)
    */
-  recordIntent(intent: Intent): Promise<'recorded' | 'taken' | 'moved' | HeldObstacle | Exclude<KeyStanding, 'free'>>
+  recordIntent(intent: Intent): Promise<IntentEnd>
   /** Reads. What is on record against this key, for this principal. */
   keyStanding(keySha256: Buffer, principal: string): Promise<KeyStanding>
   /** Ends an intent whose key was never touched. Best effort: the reconciler ends what this misses. */

@@ -61,8 +61,10 @@ export const issuedBy = ({
   approval,
   replaces,
 }: {
-  readonly [more in 'approval' | 'replaces']?: string | null | undefined
-} & { readonly origin?: object | null | undefined }):
+  readonly origin?: object | null | undefined
+  readonly approval?: string | null | undefined
+  readonly replaces?: string | null | undefined
+}):
   | Pick<CertificateIssued, 'v' | 'replaces'>
   | Pick<ApprovedCertificateIssued, 'v' | 'approval'>
   | Pick<CertificateIssuedOnBehalf, 'v' | 'origin'>

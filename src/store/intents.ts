@@ -1,9 +1,9 @@
 /** Intents as they are recorded: many in one statement, each on the condition that nothing stands against it. */
-import type { Intent } from '../ca/recorder.ts'
+import type { Intent, IntentEnd } from '../ca/recorder.ts'
 import type { DatabaseClock } from './clock.ts'
 import { columnsOf } from './columns.ts'
 import type { Database, Statement } from './database.ts'
-import { type Asked, type BookedIntent, bookedIntents, type IntentEnd, type NoRoom } from './limit-uses.ts'
+import { type Asked, type BookedIntent, bookedIntents, type NoRoom } from './limit-uses.ts'
 import { originText } from './origins.ts'
 
 const columns = columnsOf<Intent>([
@@ -116,9 +116,7 @@ const ask = async (
   values: readonly unknown[],
 ): Promise<(IntentsRecorded & Partial<NoRoom>) | undefined> => {
   const asked = performance.now()
-  const {
-    rows: [answer],
-  } = await db.query<IntentsRecorded & Partial<NoRoom>>(statement, values)
+  const answer = (await db.query<IntentsRecorded & Partial<NoRoom>>(statement, values)).rows[0]
   if (answer) dbClock.observe(answer.now, performance.now() - asked)
   return answer
 }

@@ -14,7 +14,7 @@ import type { KeyStanding } from '../policy/checks.ts'
 import { constraintOf, type Database, isOfServer, type Statement } from './database.ts'
 import { type EnrolmentDeps, enrol, isUnavailable, retryPausesMs } from './enrolments.ts'
 import { type IntentsDeps, insertBooked, insertIntents, isBooked, selectKeyStanding } from './intents.ts'
-import { type IntentEnd, openLimited } from './limit-uses.ts'
+import { openLimited } from './limit-uses.ts'
 import { openRefusals } from './refusals.ts'
 
 export interface RecorderDeps extends EnrolmentDeps, IntentsDeps {
@@ -43,7 +43,7 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
     ...{ db, meter, max: maxBatch, isolate: isOfOneItem },
     insert: (batch, asked) => insertBooked(deps, batch, asked),
   })
-  const recordIntent = (intent: Intent): Promise<IntentEnd> =>
+  const recordIntent: Recorder['recordIntent'] = (intent) =>
     isBooked(intent) ? booked.add(intent) : intents.add(intent)
   const enrolments = openBatch({
     run: (batch: readonly Enrolment[]) => enrol(deps, batch),

@@ -9,14 +9,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Batch, openBatch } from '../batch.ts'
 import type { Booking, CountedLimits } from '../ca/limits.ts'
 import type { Meter } from '../ca/meter.ts'
-import type { Intent, Recorder } from '../ca/recorder.ts'
+import type { Intent, IntentEnd } from '../ca/recorder.ts'
 import { Problem } from '../errors.ts'
 import { type InLane, openLanes } from '../lanes.ts'
 import { limitReached } from '../limits.ts'
 import { type Database, sqlState } from './database.ts'
 import { type Counts, type LedgerName, openCounts } from './limit-counts.ts'
 
-export type IntentEnd = Awaited<ReturnType<Recorder['recordIntent']>>
 export type BookedIntent = Intent & { readonly booking: Booking }
 
 /** What is to be taken of which ledgers, as JSON for `bookedIntents`. */

@@ -1,7 +1,7 @@
 /** The form of what an entry of a roll means for the records, and what it is told beside the entry. */
+import type { Enrolment } from '../ca/recorder.ts'
 import type { RevocationReason } from '../ca/revoke.ts'
 import type { EntryOf, EventType } from '../roll/forms.ts'
-import type { Name } from '../x509/names.ts'
 import type { Queryable } from './database.ts'
 
 /** What entries do not hold, found elsewhere. */
@@ -23,15 +23,7 @@ export interface RecoverySources {
   readonly random: (octets: number) => Buffer
 }
 
-export interface RecoveredCertificate {
-  readonly tbs: Buffer
-  readonly signature: Buffer
-  readonly subject: string
-  readonly names: readonly Name[]
-  readonly keySha256: Buffer
-  readonly notBefore: Date
-  readonly notAfter: Date
-}
+export type RecoveredCertificate = Omit<Enrolment, 'intent' | 'event'> & { readonly tbs: Buffer }
 
 export interface RecoveredIssuer {
   readonly chain: readonly Buffer[]
