@@ -37,33 +37,21 @@ export const openHealth = (deps: ReadinessDeps): Health => {
   }
 }
 
-const ask = async ({
-  issuers,
-  now,
-  databaseFault,
-  clockFault,
-  clockReadAt,
-  crlFault,
-  crlWarning,
-  rollFault,
-  rollWarning,
-  queue,
-  isStopping,
-}: ReadinessDeps): Promise<readonly HealthCheck[]> => {
-  const readBefore = clockReadAt()
-  const database = await inTime(databaseFault())
-  const isRead = clockReadAt() !== readBefore
-  const [key, checkpoints] = await Promise.all([inTime(keyFault(issuers, now())), inTime(rollFault())])
-  const { pending, bound } = queue()
+const ask = async (deps: ReadinessDeps): Promise<readonly HealthCheck[]> => {
+  const readBefore = deps.clockReadAt()
+  const database = await inTime(deps.databaseFault())
+  const isRead = deps.clockReadAt() !== readBefore
+  const [key, roll] = await Promise.all([inTime(keyFault(deps.issuers, deps.now())), inTime(deps.rollFault())])
+  const { pending, bound } = deps.queue()
   return [
     check('database', database, 'takes records'),
     check('key', key, 'every active issuer signs'),
-    check('clock', clockFault(), isRead ? 'agrees with the database' : unreadSince(readBefore)),
-    check('crls', crlFault(), crlWarning() ?? 'are published and fresh'),
-    check('roll', checkpoints, rollWarning() ?? 'is whole, and its checkpoints are signed'),
+    check('clock', deps.clockFault(), isRead ? 'agrees with the database' : unreadSince(readBefore)),
+    check('crls', deps.crlFault(), deps.crlWarning() ?? 'are published and fresh'),
+    check('roll', roll, deps.rollWarning() ?? 'is whole, and its checkpoints are signed'),
     check(
       'queue',
-      isStopping() ? 'the service is stopping' : pending >= bound ? `${pending} requests wait` : undefined,
+      deps.isStopping() ? 'the service is stopping' : pending >= bound ? `${pending} requests wait` : undefined,
       `${pending} of ${bound} places are taken`,
     ),
   ]
