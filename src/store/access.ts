@@ -31,9 +31,7 @@ export const openAccess = (deps: AccessDeps): Access => {
   /** It takes nothing from anybody, so that nobody who is known need be forgotten. */
   const createPrincipal: Access['createPrincipal'] = (name, by) =>
     roll.change<Principal>(async (tx) => {
-      const {
-        rows: [row],
-      } = await tx.query<PrincipalRow>(insertPrincipal, [name, by])
+      const row = (await tx.query<PrincipalRow>(insertPrincipal, [name, by])).rows[0]
       if (!row) {
         await assertOpen(tx, name)
         throw new Problem('state.exists', `The principal ${JSON.stringify(name)} exists.`)
@@ -70,9 +68,7 @@ export const openAccess = (deps: AccessDeps): Access => {
         const held = (await tx.query<GrantRow>(selectGrants, [grant.principal])).rows.map(grantOf)
         const same = held.find((other) => contentOf(other) === contentOf(grant))
         if (same) return { result: { grant: same, created: false }, events: [] }
-        const {
-          rows: [row],
-        } = await tx.query<GrantRow>(insertGrant, [
+        const { rows } = await tx.query<GrantRow>(insertGrant, [
           newId(),
           grant.principal,
           grant.role,
@@ -83,16 +79,14 @@ export const openAccess = (deps: AccessDeps): Access => {
           grant.onBehalfOf && JSON.stringify(grant.onBehalfOf),
           by,
         ])
-        if (!row) throw new Error('a grant was not inserted')
-        const made = grantOf(row)
+        if (!rows[0]) throw new Error('a grant was not inserted')
+        const made = grantOf(rows[0])
         return { result: { grant: made, created: true }, events: [grantChanged('created', made, by)] }
       }),
     listGrants: async (principal) => (await db.query<GrantRow>(selectGrants, [principal ?? null])).rows.map(grantOf),
     revokeGrant: (id, by) =>
       change(async (tx) => {
-        const {
-          rows: [row],
-        } = await tx.query<GrantRow & { revoked: boolean }>(selectGrant, [id])
+        const row = (await tx.query<GrantRow & { revoked: boolean }>(selectGrant, [id])).rows[0]
         if (!row) throw new Problem('grant.not_found', `There is no grant ${id}.`)
         if (row.revoked) return { result: undefined, events: [] }
         await keepingAdmin(tx, () => tx.query(insertGrantRevocation, [id, by]))
@@ -103,9 +97,7 @@ export const openAccess = (deps: AccessDeps): Access => {
       change(async (tx) => {
         await assertOpen(tx, token.principal)
         const secret = newSecret(deps.random)
-        const {
-          rows: [row],
-        } = await tx.query<TokenRow>(insertToken, [
+        const { rows } = await tx.query<TokenRow>(insertToken, [
           newId(),
           token.principal,
           token.label,
@@ -113,16 +105,15 @@ export const openAccess = (deps: AccessDeps): Access => {
           token.expiresAt,
           by,
         ])
-        if (!row) throw new Error('a token was not inserted')
-        return { result: { ...tokenOf(row), secret }, events: [tokenChanged('token.created', tokenOf(row), by)] }
+        if (!rows[0]) throw new Error('a token was not inserted')
+        const made = tokenOf(rows[0])
+        return { result: { ...made, secret }, events: [tokenChanged('token.created', made, by)] }
       }),
     listTokens: async (principal) =>
       (await db.query<TokenRow>(selectTokens, [principal ?? null, null])).rows.map(tokenOf),
     revokeToken: (id, by) =>
       change(async (tx) => {
-        const {
-          rows: [row],
-        } = await tx.query<TokenRow>(selectTokens, [null, id])
+        const row = (await tx.query<TokenRow>(selectTokens, [null, id])).rows[0]
         if (!row) throw new Problem('token.not_found', `There is no token ${id}.`)
         if (row.revoked_at) return { result: undefined, events: [] }
         await keepingAdmin(tx, () => tx.query(insertTokenRevocation, [id, by]))
@@ -150,9 +141,7 @@ const keepingAdmin = async (tx: Queryable, change: () => Promise<unknown>): Prom
 }
 
 const readAdmins = async (tx: Queryable): Promise<Admins> => {
-  const {
-    rows: [row],
-  } = await tx.query<Admins>(countAdmins, [lastingDays])
+  const row = (await tx.query<Admins>(countAdmins, [lastingDays])).rows[0]
   if (!row) throw new Error('a count gave no row')
   return row
 }

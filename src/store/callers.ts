@@ -27,9 +27,7 @@ export const openCallers = ({ db, log, clock }: CallersDeps) => {
   let noted = { minute: 0, tokens: new Set<string>() }
 
   const lookForToken = async (digest: Buffer): Promise<Found<Caller>> => {
-    const {
-      rows: [row],
-    } = await db.query<CallerRow>(selectCaller, [digest])
+    const row = (await db.query<CallerRow>(selectCaller, [digest])).rows[0]
     if (!row) throw unknownToken()
     void noteUse(row.token)
     const { principal, token, grants, lives_ms: lives } = row

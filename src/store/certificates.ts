@@ -47,9 +47,7 @@ interface CertificateRow extends RevocationRow {
 
 /** Throws `certificate.not_found`. */
 export const readCertificate = async (deps: RecordsDeps, serial: string): Promise<CertificateRecord> => {
-  const {
-    rows: [row],
-  } = await deps.db.query<CertificateRow>(selectCertificate, [serial])
+  const row = (await deps.db.query<CertificateRow>(selectCertificate, [serial])).rows[0]
   if (!row) throw new Problem('certificate.not_found', `There is no certificate with serial ${serial}.`)
   const issuers = (await deps.db.query<StoredIssuer>(selectIssuers)).rows.map(issuerRowOf)
   const issuer = issuers.find(({ name }) => name === row.issuer)

@@ -21,9 +21,7 @@ export const credentialCalls = ({ db, change, newId }: CredentialDeps): Calls =>
       const held = await readHeld(tx, credential)
       if (held) return { result: { credential: held, created: false }, events: [] }
       const { kind, value, issuer } = columnsOf(credential.match)
-      const {
-        rows: [row],
-      } = await tx.query<CredentialRow>(insertCredential, [
+      const { rows } = await tx.query<CredentialRow>(insertCredential, [
         newId(),
         credential.principal,
         credential.label,
@@ -32,17 +30,15 @@ export const credentialCalls = ({ db, change, newId }: CredentialDeps): Calls =>
         issuer,
         by,
       ])
-      if (!row) throw new Error('a credential was not inserted')
-      const made = credentialOf(row)
+      if (!rows[0]) throw new Error('a credential was not inserted')
+      const made = credentialOf(rows[0])
       return { result: { credential: made, created: true }, events: [changed('credential.created', made, by)] }
     }),
   listCredentials: async (principal) =>
     (await db.query<CredentialRow>(selectCredentials, [principal ?? null, null])).rows.map(credentialOf),
   revokeCredential: (id, by) =>
     change(async (tx) => {
-      const {
-        rows: [row],
-      } = await tx.query<CredentialRow>(selectCredentials, [null, id])
+      const row = (await tx.query<CredentialRow>(selectCredentials, [null, id])).rows[0]
       if (!row) throw new Problem('credential.not_found', `There is no credential ${id}.`)
       if (row.revoked_at) return { result: undefined, events: [] }
       await tx.query(insertCredentialRevocation, [id, by])

@@ -234,9 +234,7 @@ export const openImportStore = ({ db, roll }: CrlStoreDeps): ImportStore => ({
   newest: () => readImportedCrls(db),
   add: (list, assertFollows) =>
     roll.change(async (tx, _time, index) => {
-      const {
-        rows: [row],
-      } = await tx.query<ImportRow>(selectImports, [list.signer])
+      const row = (await tx.query<ImportRow>(selectImports, [list.signer])).rows[0]
       const newest = row && importOf(row)
       if (!assertFollows(newest) && newest) return { events: [], result: newest }
       const { signer, number, thisUpdate, nextUpdate, der, issuer, revoked, sha256, by } = list

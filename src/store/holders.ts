@@ -8,9 +8,7 @@ import { newestRevocation } from './revocations.ts'
 
 /** Undefined where no certificate of ours has this serial (hex). */
 export const readHeld = async (db: Queryable, serial: string): Promise<HeldRecord | undefined> => {
-  const {
-    rows: [row],
-  } = await db.query<HeldRow>(selectHeldCertificate, [serial])
+  const row = (await db.query<HeldRow>(selectHeldCertificate, [serial])).rows[0]
   return (
     row && {
       tbs: row.tbs,
@@ -28,9 +26,7 @@ export const readHeld = async (db: Queryable, serial: string): Promise<HeldRecor
 
 /** Undefined where no certificate of ours has this serial (hex). */
 export const readRenewalFacts = async (db: Queryable, serial: string): Promise<RenewalFacts | undefined> => {
-  const {
-    rows: [row],
-  } = await db.query<FactsRow>(selectRenewalFacts, [serial])
+  const row = (await db.query<FactsRow>(selectRenewalFacts, [serial])).rows[0]
   return (
     row && {
       serial,

@@ -46,9 +46,7 @@ const storedOf = ({ value, createdAt, createdBy }: Version<Profile>): StoredProf
 })
 
 const assertAuthority = async (tx: Queryable, name: string): Promise<void> => {
-  const {
-    rows: [known],
-  } = await tx.query(selectAuthority, [name])
+  const known = (await tx.query(selectAuthority, [name])).rows[0]
   if (known) return
   const violations = [{ check: 'profile.authority', field: '/authority', value: name, reason: 'is no authority' }]
   throw new Problem('authority.not_found', `There is no authority ${JSON.stringify(name)}.`, { violations })

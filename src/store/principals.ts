@@ -11,9 +11,7 @@ export type Change = <T>(
 
 /** Throws `principal.not_found`. */
 export const readPrincipal = async (db: Queryable, name: string): Promise<Principal> => {
-  const {
-    rows: [row],
-  } = await db.query<PrincipalRow>(selectPrincipals, [name])
+  const row = (await db.query<PrincipalRow>(selectPrincipals, [name])).rows[0]
   if (!row) throw new Problem('principal.not_found', `There is no principal ${JSON.stringify(name)}.`)
   return principalOf(row)
 }

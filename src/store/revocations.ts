@@ -68,9 +68,7 @@ export const recordChanges = async (tx: Queryable, changes: readonly RecordedCha
 }
 
 export const readStanding = async (db: Queryable, serial: string): Promise<Standing | undefined> => {
-  const {
-    rows: [row],
-  } = await db.query<StandingRow>(selectStanding, [serial])
+  const row = (await db.query<StandingRow>(selectStanding, [serial])).rows[0]
   return row && standingOf(row)
 }
 
@@ -82,9 +80,7 @@ export const readCertificateStanding = async (
   db: Queryable,
   { issuer, serial, tbs }: { readonly issuer: string; readonly serial: string; readonly tbs: Buffer },
 ): Promise<CertificateStanding> => {
-  const {
-    rows: [row],
-  } = await db.query<{ revoked: boolean }>(selectCertificateStanding, [serial, issuer, tbs])
+  const row = (await db.query<{ revoked: boolean }>(selectCertificateStanding, [serial, issuer, tbs])).rows[0]
   if (!row) return 'unknown'
   return row.revoked ? 'revoked' : 'good'
 }

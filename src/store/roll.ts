@@ -100,9 +100,7 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
     const grown = extend(at.edge, leaves, hasher)
     const place = { ...at.head, time, toleranceMs: clock.toleranceMs, grown: parametersOf(grown) }
     const asked = performance.now()
-    const {
-      rows: [answer],
-    } = await write(at.db, place, leaves)
+    const answer = (await write(at.db, place, leaves)).rows[0]
     if (answer) clock.observe(answer.now, performance.now() - asked)
     if (answer?.moved !== 1) return undefined
     return { head: { size: grown.edge.size, root: place.grown.root, time }, grown, leaves }
@@ -145,9 +143,7 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
 
   const readHead = async (on: Queryable, statement: typeof selectHeadStatement): Promise<Head> => {
     const asked = performance.now()
-    const {
-      rows: [row],
-    } = await on.query<HeadRow>(statement, [])
+    const row = (await on.query<HeadRow>(statement, [])).rows[0]
     if (!row) throw new Error('the roll has no head')
     clock.observe(row.now, performance.now() - asked)
     clock.observeEvent(row.time)

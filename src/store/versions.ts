@@ -134,9 +134,7 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
     precondition: Precondition,
   ): Promise<Put<T>> => {
     const { name } = first
-    const {
-      rows: [row],
-    } = await tx.query<VersionRow>(statements.one, [name, null])
+    const row = (await tx.query<VersionRow>(statements.one, [name, null])).rows[0]
     assertPrecondition(`The ${kind.title} ${JSON.stringify(name)}`, row, precondition)
     const value = row ? kind.parse(document, row.version + 1, false) : first
     if (row && row.sha256.toString('hex') === value.sha256) return { stored: versionOf(row), created: false }
@@ -174,9 +172,7 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
       return rows.map(versionOf)
     },
     read: async (name, version) => {
-      const {
-        rows: [row],
-      } = await db.query<VersionRow>(statements.one, [name, version ?? null])
+      const row = (await db.query<VersionRow>(statements.one, [name, version ?? null])).rows[0]
       if (row) return versionOf(row)
       throw missing(name, version)
     },
@@ -211,9 +207,7 @@ const insert = async <T extends Read>(
 ): Promise<Version<T>> => {
   await kind.assertFits(tx, value)
   const { name, version, sha256, document } = value
-  const {
-    rows: [row],
-  } = await tx.query<VersionRow>(kind.statements.insert, [
+  const { rows } = await tx.query<VersionRow>(kind.statements.insert, [
     name,
     version,
     Buffer.from(sha256, 'hex'),
@@ -221,8 +215,8 @@ const insert = async <T extends Read>(
     canonicalJson(document),
     by,
   ])
-  if (!row) throw new Error(`a ${kind.title} was not inserted`)
-  return { value, createdAt: row.created_at, createdBy: by }
+  if (!rows[0]) throw new Error(`a ${kind.title} was not inserted`)
+  return { value, createdAt: rows[0].created_at, createdBy: by }
 }
 
 /** Under the roll's lock, so that of those who saw the same version only one changes it. */
