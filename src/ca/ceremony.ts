@@ -6,7 +6,7 @@
 import { createPublicKey, verify } from 'node:crypto'
 
 import type { SigningKey } from '../keys/signing-key.ts'
-import type { KeyAlgorithmId, SignatureAlgorithm } from '../x509/algorithms.ts'
+import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import { encodeCaTbs, type NameConstraints, parseCertificate, type TbsFacts } from '../x509/certificate.ts'
 import { type Crl, encodeCrlTbs, encodeRevoked, parseCrl, type RevokedCertificate } from '../x509/crl.ts'
 import type { CertificationRequest } from '../x509/csr.ts'
@@ -89,15 +89,8 @@ export const signIntermediate = async (key: SigningKey, root: Buffer, input: Int
 
 export const encodeRootTbs = ({ spki, algorithm }: Signer, { subject, ...input }: RootInput): Buffer => {
   const key = parsePublicKey(spki)
-  const authorityKeyIdentifier = key.keyIdentifier
-  return encodeCaTbs({
-    ...input,
-    issuer: encodeSubject(subject),
-    subject,
-    key,
-    authorityKeyIdentifier,
-    signature: algorithm,
-  })
+  const own = { issuer: encodeSubject(subject), authorityKeyIdentifier: key.keyIdentifier }
+  return encodeCaTbs({ ...input, ...own, subject, key, signature: algorithm })
 }
 
 export const encodeIntermediateTbs = (signer: Signer, root: Buffer, input: IntermediateInput): Buffer => {
@@ -134,14 +127,7 @@ export const encodeRootCrlTbs = (signer: Signer, root: Buffer, input: RootCrlInp
   const { previous: der, revoked, ...rest } = input
   const previous = der && readPrevious(der, issuer)
   assertAll(crlRules, { ...input, issuer, previous })
-  const { authorityKeyIdentifier, issuer: name, signature } = issuedBy(signer, issuer)
-  return encodeCrlTbs({
-    ...rest,
-    issuer: name,
-    signature,
-    authorityKeyIdentifier,
-    revoked: [encodeRevoked(revoked)],
-  })
+  return encodeCrlTbs({ ...rest, ...issuedBy(signer, issuer), revoked: [encodeRevoked(revoked)] })
 }
 
 /** Throws Misfit where the request is not the one that the parameters describe. Its possession was proved before. */
@@ -150,10 +136,10 @@ export const assertRequestFits = (request: CertificationRequest, expected: Reque
 
 /** A certificate or CRL from what is to be signed. Throws when the key does not sign, or its signature does not hold. */
 export const seal = async (key: SigningKey, tbs: Buffer): Promise<Buffer> => {
-  const { id, spki, algorithm } = key
+  const { id, algorithm } = key
   const [signature] = await key.sign([tbs])
   if (!Buffer.isBuffer(signature)) throw new Error(`The key ${id} did not sign.`, { cause: signature })
-  if (!holds({ spki, tbs, signature, algorithm }))
+  if (!holds(key, tbs, signature))
     throw new Error(`The key ${id} made a signature that does not verify; it was thrown away.`)
   // A CRL has the form of a certificate (RFC 5280 5.1.1).
   return encodeCertificate(tbs, algorithm, signature)
@@ -176,7 +162,7 @@ const readOther = (der: Buffer): TbsFacts => {
 const readSelfSigned = (der: Buffer, what: string): TbsFacts => {
   const { facts, tbs, signature, signatureAlgorithm: algorithm } = parseCertificate(der)
   const { spki, issuer, subjectDer, ca, keyUsage } = facts
-  if (!issuer.equals(subjectDer) || !holds({ spki, tbs, signature, algorithm }))
+  if (!issuer.equals(subjectDer) || !holds({ spki, algorithm }, tbs, signature))
     throw new Misfit([`The certificate of the ${what} is not signed by its own key.`])
   if (ca && !keyUsage)
     throw new Misfit([
@@ -190,22 +176,12 @@ const readSelfSigned = (der: Buffer, what: string): TbsFacts => {
 const readPrevious = (der: Buffer, { spki, subjectDer }: TbsFacts): Crl => {
   const previous = parseCrl(der)
   const { issuer, tbs, signature, signatureAlgorithm: algorithm } = previous
-  if (!issuer.equals(subjectDer) || !holds({ spki, tbs, signature, algorithm }))
+  if (!issuer.equals(subjectDer) || !holds({ spki, algorithm }, tbs, signature))
     throw new Misfit(['The previous CRL was not signed by this root.'])
   return previous
 }
 
-const holds = ({
-  spki,
-  tbs,
-  signature,
-  algorithm,
-}: {
-  readonly spki: Buffer
-  readonly tbs: Buffer
-  readonly signature: Buffer
-  readonly algorithm: SignatureAlgorithm
-}): boolean => {
+const holds = ({ spki, algorithm }: Signer, tbs: Buffer, signature: Buffer): boolean => {
   const key = createPublicKey({ key: spki, format: 'der', type: 'spki' })
   return verify(algorithm.hash, tbs, { key, ...algorithm.signOptions }, signature)
 }
