@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 
 import type { Command } from 'commander'
 
+import { sortMembers } from '../canonical.ts'
 import { isProblem, problems, type Violation } from '../errors.ts'
 import { segment } from './client.ts'
 import { diffLines } from './diff.ts'
@@ -229,16 +230,6 @@ const readDocument = async (file: string): Promise<Document> => {
 }
 
 /** Members in one order, so that only what differs in content differs in text. */
-const asText = (document: object): Promise<string> => formatYaml(sorted(document) as object)
-
-const sorted = (value: unknown): unknown => {
-  if (Array.isArray(value)) return value.map(sorted)
-  if (typeof value !== 'object' || value === null) return value
-  return Object.fromEntries(
-    Object.entries(value)
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([key, member]) => [key, sorted(member)]),
-  )
-}
+const asText = (document: object): Promise<string> => formatYaml(sortMembers(document) as object)
 
 const nothingApplied = 'Nothing was applied.'

@@ -1,4 +1,5 @@
 /** Columns of records as they must be, and which of those that are there differ. */
+import { sortMembers } from '../../canonical.ts'
 
 /** By name, as PostgreSQL's text or as JSON. */
 export type Columns = Readonly<Record<string, unknown>>
@@ -10,18 +11,8 @@ export const differing = (expected: Columns, actual: object): string[] =>
 const isSame = (expected: unknown, actual: unknown): boolean => {
   if (expected === actual) return true
   if (expected === null || actual === null) return false
-  if (typeof expected === 'object') return JSON.stringify(sorted(expected)) === JSON.stringify(sorted(actual))
+  if (typeof expected === 'object') return JSON.stringify(sortMembers(expected)) === JSON.stringify(sortMembers(actual))
   return String(expected) === String(actual)
-}
-
-const sorted = (value: unknown): unknown => {
-  if (Array.isArray(value)) return value.map(sorted)
-  if (typeof value !== 'object' || value === null) return value
-  return Object.fromEntries(
-    Object.entries(value)
-      .sort()
-      .map(([name, one]) => [name, sorted(one)]),
-  )
 }
 
 /** A time of an entry as PostgreSQL's text has it in UTC: `2026-11-25 17:18:21.12+00`. */
