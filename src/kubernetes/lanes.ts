@@ -40,20 +40,7 @@ export const openLanes = <Key>(concurrency: number, { laneOf, sharerOf }: LanesO
   const waiting = new Set<Key>()
   const least = laneOf ? Math.max(1, Math.floor(concurrency / 4)) : concurrency
   const most = laneOf ? Math.max(least, concurrency - least) : concurrency
-  /** Names, the oldest first: a lane is forgotten whenever nothing waits in it, as between two tries. */
   const slow = new Set<string>()
-  const note = (name: string, isSlow: boolean): void => {
-    slow.delete(name)
-    if (!isSlow) return
-    slow.add(name)
-    const [oldest] = slow
-    if (slow.size > mostSlow && oldest !== undefined) slow.delete(oldest)
-  }
-  const busyWithSlow = (): number => {
-    let sum = 0
-    for (const { isSlow, busy } of lanes.values()) if (isSlow) sum += busy
-    return sum
-  }
   return {
     add: (key) => {
       if (waiting.has(key)) return
@@ -71,7 +58,7 @@ export const openLanes = <Key>(concurrency: number, { laneOf, sharerOf }: LanesO
       return waiting.size
     },
     take: () => {
-      const leavesRoom = busyWithSlow() < most
+      const leavesRoom = busyWithSlow(lanes) < most
       for (const [name, lane] of lanes) {
         if (lane.busy >= lane.limit || (lane.isSlow && !leavesRoom)) continue
         const key = nextOf(lane)
@@ -91,7 +78,7 @@ export const openLanes = <Key>(concurrency: number, { laneOf, sharerOf }: LanesO
       lane.busy -= 1
       lane.isSlow = laneOf !== undefined && tookMs >= longMs
       lane.limit = lane.isSlow ? least : Math.min(most, lane.limit + 1)
-      note(name, lane.isSlow)
+      note(slow, name, lane.isSlow)
       if (lane.busy === 0 && lane.keys.size === 0) lanes.delete(name)
     },
     clear: () => {
@@ -100,6 +87,17 @@ export const openLanes = <Key>(concurrency: number, { laneOf, sharerOf }: LanesO
     },
   }
 }
+
+/** Names of slow lanes, the oldest first: a lane is forgotten whenever nothing waits in it, as between two tries. */
+const note = (slow: Set<string>, name: string, isSlow: boolean): void => {
+  slow.delete(name)
+  if (isSlow) slow.add(name)
+  const [oldest = ''] = slow
+  if (slow.size > mostSlow) slow.delete(oldest)
+}
+
+const busyWithSlow = (lanes: ReadonlyMap<string, Pick<Lane<never>, 'isSlow' | 'busy'>>): number =>
+  [...lanes.values()].reduce((sum, { isSlow, busy }) => (isSlow ? sum + busy : sum), 0)
 
 const nextOf = <Key>({ keys }: Lane<Key>): Key | undefined => {
   const [first] = keys
