@@ -18,8 +18,11 @@ export const isPrivateKey = (text: string): boolean =>
 /** It has its secret in `d` (RFC 7518 6) or `priv` (RFC 9964). */
 const isJwk = (text: string): boolean => kty.test(text) && secret.test(text)
 
-/** Of a body of four MiB none of these may hold up all others: what one look has passed over, the next does not begin with. */
-const labelled = /BEGIN (?:(?!BEGIN )[A-Z0-9 ]){0,40}PRIVATE KEY/
+/**
+ * Of a body of four MiB none of these may hold up all others: what one look has passed over, the next does not begin with, and
+ * what it has passed on its way it does not pass again on its way back (`?`), which is half of the time.
+ */
+const labelled = /BEGIN (?:(?!BEGIN )[A-Z0-9 ]){0,40}?PRIVATE KEY/
 /** Perhaps within a string of JSON, or one in that: each quote has backslashes before it then, and each line's end is written with some. */
 const kty = /"kty\\*"[\s\\rn]*:/
 const secret = /"(?:d|priv)\\*"[\s\\rn]*:[\s\\rn]*"[\w-]{32}/

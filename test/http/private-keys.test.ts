@@ -107,6 +107,7 @@ t.test('of no text that a body has room for it takes longer than 50 ms to see th
     'blanks behind the name of a field': filledBy(' ', '"kty"'),
     'ends of lines, as JSON has them': filledBy('\\n', '"kty":"d"'),
     'beginnings of labels': filledBy(`BEGIN ${'A'.repeat(40)}`),
+    'beginnings of labels, and nearly some within them': filledBy(`BEGIN ${'BEGIN'.repeat(8)}`),
   }
   for (const [what, text] of Object.entries(slowest)) {
     const times = [1, 2, 3].map(() => {
