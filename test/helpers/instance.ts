@@ -63,7 +63,8 @@ export const startInstance = ({
   const [program = '', ...args] = limited
   const child = spawn(program, args, { env, stdio: ['ignore', log ?? 'pipe', 'pipe'] })
   const chunks: string[] = []
-  for (const stream of [child.stdout, child.stderr])
+  const streams = [child.stdout, child.stderr]
+  for (const stream of streams)
     stream?.setEncoding('utf8').on('data', (text: string) => chunks.push(text))
   const exited = new Promise<number | null>((resolve) => child.once('exit', resolve))
   return {
@@ -75,10 +76,10 @@ export const startInstance = ({
     told: (what, then) => {
       const look = (): void => {
         if (!what.test(chunks.join(''))) return
-        child.stdout?.off('data', look)
+        for (const stream of streams) stream?.off('data', look)
         then()
       }
-      child.stdout?.on('data', look)
+      for (const stream of streams) stream?.on('data', look)
     },
   }
 }
