@@ -14,6 +14,8 @@ import { parsePublicKey } from '../../src/x509/keys.ts'
 const folder = await mkdtemp(join(tmpdir(), 'chancery-keys-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 const passphrase = 'correct horse battery staple'
+/** Of keys that are not about them: as many as a passphrase needs take most of the time. */
+const rounds = 1_000
 
 const openssl = (args: readonly string[], input?: Buffer): Promise<Buffer> =>
   new Promise((resolve, reject) => {
@@ -37,7 +39,7 @@ const verifies = ({ spki, algorithm }: SigningKey, message: Buffer, signature: B
 for (const kind of Object.keys(keyAlgorithms) as KeyAlgorithmId[]) {
   t.test(`a key of ${kind} is made, opened again, and both sign what its public half verifies`, async (t) => {
     const path = join(folder, 'made', `${kind}.pem`)
-    const made = await createSoftwareKey({ path, passphrase }, kind)
+    const made = await createSoftwareKey({ path, passphrase, rounds }, kind)
     const opened = await openSoftwareKey({ path, passphrase })
     t.same(opened.spki, made.spki)
     t.equal(parsePublicKey(made.spki).algorithm.id, kind, 'a key that we ourselves would accept')
@@ -64,7 +66,7 @@ for (const kind of Object.keys(keyAlgorithms) as KeyAlgorithmId[]) {
 
 t.test('a wrong passphrase, another file and a torn one are told by the path, and tell nothing else', async (t) => {
   const path = join(folder, 'wrong.pem')
-  await createSoftwareKey({ path, passphrase }, 'ec-p256')
+  await createSoftwareKey({ path, passphrase, rounds }, 'ec-p256')
   for (const wrong of ['', 'wrong', `${passphrase} `, passphrase.toUpperCase()])
     await t.rejects(openSoftwareKey({ path, passphrase: wrong }), {
       message: `${path} is not a key that this passphrase opens.`,
@@ -103,7 +105,7 @@ t.test('a key that nobody would be certified for is told as that, and not as a w
 
 t.test('a key file that others could read is not opened', async (t) => {
   const path = join(folder, 'open.pem')
-  await createSoftwareKey({ path, passphrase }, 'ed25519')
+  await createSoftwareKey({ path, passphrase, rounds }, 'ed25519')
   await chmod(path, 0o644)
   await t.rejects(openSoftwareKey({ path, passphrase }), {
     message: /can be read by others \(mode 644\): chmod 600 it/,
@@ -114,22 +116,22 @@ t.test('a key file that others could read is not opened', async (t) => {
 
 t.test('a key is never overwritten, by whatever else is there', async (t) => {
   const path = join(folder, 'kept.pem')
-  const { spki } = await createSoftwareKey({ path, passphrase }, 'ec-p256')
-  await t.rejects(createSoftwareKey({ path, passphrase }, 'ec-p256'), {
+  const { spki } = await createSoftwareKey({ path, passphrase, rounds }, 'ec-p256')
+  await t.rejects(createSoftwareKey({ path, passphrase, rounds }, 'ec-p256'), {
     name: 'KeyExists',
     message: `${path} exists; a key is never overwritten.`,
   })
   t.same((await openSoftwareKey({ path, passphrase })).spki, spki)
   const noise = join(folder, 'noise-kept.pem')
   await writeFile(noise, 'something else')
-  await t.rejects(createSoftwareKey({ path: noise, passphrase }, 'ec-p256'), { message: /exists/ })
+  await t.rejects(createSoftwareKey({ path: noise, passphrase, rounds }, 'ec-p256'), { message: /exists/ })
   t.equal(await readFile(noise, 'utf8'), 'something else')
 })
 
 t.test('where nothing can be written, it is said whether a key is there, and what to do', async (t) => {
   const closed = await mkdtemp(join(tmpdir(), 'chancery-closed-'))
   const path = join(closed, 'kept.pem')
-  await createSoftwareKey({ path, passphrase }, 'ed25519')
+  await createSoftwareKey({ path, passphrase, rounds }, 'ed25519')
   await chmod(closed, 0o555)
   const own = process.geteuid?.() ?? 0
   if (own === 0) process.seteuid?.(12_345)
@@ -138,9 +140,9 @@ t.test('where nothing can be written, it is said whether a key is there, and wha
     await chmod(closed, 0o755)
     await rm(closed, { recursive: true })
   })
-  await t.rejects(createSoftwareKey({ path, passphrase }, 'ed25519'), { name: 'KeyExists' })
+  await t.rejects(createSoftwareKey({ path, passphrase, rounds }, 'ed25519'), { name: 'KeyExists' })
   const missing = join(closed, 'missing.pem')
-  await t.rejects(createSoftwareKey({ path: missing, passphrase }, 'ed25519'), {
+  await t.rejects(createSoftwareKey({ path: missing, passphrase, rounds }, 'ed25519'), {
     name: 'TokenFault',
     remedy: 'request',
     message: `There is no key at ${missing}, and none can be made there (EACCES): put one there, or name another.`,
@@ -149,7 +151,7 @@ t.test('where nothing can be written, it is said whether a key is there, and wha
   await chmod(closed, 0o600)
   if (own === 0) process.seteuid?.(12_345)
   await t.rejects(
-    createSoftwareKey({ path, passphrase }, 'ed25519'),
+    createSoftwareKey({ path, passphrase, rounds }, 'ed25519'),
     {
       name: 'TokenFault',
       remedy: 'request',
@@ -162,7 +164,7 @@ t.test('where nothing can be written, it is said whether a key is there, and wha
 t.test('of many who make the same key at once, one does, and its key is the one that is kept', async (t) => {
   const path = join(folder, 'race.pem')
   const outcomes = await Promise.allSettled(
-    Array.from({ length: 8 }, () => createSoftwareKey({ path, passphrase }, 'ec-p256')),
+    Array.from({ length: 8 }, () => createSoftwareKey({ path, passphrase, rounds }, 'ec-p256')),
   )
   const made = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []))
   t.equal(made.length, 1)
