@@ -1,42 +1,35 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import pg from 'pg'
 import t from 'tap'
 
 import { databaseFault } from '../src/health-side.ts'
 import { openService } from '../src/service.ts'
 import { openDatabase } from '../src/store/database.ts'
-import { openEmbedded } from '../src/store/embedded.ts'
 import { openTurnedDown } from '../src/store/turned-down.ts'
 import { drill } from './helpers/drill.ts'
+import { openOwnEmbedded } from './helpers/embedded.ts'
 import { quiet as log } from './helpers/log.ts'
 import { openReplica } from './helpers/replica.ts'
+import { openSql } from './helpers/sql.ts'
 import { tamper } from './helpers/tamper.ts'
 import { csrFor } from './http/people.ts'
 
 t.test('a database whose commits wait for a standby that is gone takes no records, though it answers', async (t) => {
   // A server of its own: the setting is for all who use it.
-  const dataDir = await mkdtemp(join(tmpdir(), 'chancery-standby-'))
-  const { ownerUrl: url, stop } = await openEmbedded({ dataDir, log })
-  const password = (await readFile(join(dataDir, 'postgres', 'superuser.password'), 'utf8')).trim()
-  const superuser = new pg.Client({ connectionString: url.replace(/\/\/[^@]*@/, `//postgres:${password}@`) })
-  await superuser.connect()
+  const { ownerUrl: url, superuserUrl } = await openOwnEmbedded(t)
+  const superuser = await openSql(t, superuserUrl)
   const db = openDatabase({ url, max: 2, log, applicationName: 'test' })
-  t.teardown(async () => {
-    await db.close()
-    await superuser.end()
-    await stop()
-    await rm(dataDir, { recursive: true })
-  })
+  t.teardown(db.close)
   const standby = async (name: string): Promise<void> => {
     await superuser.query(`alter system set synchronous_standby_names = '${name}'`)
     await superuser.query('select pg_reload_conf()')
     while ((await superuser.query('show synchronous_standby_names')).rows[0].synchronous_standby_names !== name)
       await sleep(20)
   }
+  // Who waits for a commit does not end, and neither does whoever waits for that one.
+  t.teardown(() => standby(''))
   const fault = () => databaseFault({ db, turnedDown: openTurnedDown(), roll: { head: async () => ({}) as never } })
   await db.query({ text: 'create table things (n int)' })
   await standby('gone')

@@ -1,10 +1,10 @@
 /** What can be known about the image and docker-compose.yml without a container engine. */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, chown, cp, mkdir, mkdtemp, readFile, realpath, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { chmod, chown, cp, mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { get } from 'node:https'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { Readable } from 'node:stream'
 import { text as textOf } from 'node:stream/consumers'
 
@@ -15,6 +15,7 @@ import { loadConfig } from '../src/config.ts'
 import { decideAccount, runAs } from '../src/store/embedded/account.ts'
 import { findBinaries } from '../src/store/embedded/binaries.ts'
 import { pkcs11Binary } from '../tools/pkcs11.mjs'
+import { embeddedFolder } from './helpers/embedded.ts'
 import { quiet } from './helpers/log.ts'
 
 const home = join(import.meta.dirname, '..')
@@ -259,14 +260,11 @@ t.test(
   'the image’s start command serves from a read-only tree, as a uid that no account has',
   { timeout: 120_000 },
   async (t) => {
-    const folder = await realpath(await mkdtemp(join(tmpdir(), 'chancery-image-')))
-    t.teardown(async () => {
-      // Whoever is not root takes nothing out of folders that are read-only.
-      execFileSync('chmod', ['-R', 'u+w', folder])
-      await rm(folder, { recursive: true })
-    })
+    const data = await embeddedFolder(t)
+    const folder = dirname(data)
+    // Whoever is not root takes nothing out of folders that are read-only.
+    t.teardown(async () => execFileSync('chmod', ['-R', 'u+w', folder]))
     const app = join(folder, 'app')
-    const data = join(folder, 'data')
     await mkdir(app)
     await mkdir(data, { mode: 0o700 })
     const build = [...plainly, process.execPath, join(home, 'tools/build.ts'), join(app, 'dist')]

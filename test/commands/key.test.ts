@@ -1,8 +1,7 @@
 /** `chancery key` as an operator runs it: a process of its own beside the service, on the real SoftHSM and PostgreSQL. */
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -10,6 +9,7 @@ import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { drill } from '../helpers/drill.ts'
+import { embeddedFolder } from '../helpers/embedded.ts'
 import { bare } from '../helpers/environment.ts'
 import { freePort } from '../helpers/port.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
@@ -133,7 +133,7 @@ drill('a PIN that was refused stays so for every process, until it is unlatched'
 })
 
 drill('beside a service with the embedded PostgreSQL, which goes on', async (t) => {
-  const data = await mkdtemp(join(tmpdir(), 'chancery-key-'))
+  const data = await embeddedFolder(t)
   const port = await freePort()
   const env = {
     CHANCERY_DATA: data,
@@ -153,7 +153,6 @@ drill('beside a service with the embedded PostgreSQL, which goes on', async (t) 
   t.teardown(async () => {
     serving.kill('SIGTERM')
     await exited
-    await rm(data, { recursive: true, force: true })
   })
   await new Promise<void>((resolve) => serving.stdout?.once('data', () => resolve()))
   const postmaster = async (): Promise<number> =>

@@ -30,16 +30,10 @@ import { findBinaries } from '../../src/store/embedded/binaries.ts'
 import { assertPrivate, makeHome } from '../../src/store/embedded/home.ts'
 import { type Embedded, openEmbedded } from '../../src/store/embedded.ts'
 import { drill, drillBut } from '../helpers/drill.ts'
+import { embeddedFolder } from '../helpers/embedded.ts'
 import { quiet as log } from '../helpers/log.ts'
 
 const isRoot = process.geteuid?.() === 0
-
-/** A data folder that is yet to be made, inside one that only we can enter. */
-const folderOf = async (test: Test, name = 'data'): Promise<string> => {
-  const parent = await realpath(await mkdtemp(join(tmpdir(), 'chancery-embedded-')))
-  test.teardown(() => rm(parent, { recursive: true, force: true }))
-  return join(parent, name)
-}
 
 const open = async (test: Test, dataDir: string): Promise<Embedded> => {
   const embedded = await openEmbedded({ dataDir, log })
@@ -114,7 +108,7 @@ const another = async (
 }
 
 t.test('a new folder becomes a durable server that only we can reach', async (t) => {
-  const dataDir = await folderOf(t)
+  const dataDir = await embeddedFolder(t)
   const embedded = await open(t, dataDir)
   t.equal(embedded.adopted, false)
   t.match(embedded.how, isRoot ? /^as root, mapped to nobody|^as the account/ : /^as uid \d+$/)
@@ -157,7 +151,7 @@ t.test('a new folder becomes a durable server that only we can reach', async (t)
 })
 
 t.test('a stopped server starts again with what it held', async (t) => {
-  const dataDir = await folderOf(t)
+  const dataDir = await embeddedFolder(t)
   const first = await open(t, dataDir)
   await ask(first.ownerUrl, 'create table kept as select 7 as n')
   const pid = await pidOf(dataDir)
@@ -169,7 +163,7 @@ t.test('a stopped server starts again with what it held', async (t) => {
 })
 
 t.test('whoever is present stays, however short the role makes sessions that are idle', async (t) => {
-  const dataDir = await folderOf(t)
+  const dataDir = await embeddedFolder(t)
   const { servingUrl } = await open(t, dataDir)
   await ask(servingUrl, `alter role chancery set idle_session_timeout = '50ms'`)
   // Another one, whose session begins with that.
@@ -186,7 +180,7 @@ t.test('whoever is present stays, however short the role makes sessions that are
 })
 
 t.test('a server whose Chancery was killed is adopted', async (t) => {
-  const dataDir = await folderOf(t)
+  const dataDir = await embeddedFolder(t)
   const { child, said } = await another(t, dataDir)
   t.equal(said.adopted, false)
   const pid = await pidOf(dataDir)
@@ -204,7 +198,7 @@ t.test(
   'the server is in a session of its own, where no Ctrl-C reaches it',
   { skip: process.platform !== 'linux' },
   async (t) => {
-    const dataDir = await folderOf(t)
+    const dataDir = await embeddedFolder(t)
     await open(t, dataDir)
     const pid = await pidOf(dataDir)
     const [, , group, session] = (await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /, '').split(' ')
@@ -213,7 +207,7 @@ t.test(
 )
 
 drill('a server that dies is brought back while we live', async (t) => {
-  const dataDir = await folderOf(t)
+  const dataDir = await embeddedFolder(t)
   const embedded = await open(t, dataDir)
   await ask(embedded.ownerUrl, 'create table kept as select 7 as n')
   for (const signal of ['SIGQUIT', 'SIGKILL'] as const) {
@@ -237,7 +231,7 @@ for (const isBack of [false, true])
     isBack,
     `a server that died is said to run at a stop only where another has brought it back: ${isBack}`,
     async (t) => {
-      const dataDir = await folderOf(t)
+      const dataDir = await embeddedFolder(t)
       const told: string[] = []
       const note = (line: unknown): void => void told.push((line as { event: string }).event)
       let failures = 0
@@ -261,8 +255,24 @@ for (const isBack of [false, true])
     },
   )
 
+drill('of a test that is killed no server is left, and nothing that it has written', async (t) => {
+  const code = `
+    import { openOwnEmbedded } from ${JSON.stringify(new URL('../helpers/embedded.ts', import.meta.url).href)}
+    console.log((await openOwnEmbedded({ teardown() {} })).servingUrl)
+    setInterval(() => {}, 1000)`
+  const child = spawn(process.execPath, ['--input-type=module', '-e', code], { stdio: ['ignore', 'pipe', 'inherit'] })
+  t.teardown(() => child.kill('SIGKILL'))
+  const [url] = (await once(child.stdout, 'data')) as [Buffer]
+  const dataDir = join(new URL(`${url}`.replace('@/', '@x/')).searchParams.get('host') ?? '', '../..')
+  const pid = await pidOf(dataDir)
+  t.notOk(isGone(pid))
+  child.kill('SIGKILL')
+  while (existsSync(join(dataDir, '..'))) await sleep(20)
+  t.ok(isGone(pid))
+})
+
 t.test('a stale pid file is no obstacle, whoever has the pid now', async (t) => {
-  const dataDir = await folderOf(t)
+  const dataDir = await embeddedFolder(t)
   const first = await open(t, dataDir)
   const path = join(dataDir, 'postgres/cluster/postmaster.pid')
   const text = await readFile(path, 'utf8')
@@ -284,7 +294,7 @@ t.test(
   'a server that runs on in a folder that was moved gives way to one of its own',
   { skip: process.platform !== 'linux' },
   async (t) => {
-    const before = await folderOf(t)
+    const before = await embeddedFolder(t)
     const { child } = await another(t, before)
     const pid = await pidOf(before)
     t.teardown(() => isGone(pid) || process.kill(pid, 'SIGINT'))
@@ -304,7 +314,7 @@ t.test(
   'a server whose socket lies in a temporary folder that we do not see is not ended',
   { skip: !canUnshare() && 'no mount namespaces' },
   async (t) => {
-    const dataDir = await folderOf(t, `long-${'x'.repeat(120)}/data`)
+    const dataDir = await embeddedFolder(t, `long-${'x'.repeat(120)}/data`)
     const env = { ...process.env, TMPDIR: join(dataDir, '../../tmp') }
     await mkdir(env.TMPDIR, { mode: 0o700 })
     const { said } = await another(t, dataDir, env)
@@ -327,7 +337,7 @@ t.test(
 drill(
   'a password that is missing is named, and is no fault of ours; one that others may read is closed to them',
   async (t) => {
-    const dataDir = await folderOf(t)
+    const dataDir = await embeddedFolder(t)
     await (await openEmbedded({ dataDir, log })).stop()
     const path = join(dataDir, 'postgres/owner.password')
     await chmod(path, 0o644)
@@ -348,7 +358,7 @@ drill(
 )
 
 t.test('an empty pid file, as a full disk leaves it, is no obstacle', async (t) => {
-  const dataDir = await folderOf(t)
+  const dataDir = await embeddedFolder(t)
   await (await open(t, dataDir)).stop()
   const path = join(dataDir, 'postgres/cluster/postmaster.pid')
   for (const [written, days] of [
@@ -365,7 +375,7 @@ t.test('an empty pid file, as a full disk leaves it, is no obstacle', async (t) 
 })
 
 t.test('a clock that is set ahead while it stops makes nobody give it up', async (t) => {
-  const embedded = await open(t, await folderOf(t))
+  const embedded = await open(t, await embeddedFolder(t))
   const { now } = Date
   t.teardown(() => {
     Date.now = now
@@ -376,7 +386,7 @@ t.test('a clock that is set ahead while it stops makes nobody give it up', async
 })
 
 drill('a data folder of another major version is refused with a sentence', async (t) => {
-  const dataDir = await folderOf(t)
+  const dataDir = await embeddedFolder(t)
   await (await open(t, dataDir)).stop()
   await writeFile(join(dataDir, 'postgres/cluster/PG_VERSION'), '17\n')
   await t.rejects(openEmbedded({ dataDir, log }), {
@@ -398,7 +408,7 @@ drill('a data folder of another major version is refused with a sentence', async
 })
 
 t.test('a set-up that died half-way is cleared away and done again', async (t) => {
-  const dataDir = await folderOf(t)
+  const dataDir = await embeddedFolder(t)
   const half = join(dataDir, 'postgres.new-4194303-abcdef')
   await mkdir(join(half, 'cluster'), { recursive: true })
   await writeFile(join(half, 'cluster/PG_VERSION'), '18\n')
@@ -409,7 +419,7 @@ t.test('a set-up that died half-way is cleared away and done again', async (t) =
 
 t.test('programs in a folder that no shell takes as it is are refused with a sentence', async (t) => {
   const binaries = { ...(await findBinaries()), folder: '/srv/a$b/native' }
-  await t.rejects(makeHome(await folderOf(t), binaries, log), {
+  await t.rejects(makeHome(await embeddedFolder(t), binaries, log), {
     constructor: SettingFault,
     message:
       /^The embedded PostgreSQL starts from no folder .+, as \/srv\/a\$b\/native: move it, or set CHANCERY_DATABASE/,
@@ -428,7 +438,7 @@ t.test('of what initdb says where it fails, only the fault is told', async (t) =
 })
 
 drill('where too few files may be open, what to set is told, of a new folder and of one that is there', async (t) => {
-  const dataDir = await folderOf(t)
+  const dataDir = await embeddedFolder(t)
   const told = () => {
     const args = ['-c', 'ulimit -n 48 && exec "$@"', 'sh', process.execPath, ...opening(dataDir)]
     return spawnSync('sh', args, { encoding: 'utf8' }).stderr
@@ -440,7 +450,7 @@ drill('where too few files may be open, what to set is told, of a new folder and
 })
 
 t.test('of a copy of the programs that does not come about nothing is left, and it is told', async (t) => {
-  const place = await folderOf(t)
+  const place = await embeddedFolder(t)
   const binaries = { ...(await findBinaries()), folder: '/nowhere' }
   await t.rejects(copyBinaries(binaries, place), {
     constructor: SettingFault,
@@ -464,7 +474,7 @@ t.test('a file system that keeps no modes is refused with what to do', async (t)
 })
 
 t.test('a folder with something else in it is refused with a sentence, and left alone', async (t) => {
-  const dataDir = await folderOf(t)
+  const dataDir = await embeddedFolder(t)
   await mkdir(join(dataDir, 'postgres'), { recursive: true })
   await writeFile(join(dataDir, 'postgres/letter'), 'dear')
   await t.rejects(openEmbedded({ dataDir, log }), {
@@ -474,7 +484,7 @@ t.test('a folder with something else in it is refused with a sentence, and left 
 })
 
 t.test('a new file system in its place, which is not empty, is refused with what to do, and left alone', async (t) => {
-  const dataDir = await folderOf(t)
+  const dataDir = await embeddedFolder(t)
   const folder = join(dataDir, 'postgres')
   await mkdir(join(folder, 'lost+found'), { recursive: true })
   await t.rejects(openEmbedded({ dataDir, log }), {
@@ -487,7 +497,7 @@ t.test(
   'a mount point in its place is refused with what to do, and nothing is left beside it',
   { skip: !canUnshare() && 'no mount namespaces' },
   async (t) => {
-    const dataDir = await folderOf(t)
+    const dataDir = await embeddedFolder(t)
     const folder = join(dataDir, 'postgres')
     await mkdir(folder, { recursive: true })
     const child = spawn('unshare', [...apartFrom(folder), process.execPath, ...opening(dataDir)], {
@@ -503,7 +513,7 @@ t.test(
 )
 
 drill('three that start at once on a new folder share one server', async (t) => {
-  const dataDir = await folderOf(t)
+  const dataDir = await embeddedFolder(t)
   const all = await Promise.all([another(t, dataDir), another(t, dataDir), another(t, dataDir)])
   t.strictSame(all.map(({ said }) => said.adopted).sort(), [false, true, true])
   t.equal(new Set(all.map(({ said }) => said.servingUrl)).size, 1)
@@ -512,7 +522,7 @@ drill('three that start at once on a new folder share one server', async (t) => 
 })
 
 drill('who leaves first leaves the server to the others', async (t) => {
-  const dataDir = await folderOf(t)
+  const dataDir = await embeddedFolder(t)
   const first = await open(t, dataDir)
   const { child } = await another(t, dataDir)
   t.equal(await first.stop(), false)
@@ -524,7 +534,7 @@ drill('who leaves first leaves the server to the others', async (t) => {
 })
 
 drill('of those who leave at once, the last one stops the server', async (t) => {
-  const dataDir = await folderOf(t)
+  const dataDir = await embeddedFolder(t)
   const all = [await open(t, dataDir), await open(t, dataDir), await open(t, dataDir)]
   const pid = await pidOf(dataDir)
   const stopped = await Promise.all(all.map((embedded) => embedded.stop()))
@@ -533,7 +543,7 @@ drill('of those who leave at once, the last one stops the server', async (t) => 
 })
 
 drill('a path that is too long for a socket gets a short one', async (t) => {
-  const dataDir = await folderOf(t, `long-${'x'.repeat(120)}/data`)
+  const dataDir = await embeddedFolder(t, `long-${'x'.repeat(120)}/data`)
   const embedded = await open(t, dataDir)
   const folder = new URL(embedded.servingUrl.replace('@/', '@x/')).searchParams.get('host') ?? ''
   t.ok(folder.startsWith(tmpdir()) && folder.length < 90, folder)
@@ -547,7 +557,7 @@ t.test(
   'as root where user namespaces are refused, an unprivileged account runs it',
   { skip: !isRoot && 'not root' },
   async (t) => {
-    const dataDir = await folderOf(t)
+    const dataDir = await embeddedFolder(t)
     // A PATH without unshare refuses as well as any kernel.
     const bin = join(dataDir, '../bin')
     await mkdir(bin)

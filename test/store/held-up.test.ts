@@ -1,16 +1,12 @@
 /** Whether another session keeps what issuing writes, and which one. */
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-
 import t from 'tap'
 
 import { openDatabase } from '../../src/store/database.ts'
-import { openEmbedded } from '../../src/store/embedded.ts'
 import { heldUpBy, isHeldUp } from '../../src/store/held-up.ts'
 import { migrate } from '../../src/store/migrate.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { drill } from '../helpers/drill.ts'
+import { embeddedFolder, openOwnEmbedded } from '../helpers/embedded.ts'
 import { quiet as log } from '../helpers/log.ts'
 import { askSql, openSql } from '../helpers/sql.ts'
 
@@ -96,17 +92,11 @@ t.test('a head that goes from one to the next is held up by nobody, and by whoev
 
 drill('what was prepared has no session, and is told as what it is', async (t) => {
   // A server of its own: the setting is for all who use it, and takes a start.
-  const dataDir = await mkdtemp(join(tmpdir(), 'chancery-prepared-'))
-  t.teardown(() => rm(dataDir, { recursive: true }))
-  const first = await openEmbedded({ dataDir, log })
-  const password = (await readFile(join(dataDir, 'postgres', 'superuser.password'), 'utf8')).trim()
-  await askSql(
-    first.ownerUrl.replace(/\/\/[^@]*@/, `//postgres:${password}@`),
-    'alter system set max_prepared_transactions = 1',
-  )
+  const dataDir = await embeddedFolder(t)
+  const first = await openOwnEmbedded(t, dataDir)
+  await askSql(first.superuserUrl, 'alter system set max_prepared_transactions = 1')
   await first.stop()
-  const { ownerUrl, servingUrl, stop } = await openEmbedded({ dataDir, log })
-  t.teardown(stop)
+  const { ownerUrl, servingUrl } = await openOwnEmbedded(t, dataDir)
   await migrate({ ownerUrl, servingRole: 'chancery', log })
   const db = openDatabase({ url: servingUrl, max: 2, log, applicationName: 'test' })
   t.teardown(db.close)
