@@ -13,11 +13,11 @@ import { exitCodes, Failure } from '../../src/commands/failure.ts'
 import { openOutput } from '../../src/commands/output.ts'
 import { durationText, exactDurationText, openProgress, progressText } from '../../src/commands/progress.ts'
 import { type OrderAnswer, type PlanAnswer, planText, reportText, revokeMany } from '../../src/commands/revoke-many.ts'
+import { issueAt } from '../helpers/certificates.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { drill } from '../helpers/drill.ts'
 import { chanceryFor, envFor, putCommand, type Run } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
-import { csrFor } from '../http/people.ts'
 
 let service: TestService
 
@@ -27,8 +27,7 @@ t.before(async () => {
 })
 
 const chancery = (args: readonly string[]): Promise<Run> => chanceryFor(service)(args)
-const issue = async (name: string): Promise<string> =>
-  (await service.request('POST', '/v1/certificates', { body: { csr: csrFor(name), profile: 'server' } })).json.serial
+const issue = async (name: string): Promise<string> => (await issueAt(service, { name })).serial
 
 drill('without anybody to ask, the plan is shown, and how to order exactly it', async (t) => {
   await issue('a.plan.example.com')

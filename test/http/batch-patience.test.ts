@@ -4,26 +4,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
-import type { Issued } from '../../src/ca/issuance.ts'
 import { batchPatience, batchTimeout, handlerTimeout } from '../../src/http/bounds.ts'
 import type { HttpDeps } from '../../src/http/deps.ts'
 import { csrFor } from './people.ts'
-import { callerFor, openStandIn, reached } from './stand-in.ts'
-
-const issued: Issued = {
-  serial: '4a'.repeat(16),
-  certificate: Buffer.from('3000', 'hex'),
-  chain: [Buffer.from('3000', 'hex')],
-  profile: { name: 'server', version: 1 },
-  issuer: 'default',
-  notBefore: new Date(0),
-  notAfter: new Date(1_000),
-  index: 1,
-  leafHash: Buffer.alloc(32),
-  proof: { index: 1, hashes: [], checkpoint: '' },
-  notes: [],
-  replayed: false,
-}
+import { callerFor, issued, openStandIn, reached } from './stand-in.ts'
 
 interface Outcome {
   readonly status: number

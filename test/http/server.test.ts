@@ -11,22 +11,7 @@ import { Problem } from '../../src/errors.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
 import { csrFor, employ } from './people.ts'
-import { callerFor, openStandIn, reached } from './stand-in.ts'
-
-const issued: Issued = {
-  serial: '4a'.repeat(16),
-  certificate: Buffer.from('3000', 'hex'),
-  chain: [Buffer.from('3000', 'hex')],
-  profile: { name: 'server', version: 1 },
-  issuer: 'default',
-  notBefore: new Date(0),
-  notAfter: new Date(1_000),
-  index: 1,
-  leafHash: Buffer.alloc(32),
-  proof: { index: 1, hashes: [], checkpoint: '' },
-  notes: [],
-  replayed: false,
-}
+import { callerFor, issued, openStandIn, reached } from './stand-in.ts'
 
 const asRequester = { authorization: 'Bearer requester_', 'content-type': 'application/json' }
 

@@ -5,6 +5,7 @@
 import { Registry } from 'prom-client'
 
 import type { Caller, Role } from '../../src/ca/access.ts'
+import type { Issued } from '../../src/ca/issuance.ts'
 import { openPrincipalLimits } from '../../src/ca/principal-limits.ts'
 import { Problem } from '../../src/errors.ts'
 import { type App, openApp } from '../../src/http/app.ts'
@@ -70,6 +71,22 @@ export const reached = <T extends object>(known: object): T =>
         throw new Problem('certificate.not_found', 'reached')
       }),
   })
+
+/** What issuing comes to, where it does. */
+export const issued: Issued = {
+  serial: '4a'.repeat(16),
+  certificate: Buffer.from('3000', 'hex'),
+  chain: [Buffer.from('3000', 'hex')],
+  profile: { name: 'server', version: 1 },
+  issuer: 'default',
+  notBefore: new Date(0),
+  notAfter: new Date(1_000),
+  index: 1,
+  leafHash: Buffer.alloc(32),
+  proof: { index: 1, hashes: [], checkpoint: '' },
+  notes: [],
+  replayed: false,
+}
 
 export const callerFor = (secret: string): Caller => {
   const role = secret.split('_')[0] as Role | 'nobody' | 'wrong'

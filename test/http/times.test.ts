@@ -3,17 +3,16 @@ import { generateKeyPairSync } from 'node:crypto'
 import t from 'tap'
 
 import { signKeyProof } from '../../src/keys/key-proof.ts'
+import { issueAt } from '../helpers/certificates.ts'
 import { openTestService } from '../helpers/service.ts'
 import { openSql } from '../helpers/sql.ts'
 import { pem, requestBy } from '../x509/build.ts'
-import { csrFor } from './people.ts'
 
 const service = await openTestService(t)
 const owner = await openSql(t, service.database.ownerUrl)
 
 const ask = async (path: string) => (await service.request('GET', path)).json
-const issue = async (name: string): Promise<string> =>
-  (await service.request('POST', '/v1/certificates', { body: { csr: csrFor(name), profile: 'server' } })).json.serial
+const issue = async (name: string): Promise<string> => (await issueAt(service, { name })).serial
 
 /** The same moment, and so many more digits. */
 const finer = (time: string, digits: string): string => time.replace('Z', `${digits}Z`)

@@ -8,10 +8,10 @@ import t from 'tap'
 
 import { type Crl, parseCrl } from '../../src/x509/crl.ts'
 import { encodePem } from '../../src/x509/pem.ts'
+import { type Issued, issueAt, revokeAt } from '../helpers/certificates.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { askSql } from '../helpers/sql.ts'
-import { csrFor } from '../http/people.ts'
 import { assertTools, output, run } from '../interop/tools.ts'
 
 let service: TestService
@@ -27,20 +27,8 @@ t.before(async () => {
 
 const at = (name: string): string => join(folder, name)
 
-interface Issued {
-  readonly serial: string
-  readonly certificate: string
-  readonly chain: readonly string[]
-  readonly issuer: string
-}
-
-const issue = async (profile = 'server', more: object = {}): Promise<Issued> =>
-  (await service.request('POST', '/v1/certificates', { body: { csr: csrFor('web.example.com'), profile, ...more } }))
-    .json
-const revoke = async (serial: string, body: object = { reason: 'superseded' }): Promise<void> => {
-  const { status } = await service.request('POST', `/v1/certificates/${serial}/revocation`, { body })
-  t.equal(status, 200)
-}
+const issue = (profile = 'server', more: object = {}): Promise<Issued> => issueAt(service, { profile, ...more })
+const revoke = (serial: string, body?: object): Promise<void> => revokeAt(service, serial, body)
 const shardOf = (serial: string): number => Buffer.from(serial, 'hex').readUInt32BE(12) % 128
 const fetchCrl = async (path: string, headers: Record<string, string> = {}, method = 'GET'): Promise<Response> =>
   fetch(new URL(path, service.publicUrl), { headers, method })

@@ -18,12 +18,12 @@ import { parseCertificate } from '../../src/x509/certificate.ts'
 import { keyBits } from '../../src/x509/keys.ts'
 import { ocspErrors } from '../../src/x509/ocsp.ts'
 import { encodeCertId } from '../helpers/cert-id.ts'
+import { type Issued, issueAt, revokeAt } from '../helpers/certificates.ts'
 import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { parseOcspResponse } from '../helpers/ocsp-response.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { askSql } from '../helpers/sql.ts'
-import { csrFor } from '../http/people.ts'
 import { assertTools, output, run } from '../interop/tools.ts'
 import { octets as octetString, oid, seq, tlv } from '../x509/build.ts'
 
@@ -45,18 +45,8 @@ t.before(async () => {
 
 const at = (name: string): string => join(folder, name)
 
-interface Issued {
-  readonly serial: string
-  readonly certificate: string
-}
-
-const issue = async (profile = 'server', more: object = {}): Promise<Issued> =>
-  (await service.request('POST', '/v1/certificates', { body: { csr: csrFor('web.example.com'), profile, ...more } }))
-    .json
-const revoke = async (serial: string, body: object = { reason: 'superseded' }): Promise<void> => {
-  const { status } = await service.request('POST', `/v1/certificates/${serial}/revocation`, { body })
-  t.equal(status, 200)
-}
+const issue = (profile = 'server', more: object = {}): Promise<Issued> => issueAt(service, { profile, ...more })
+const revoke = (serial: string, body?: object): Promise<void> => revokeAt(service, serial, body)
 const url = (path = ''): string => `${service.publicUrl}/ocsp/default${path}`
 const certIdOf = (serial: string, hash: 'sha1' | 'sha256' = 'sha1'): Buffer => {
   const { subjectDer, spki } = parseCertificate(issuer).facts

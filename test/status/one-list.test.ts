@@ -8,9 +8,9 @@ import t from 'tap'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
+import { type Issued, issueAt, revokeAt } from '../helpers/certificates.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
-import { csrFor } from '../http/people.ts'
 import { assertTools, run } from '../interop/tools.ts'
 
 await assertTools('openssl', 'certtool')
@@ -27,19 +27,8 @@ const begin = async (name: string, shards: number, subject = name): Promise<void
   t.equal((await service.request('PUT', `/v1/issuers/${name}`, { body })).status, 201)
   t.equal((await service.request('POST', `/v1/issuers/${name}/moves`, { body: { move: 'activate' } })).status, 200)
 }
-interface Issued {
-  readonly serial: string
-  readonly certificate: string
-  readonly chain: readonly string[]
-  readonly issuer: string
-}
-const issue = async (): Promise<Issued> =>
-  (await service.request('POST', '/v1/certificates', { body: { csr: csrFor('web.example.com'), profile: 'server' } }))
-    .json
-const revoke = async (serial: string): Promise<void> => {
-  const body = { reason: 'superseded' }
-  t.equal((await service.request('POST', `/v1/certificates/${serial}/revocation`, { body })).status, 200)
-}
+const issue = (): Promise<Issued> => issueAt(service)
+const revoke = (serial: string): Promise<void> => revokeAt(service, serial)
 const fetchList = (issuer: string, shard: number): Promise<Response> =>
   fetch(`${service.publicUrl}/crl/${issuer}/${shard}.crl`)
 const listOf = async (issuer: string, shard = 0): Promise<Buffer> =>

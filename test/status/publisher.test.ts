@@ -15,12 +15,12 @@ import { openCrlStore, openShelfStore } from '../../src/store/crls.ts'
 import { type Database, openDatabase } from '../../src/store/database.ts'
 import { openRollWriter } from '../../src/store/roll.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
+import { issueAt, revokeAt } from '../helpers/certificates.ts'
 import { drill } from '../helpers/drill.ts'
 import { sha256 } from '../helpers/hash.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { askSql, openSql } from '../helpers/sql.ts'
-import { csrFor } from '../http/people.ts'
 import { openStandIn, reached } from '../http/stand-in.ts'
 
 let service: TestService
@@ -81,14 +81,9 @@ const open = (
   return { publisher, failures, shelf }
 }
 
-const issue = async (validity?: string): Promise<string> => {
-  const body = { csr: csrFor('web.example.com'), profile: 'server', ...(validity && { validity }) }
-  return (await service.request('POST', '/v1/certificates', { body })).json.serial
-}
-const revoke = async (serial: string): Promise<void> => {
-  const path = `/v1/certificates/${serial}/revocation`
-  t.equal((await service.request('POST', path, { body: { reason: 'superseded' } })).status, 200)
-}
+const issue = async (validity?: string): Promise<string> =>
+  (await issueAt(service, { ...(validity && { validity }) })).serial
+const revoke = (serial: string): Promise<void> => revokeAt(service, serial)
 const shardOf = (serial: string): number => Buffer.from(serial, 'hex').readUInt32BE(12) % 128
 const revokeNeighbourOf = async (serial: string): Promise<void> => {
   for (;;) {
