@@ -26,11 +26,11 @@ import { openSql } from '../helpers/sql.ts'
 const folder = await mkdtemp(join(tmpdir(), 'chancery-start-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 
-/** Runs a verb as a shell would; one that serves ends by itself here, because it cannot. */
+/** Runs a verb as a shell would; one that serves ends by itself here, because it cannot. Whoever is ended has said nothing. */
 const chancery = (verb: string, env: Readonly<Record<string, string>>): Promise<Run> =>
   runChancery([verb], {
     env: { ...bare, CHANCERY_DATA: folder, CHANCERY_LOG_LEVEL: 'error', ...env },
-    timeout: 30_000,
+    timeout: 120_000,
   })
 
 drill('a database that cannot be opened is told in one sentence, with an exit code for scripts', async (t) => {
