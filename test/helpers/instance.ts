@@ -64,9 +64,12 @@ export const startInstance = ({
   const child = spawn(program, args, { env, stdio: ['ignore', log ?? 'pipe', 'pipe'] })
   const chunks: string[] = []
   const streams = [child.stdout, child.stderr]
-  for (const stream of streams)
-    stream?.setEncoding('utf8').on('data', (text: string) => chunks.push(text))
+  for (const stream of streams) stream?.setEncoding('utf8').on('data', (text: string) => chunks.push(text))
+  // A test that hangs is ended without its teardown.
+  const end = (): void => void child.kill('SIGKILL')
+  process.once('exit', end)
   const exited = new Promise<number | null>((resolve) => child.once('exit', resolve))
+  void exited.then(() => process.off('exit', end))
   return {
     pid: child.pid ?? -1,
     ready: () => untilReady({ data, port }, child, () => chunks.join('').slice(-2000)),
