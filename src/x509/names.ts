@@ -45,7 +45,7 @@ export const assertNames = (names: readonly Name[]): void => {
   const uris = names.filter(({ kind }) => kind === 'uri')
   const spiffe = uris.find(({ value }) => value.startsWith('spiffe:'))
   if (spiffe !== undefined && uris.length > 1)
-    throw nameProblem('san.syntax', spiffe, 'a SPIFFE ID is the only URI of its certificate')
+    throw nameProblem('san.syntax', spiffe, 'is a SPIFFE ID and not the only URI')
 }
 
 /**
