@@ -233,7 +233,7 @@ const table = {
     read: text,
     form: 'path',
     about:
-      'A `blocklist.dat` of badkeys.info: known compromised keys, those of Debian’s broken generator among them. Requests for such a key are refused.',
+      'A `blocklist.dat` of badkeys.info: known compromised keys, those of Debian’s broken generator among them. Requests for such a key are refused; without the list, which does not come with Chancery, they are not known.',
   },
   blockedSpki: {
     env: 'CHANCERY_BLOCKED_KEYS',
