@@ -242,9 +242,20 @@ const tell = (config: Config, { service, addresses, anchor }: Serving): void => 
     ...(existsSync(token) ? [`  first admin's token        ${token}`] : []),
     `  description of the API     ${api}/docs`,
     ...(anchor.endsWith(anchors.standIn) ? standInText(service) : []),
+    ...otherUrlText(service, publicUrl),
   ]
   process.stdout.write(`${lines.join('\n')}\n`)
 }
+
+/** An issuer keeps the URL that it was made with: whoever has set another one may take it for what is in certificates now. */
+const otherUrlText = ({ issuers }: Service, publicUrl: string): readonly string[] =>
+  issuers
+    .all()
+    .filter(({ issuer, state }) => state === 'active' && issuer.publicUrl !== publicUrl)
+    .map(
+      ({ issuer }) =>
+        `The issuer ${issuer.name} writes ${issuer.publicUrl} into certificates, as it was made to: that must lead here. The next one writes ${publicUrl}.`,
+    )
 
 /** Why nobody else has signed the certificate that it is served under. */
 const standInText = ({ issuers, keyFaults }: Service): readonly string[] => {

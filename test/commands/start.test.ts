@@ -397,9 +397,9 @@ drill('the same signal right after is the echo of the first, and later it ends a
 
 drill('a replica whose keys are away says whose, and why, and names no token that is not there', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
-  const start = async (data: string): Promise<string> => {
+  const start = async (data: string, env: Readonly<Record<string, string>> = {}): Promise<string> => {
     const ports = { port: await freePort(), publicPort: await freePort() }
-    const instance = startInstance({ data, servingUrl, ownerUrl, ...ports })
+    const instance = startInstance({ data, servingUrl, ownerUrl, ...ports, env })
     instance.told(/description of the API/, () => instance.signal('SIGTERM'))
     t.equal(await instance.exited, 0, instance.output())
     return instance.output()
@@ -407,13 +407,17 @@ drill('a replica whose keys are away says whose, and why, and names no token tha
   const first = await start(join(folder, 'first'))
   t.match(first, /first admin's token +\S+first\/admin\.token$/m)
   t.match(first, /^ {2}lists, OCSP, issuers {7}http:\/\/127\.0\.0\.1:\d+$/m, 'on one address it is told as it is')
-  t.notMatch(first, /cannot be used|No issuer can sign/)
+  t.notMatch(first, /cannot be used|No issuer can sign|writes http/)
   const second = await start(join(folder, 'second'))
   t.match(second, /^The key of the issuer default cannot be used: \S.*second\/keys\/default\.pem.*\.$/m)
   t.notMatch(second, /admin\.token|No issuer can sign|brings an issuer/)
   t.same(await readdir(join(folder, 'second', 'offline-root')).catch(() => []), [], 'no root that is above nobody')
   await cp(join(folder, 'first', 'keys'), join(folder, 'third', 'keys'), { recursive: true })
-  const third = await start(join(folder, 'third'))
+  const third = await start(join(folder, 'third'), { CHANCERY_PUBLIC_URL: 'http://new.test' })
+  t.match(
+    third,
+    /^The issuer etcd writes http:\/\/pki\.test into certificates, .* must lead here\. The next one writes http:\/\/new\.test\.$/m,
+  )
   t.match(third, /^The key of the roll cannot be used: \S.*third\/roll\/key\.pem.*\.$/m)
   t.notMatch(third, /key of the issuer|No issuer can sign|brings an issuer/)
 })
