@@ -45,10 +45,16 @@ export const addCrlCommand = (program: Command): void => {
     const body = { crl: encodePem('X509 CRL', der) }
     const answer = await client.call('POST', `/v1/issuers/${segment(issuer)}/crl`, { body })
     const imported = answer.json<{ number: string; nextUpdate: string }>()
-    const served = `List ${imported.number} is served; it may be used until ${imported.nextUpdate}.`
+    const list = parseCrl(der)
     // It is imported, whether or not there is anything to tell of it.
-    const revoked = await revokedIssuers(client, parseCrl(der)).catch(() => [])
-    out.show(imported, [served, ...revoked.map(revokedText)].join('\n'))
+    const below = await issuersBelow(client, list).catch(() => [])
+    const [silent] = below.some(({ facts }) => facts.crlUrls.length > 0) ? [] : below
+    const lines = [
+      `List ${imported.number} is ${silent ? 'kept' : 'served'}; it may be used until ${imported.nextUpdate}.`,
+      ...(silent ? [`Whoever checks ${silent.name} is not led to it: its certificate says no URL.`] : []),
+      ...below.filter(({ facts }) => list.revoked.some(({ serial }) => serial.equals(facts.serial))).map(revokedText),
+    ]
+    out.show(imported, lines.join('\n'))
   })
 }
 
@@ -59,15 +65,13 @@ interface IssuerState {
   readonly certificate: string
 }
 
-/** Those in use whose own certificate is on the list. */
-const revokedIssuers = async (client: Client, { issuer, revoked }: Crl): Promise<readonly IssuerState[]> => {
+/** Those in use whose own certificate is signed by whoever signed the list. */
+const issuersBelow = async (client: Client, { issuer }: Crl) => {
   const { items } = (await client.call('GET', '/v1/issuers')).json<{ items: readonly IssuerState[] }>()
-  return items.filter(({ state, certificate }) => {
-    const { facts } = parseCertificate(parsePem(Buffer.from(certificate), 'CERTIFICATE'))
-    return (
-      state !== 'retired' && facts.issuer.equals(issuer) && revoked.some(({ serial }) => serial.equals(facts.serial))
-    )
-  })
+  return items
+    .filter(({ state }) => state !== 'retired')
+    .map((item) => ({ ...item, facts: parseCertificate(parsePem(Buffer.from(item.certificate), 'CERTIFICATE')).facts }))
+    .filter(({ facts }) => facts.issuer.equals(issuer))
 }
 
 const revokedText = ({ name, state }: IssuerState): string =>

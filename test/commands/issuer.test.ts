@@ -6,7 +6,9 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
+import { encodeRootCrlTbs, seal } from '../../src/ca/ceremony.ts'
 import { exitCodes } from '../../src/commands/failure.ts'
+import { parsePem } from '../../src/x509/pem.ts'
 import { openTestRoot } from '../helpers/ceremony.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -71,4 +73,13 @@ t.test('from a request to an issuer', async (t) => {
   t.match(listed, /^next +default +staged +1 +20\S+Z +20\S+Z$/m, 'until when its certificate is valid')
   t.match(listed, /^default .* 128 +20/m)
   t.notMatch(listed, /requested/)
+
+  const now = Math.floor(Date.now() / 1000) * 1000
+  const list = { number: 1n, thisUpdate: new Date(now), nextUpdate: new Date(now + 86_400_000), revoked: [] }
+  const tbs = encodeRootCrlTbs(root.key, parsePem(root.pem, 'CERTIFICATE'), list)
+  await writeFile(join(folder, 'root.crl'), await seal(root.key, tbs))
+  t.match(await chancery(['crl', 'import', 'next', join(folder, 'root.crl')]), {
+    code: 0,
+    out: /^List 1 is kept; it may be used until 20\S+Z\.\nWhoever checks next is not led to it: its certificate says no URL\.\n$/,
+  })
 })
