@@ -3,7 +3,7 @@
  * and later. What is named while it is looked at is looked at again.
  */
 
-import { openLanes, type Taken } from './lanes.ts'
+import { openFairQueue, type Taken } from './fair-queue.ts'
 
 export interface QueueDeps<Key> {
   /** Looks at a key, `waited` seconds after the first look in a row without an end. Rejects as for `retry`. */
@@ -91,7 +91,7 @@ export interface Queue<Key> {
 
 export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> => {
   const { firstMs = 500, mostMs = 120_000 } = deps
-  const ready = openLanes<Key>(deps.concurrency, deps)
+  const ready = openFairQueue<Key>(deps.concurrency, deps)
   const looking = new Map<Key, Promise<void>>()
   const again = new Map<Key, Why>()
   const putOff = new Map<Key, PutOff>()

@@ -5,7 +5,7 @@
  * keeps nobody waiting but himself.
  */
 
-export interface Lanes<Key> {
+export interface FairQueue<Key> {
   add(key: Key): void
   has(key: Key): boolean
   readonly size: number
@@ -28,13 +28,13 @@ interface Lane<Key> {
   isSlow: boolean
 }
 
-export interface LanesOptions<Key> {
+export interface Fairness<Key> {
   /** Whose places they are; without it there is one lane, and it has all of them. */
   readonly laneOf?: ((key: Key) => string) | undefined
   readonly sharerOf?: ((key: Key) => string) | undefined
 }
 
-export const openLanes = <Key>(concurrency: number, { laneOf, sharerOf }: LanesOptions<Key>): Lanes<Key> => {
+export const openFairQueue = <Key>(concurrency: number, { laneOf, sharerOf }: Fairness<Key>): FairQueue<Key> => {
   /** Whose turn it is first; all whose keys wait or are looked at. */
   const lanes = new Map<string, Lane<Key>>()
   const waiting = new Set<Key>()
