@@ -272,7 +272,9 @@ const dotted = {
   crlNumber: '2.5.29.20',
   reasonCode: '2.5.29.21',
   invalidityDate: '2.5.29.24',
+  deltaCRLIndicator: '2.5.29.27',
   issuingDistributionPoint: '2.5.29.28',
+  certificateIssuer: '2.5.29.29',
 } as const
 const oids = {
   crlNumber: encodeOid(dotted.crlNumber),
@@ -342,10 +344,10 @@ const wholeForm: Form = {
   outer: readOuterAlgorithm,
   list: new Map([
     ...listReaders,
-    [oidKey('2.5.29.27'), refusing('it is a delta list, which has only what has changed')],
+    [oidKey(dotted.deltaCRLIndicator), refusing('it is a delta list, which has only what has changed')],
   ]),
   entry: new Map([
     ...entryReaders,
-    [oidKey('2.5.29.29'), refusing('an entry is about a certificate of another issuer')],
+    [oidKey(dotted.certificateIssuer), refusing('an entry is about a certificate of another issuer')],
   ]),
 }
