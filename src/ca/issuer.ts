@@ -128,97 +128,28 @@ const readWays = (row: IssuerRow): Pick<Issuer, 'ways' | 'chain'> => ({
   chain: sentAlong(row),
 })
 
-interface KeyHolder {
-  key(): SigningKey
-  fault(): string | undefined
-  distrust(): void
-  /** It is at this URI from now on. */
-  follow(uri: string): void
-  sign(message: Buffer): Promise<Buffer | SigningFault>
-  probe(): Promise<string | undefined>
-  close(): Promise<void>
-}
-
 /** A key that failed or hangs counts as gone until a probe finds it signing. */
-const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, opened }: IssuerOptions): KeyHolder => {
+const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, opened }: IssuerOptions) => {
   const publicKey = createPublicKey({ key: facts.spki, format: 'der', type: 'spki' })
-  let uri = row.keyUri
-  /** What it is, once it was opened. */
-  let key: SigningKey | undefined
-  /** By which it signs, and where that was opened, or was not. */
-  let inUse: SigningKey | undefined
-  let keyAt: string | undefined
-  let opening: Promise<SigningKey> | undefined
-  let openingAt: string | undefined
-  let fault: string | undefined = 'its key has not been opened yet'
+  const tellOpening = openTelling((found) => opened?.(row.name, found))
+  const openAt = (uri: string): Promise<SigningKey> => openOwn(openKey(uri), row.name, facts.spki)
+  const { held, ...place } = openPlace(row.keyUri, { openAt, opened: tellOpening, deadlineMs })
+  let fault: string | undefined = notOpened
   /** That it signs is no proof that it signs rightly: only a trial that verifies clears this. */
   let wrong: string | undefined
-  /** Why the last opening came to nothing. */
-  let refusal: string | undefined
-  const tellOpening = openTelling((found) => opened?.(row.name, found))
-
-  const underWay = new Set<Promise<unknown>>()
-  /** What was asked of the one before is still answered. */
-  const replace = (found: SigningKey | undefined, at: string): void => {
-    const before = inUse
-    inUse = found
-    key = found ?? key
-    keyAt = at
-    if (before)
-      void Promise.allSettled([...underWay])
-        .then(() => before.close())
-        .catch(() => {})
-  }
-
-  const openAt = async (at: string): Promise<SigningKey> => {
-    const found = await openOwn(openKey(at), row.name, facts.spki).catch((error: Error) => error)
-    // It was said to be elsewhere meanwhile, perhaps where it was: what is in use serves until it was looked for there.
-    if (at !== uri && inUse) {
-      if ('close' in found) await found.close()
-      return inUse
-    }
-    if (found instanceof Error) {
-      // It is not where the records say: whoever asks is told, before a start finds out.
-      replace(undefined, at)
-      refusal = at === uri ? found.message : undefined
-      throw found
-    }
-    replace(found, at)
-    tellOpening(found)
-    return found
-  }
-
-  /** One opening at a time, however long it takes. */
-  const open = (): Promise<SigningKey> => {
-    // Whoever knows where it is now is not answered by what was begun where it was.
-    if (opening && openingAt !== uri) return opening.then(open, open)
-    openingAt = uri
-    opening ??= openAt(uri).finally(() => {
-      opening = undefined
-    })
-    return opening
-  }
-
-  const ask = (asked: SigningKey, message: Buffer): ReturnType<SigningKey['sign']> => {
-    const answer = asked.sign([message])
-    underWay.add(answer)
-    const done = (): boolean => underWay.delete(answer)
-    answer.then(done, done)
-    return answer
-  }
 
   const sign = async (message: Buffer): Promise<Buffer | SigningFault> => {
     const start = performance.now()
-    const asked = inUse
-    const asking = asked ? ask(asked, message) : Promise.resolve([notOpened(fault)])
+    const asked = held.inUse
+    const asking = asked ? place.ask(asked, message) : Promise.resolve([new SigningFault('before', fault ?? notOpened)])
     const answer = await withDeadline(asking, deadlineMs)
     const outcome =
       answer === 'late'
         ? new LateSignature(`no signature within ${deadlineMs} ms`, asking.then(outcomeIn, noAnswer))
         : outcomeIn(answer)
     // What is answered where it was says nothing of where it is now.
-    if (asked === inUse) fault = Buffer.isBuffer(outcome) ? undefined : outcome.message
-    if (asked && asked === inUse && fault === undefined) tellOpening(asked)
+    if (asked === held.inUse) fault = Buffer.isBuffer(outcome) ? undefined : outcome.message
+    if (asked && asked === held.inUse && fault === undefined) tellOpening(asked)
     const seconds = (performance.now() - start) / 1000
     meter.keyOperation(row.name, seconds, Buffer.isBuffer(outcome) ? undefined : outcome.when)
     return outcome
@@ -235,9 +166,8 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
 
   const probe = async (): Promise<string | undefined> => {
     try {
-      const found = inUse && keyAt === uri ? inUse : await withDeadline(open(), deadlineMs)
-      if (found !== 'late') return await tryOut(found)
-      if (!inUse) fault = refusal ?? `the key ${uri} was not opened within ${deadlineMs} ms`
+      const found = await place.reach()
+      if (found) return await tryOut(found)
     } catch (error) {
       fault = (error as Error).message
     }
@@ -245,25 +175,106 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
   }
 
   return {
-    key: () => {
-      if (key) return key
+    key: (): SigningKey => {
+      if (held.key) return held.key
       throw unavailable()
     },
-    fault: () => wrong ?? fault,
-    distrust: () => {
+    fault: (): string | undefined => wrong ?? fault,
+    distrust: (): void => {
       wrong = 'a signature that it made does not verify'
     },
     sign,
-    follow: (newest) => {
-      if (newest === uri) return
-      uri = newest
-      refusal = undefined
-      void probe()
+    follow: (uri: string): void => {
+      if (place.moveTo(uri)) void probe()
     },
     probe,
-    close: async () => {
-      await (await opening?.catch(() => undefined))?.close()
-      await inUse?.close()
+    close: place.close,
+  }
+}
+
+interface PlaceOptions extends Pick<IssuerOptions, 'deadlineMs'> {
+  readonly openAt: IssuerOptions['openKey']
+  readonly opened: (found: SigningKey) => void
+}
+
+/** Where a key is, which the records may correct: what was opened where it was serves until it was looked for where it is. */
+const openPlace = (first: string, { openAt, opened, deadlineMs }: PlaceOptions) => {
+  let uri = first
+  /** What it is, once it was opened; by which it signs, and where that was opened, or was not. */
+  const held: { key?: SigningKey; inUse?: SigningKey | undefined; at?: string } = {}
+  let opening: { readonly at: string; readonly found: Promise<SigningKey> } | undefined
+  /** Why the last opening came to nothing. */
+  let refusal: string | undefined
+  const underWay = new Set<Promise<unknown>>()
+
+  /** What was asked of the one before is still answered. */
+  const replace = (found: SigningKey | undefined, at: string): void => {
+    const before = held.inUse
+    held.inUse = found
+    held.at = at
+    if (found) held.key = found
+    if (before)
+      void Promise.allSettled([...underWay])
+        .then(() => before.close())
+        .catch(() => {})
+  }
+
+  const look = async (at: string): Promise<SigningKey> => {
+    const found = await openAt(at).catch((error: Error) => error)
+    // It was said to be elsewhere meanwhile, perhaps where it was: what is in use serves until it was looked for there.
+    if (at !== uri && held.inUse) {
+      if ('close' in found) await found.close()
+      return held.inUse
+    }
+    if (found instanceof Error) {
+      // It is not where the records say: whoever asks is told, before a start finds out.
+      replace(undefined, at)
+      refusal = at === uri ? found.message : undefined
+      throw found
+    }
+    replace(found, at)
+    opened(found)
+    return found
+  }
+
+  /** One opening at a time, however long it takes. */
+  const open = (): Promise<SigningKey> => {
+    // Whoever knows where it is now is not answered by what was begun where it was.
+    if (opening && opening.at !== uri) return opening.found.then(open, open)
+    const done = (): void => {
+      opening = undefined
+    }
+    opening ??= { at: uri, found: look(uri).finally(done) }
+    return opening.found
+  }
+
+  return {
+    held: held as Readonly<typeof held>,
+    ask: (asked: SigningKey, message: Buffer): ReturnType<SigningKey['sign']> => {
+      const answer = asked.sign([message])
+      underWay.add(answer)
+      const done = (): boolean => underWay.delete(answer)
+      answer.then(done, done)
+      return answer
+    },
+    /** It is at this URI from now on; false where it was already. */
+    moveTo: (newest: string): boolean => {
+      if (newest === uri) return false
+      uri = newest
+      refusal = undefined
+      return true
+    },
+    /** Opens it there if need be. Undefined while that takes long and another serves; rejects with why none does. */
+    reach: async (): Promise<SigningKey | undefined> => {
+      if (held.inUse && held.at === uri) return held.inUse
+      const found = await withDeadline(open(), deadlineMs)
+      if (found !== 'late') return found
+      if (held.inUse) return undefined
+      throw new Error(refusal ?? `the key ${uri} was not opened within ${deadlineMs} ms`)
+    },
+    close: async (): Promise<void> => {
+      await (await opening?.found.catch(() => undefined))?.close()
+      await held.inUse?.close()
     },
   }
 }
@@ -296,9 +307,7 @@ const tellingSpanMs = 600_000
 const outcomeIn = ([outcome]: readonly (Buffer | SigningFault)[]): Buffer | SigningFault => outcome ?? noAnswer()
 
 const noAnswer = (): SigningFault => new SigningFault('unknown', 'the provider gave no answer')
-
-const notOpened = (fault: string | undefined): SigningFault =>
-  new SigningFault('before', fault ?? 'its key has not been opened yet')
+const notOpened = 'its key has not been opened yet'
 
 const unavailable = (): Problem =>
   new Problem('key.unavailable', 'The signing key does not answer at present.', { retryAfter: 1 })
