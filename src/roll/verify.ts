@@ -11,7 +11,7 @@ import { type Finding, type FindingCode, isFindingCode } from './findings.ts'
 import { parseEntry, type RollEntry } from './forms.ts'
 import { openHistory } from './history.ts'
 import type { HistoryDeps, HistoryState, SignedBy } from './known.ts'
-import { type Hash, openTreeHasher } from './merkle.ts'
+import { type Hash, openTreeHasher, type TreeHasher } from './merkle.ts'
 import type { VerifierKey, VerifyEd25519 } from './note.ts'
 import { isEqual, readHash } from './text.ts'
 
@@ -70,47 +70,52 @@ export interface RollVerifier {
 }
 
 export const openRollVerifier = async (deps: RollVerifierDeps, saved?: VerifierState): Promise<RollVerifier> => {
+  const tell: TellOf = (index, code, message) => deps.tell({ index, code, message: printable(message) })
   const hasher = openTreeHasher(deps.sha256)
-  const history = openHistory(deps, saved?.history)
-  const tell = (index: number, code: FindingCode, message: string): void =>
-    deps.tell({ index, code, message: printable(message) })
+  const reader = openReader(deps, hasher, tell, saved)
   const signatures = openSignatures(deps.verifyCertificates, tell)
-  let { size, time } = saved ?? { size: 0, time: '' }
-  let edge = saved ? loadEdge(saved, hasher) : emptyEdge(hasher)
+  const tree = await openTree(deps, hasher, tell, saved)
+  return {
+    add: async (entries) => {
+      const signed: SignedEntry[] = []
+      let leaves: Hash[] = []
+      for (const entry of entries) {
+        const next = tree.size + leaves.length
+        if (entry.index < next) {
+          tell(entry.index, 'entry.order', `entry ${next} was to come`)
+          continue
+        }
+        if (entry.index > next) {
+          tell(next, 'entry.order', `entries ${next} to ${entry.index - 1} are missing`)
+          tree.grow(leaves)
+          leaves = []
+          tree.skipTo(entry.index)
+        }
+        const found = reader.read(entry)
+        leaves.push(found.leaf)
+        if (found.signed !== undefined) signed.push({ ...found.signed, index: entry.index })
+      }
+      tree.grow(leaves)
+      await signatures.add(signed)
+    },
+    finish: async () => {
+      await signatures.end()
+      return tree.end()
+    },
+    save: async () => {
+      await signatures.end()
+      return { v: 1, ...tree.save(), ...reader.save() }
+    },
+  }
+}
 
-  const ahead = await openCheckpoints(deps, size, tell)
-  const compare = ({ size: at, root, name }: NamedCheckpoint): void => {
-    if (edge === undefined)
-      return tell(at, 'checkpoint.root', fromText('there is no root to compare with, since entries are missing', name))
-    if (!isEqual(edge.root, root))
-      tell(at, 'checkpoint.root', fromText(`the ${at} entries before it have the root ${edge.root.toBase64()}`, name))
-  }
-  /** Those of the size at which the tree is now. */
-  const compareReached = (): void => {
-    while (ahead[0]?.size === size) compare(ahead.shift() as NamedCheckpoint)
-  }
+type TellOf = (index: number, code: FindingCode, message: string) => void
+type SignedEntry = SignedBy & { readonly index: number }
 
-  /** The leaf, and what is wrong with the entry. */
-  const read = (fed: FedEntry): { readonly leaf: Hash; readonly signed: SignedBy | undefined } => {
-    const { index, octets, leaf: stored } = fed
-    if (octets === undefined) {
-      tell(index, 'entry.missing', 'only its leaf is there')
-      return { leaf: fed.leaf, signed: undefined }
-    }
-    if (octets.length > maxEntryOctets) {
-      tell(index, 'entry.size', `it has ${octets.length} octets`)
-      return { leaf: deps.sha256(octets), signed: undefined }
-    }
-    const leaf = hasher.leaf(octets)
-    if (stored !== undefined && !isEqual(leaf, stored))
-      tell(index, 'entry.leaf', 'its leaf is not the one that is stored')
-    const entry = entryOf(index, octets)
-    if (entry === undefined) return { leaf, signed: undefined }
-    // All times have one form, in which they sort as text.
-    if (entry.time < time) tell(index, 'entry.time', `its time is ${entry.time}, after ${time}`)
-    else time = entry.time
-    return { leaf, signed: history.follow(entry, index, (code, message) => tell(index, code, message)) }
-  }
+/** Entries one by one: their form, and whether they follow from those before. */
+const openReader = (deps: HistoryDeps, hasher: TreeHasher, tell: TellOf, saved?: VerifierState) => {
+  const history = openHistory(deps, saved?.history)
+  let time = saved?.time ?? ''
   const entryOf = (index: number, octets: Uint8Array): RollEntry | undefined => {
     try {
       return parseEntry(octets)
@@ -120,64 +125,79 @@ export const openRollVerifier = async (deps: RollVerifierDeps, saved?: VerifierS
       return undefined
     }
   }
-
-  /** Appends leaves as far as the next checkpoint, compares, and goes on. */
-  const grow = (leaves: readonly Hash[]): void => {
-    for (let from = 0; from < leaves.length; ) {
-      const next = Math.min(leaves.length, from + Math.max(0, (ahead[0]?.size ?? Number.POSITIVE_INFINITY) - size))
-      const batch = leaves.slice(from, next)
-      if (edge !== undefined) {
-        const extension = extend(edge, batch, hasher)
-        edge = extension.edge
-        for (const subtree of extension.completed) deps.completed?.(subtree)
-      }
-      size += batch.length
-      from = next
-      compareReached()
-    }
-  }
-
-  compareReached()
   return {
-    add: async (entries) => {
-      const signed: SignedEntry[] = []
-      let leaves: Hash[] = []
-      for (const entry of entries) {
-        const next = size + leaves.length
-        if (entry.index < next) {
-          tell(entry.index, 'entry.order', `entry ${next} was to come`)
-          continue
-        }
-        if (entry.index > next) {
-          tell(next, 'entry.order', `entries ${next} to ${entry.index - 1} are missing`)
-          grow(leaves)
-          leaves = []
-          edge = undefined
-          while (ahead[0] !== undefined && ahead[0].size <= entry.index) compare(ahead.shift() as NamedCheckpoint)
-          size = entry.index
-        }
-        const found = read(entry)
-        leaves.push(found.leaf)
-        if (found.signed !== undefined) signed.push({ ...found.signed, index: entry.index })
+    /** The leaf, and what is wrong with the entry. */
+    read: (fed: FedEntry): { readonly leaf: Hash; readonly signed: SignedBy | undefined } => {
+      const { index, octets, leaf: stored } = fed
+      if (octets === undefined) {
+        tell(index, 'entry.missing', 'only its leaf is there')
+        return { leaf: fed.leaf, signed: undefined }
       }
-      grow(leaves)
-      await signatures.add(signed)
+      if (octets.length > maxEntryOctets) {
+        tell(index, 'entry.size', `it has ${octets.length} octets`)
+        return { leaf: deps.sha256(octets), signed: undefined }
+      }
+      const leaf = hasher.leaf(octets)
+      if (stored !== undefined && !isEqual(leaf, stored))
+        tell(index, 'entry.leaf', 'its leaf is not the one that is stored')
+      const entry = entryOf(index, octets)
+      if (entry === undefined) return { leaf, signed: undefined }
+      // All times have one form, in which they sort as text.
+      if (entry.time < time) tell(index, 'entry.time', `its time is ${entry.time}, after ${time}`)
+      else time = entry.time
+      return { leaf, signed: history.follow(entry, index, (code, message) => tell(index, code, message)) }
     },
-    finish: async () => {
-      await signatures.end()
+    save: (): Pick<VerifierState, 'time' | 'history'> => ({ time, history: history.save() }),
+  }
+}
+
+/** The tree over all leaves until now, compared with each checkpoint when it has that size. */
+const openTree = async (deps: RollVerifierDeps, hasher: TreeHasher, tell: TellOf, saved?: VerifierState) => {
+  let size = saved?.size ?? 0
+  /** Undefined once leaves were missing. */
+  let edge = saved ? loadEdge(saved, hasher) : emptyEdge(hasher)
+  const ahead = await openCheckpoints(deps, size, tell)
+  const compare = ({ size: at, root, name }: NamedCheckpoint): void => {
+    if (edge === undefined)
+      return tell(at, 'checkpoint.root', fromText('there is no root to compare with, since entries are missing', name))
+    if (!isEqual(edge.root, root))
+      tell(at, 'checkpoint.root', fromText(`the ${at} entries before it have the root ${edge.root.toBase64()}`, name))
+  }
+  const reach = (next: number): void => {
+    size = next
+    while (ahead[0] !== undefined && ahead[0].size <= next) compare(ahead.shift() as NamedCheckpoint)
+  }
+  reach(size)
+  return {
+    get size() {
+      return size
+    },
+    /** Appends leaves as far as the next checkpoint, compares, and goes on. */
+    grow: (leaves: readonly Hash[]): void => {
+      for (let from = 0; from < leaves.length; ) {
+        const next = Math.min(leaves.length, from + (ahead[0]?.size ?? Number.POSITIVE_INFINITY) - size)
+        const batch = leaves.slice(from, next)
+        if (edge !== undefined) {
+          const extension = extend(edge, batch, hasher)
+          edge = extension.edge
+          for (const subtree of extension.completed) deps.completed?.(subtree)
+        }
+        from = next
+        reach(size + batch.length)
+      }
+    },
+    skipTo: (index: number): void => {
+      edge = undefined
+      reach(index)
+    },
+    end: () => {
       for (const { size: at, name } of ahead.splice(0))
         tell(at, 'checkpoint.beyond', fromText(`there are ${size} entries, and a checkpoint over ${at}`, name))
       return { size, root: edge?.root }
     },
-    save: async () => {
-      await signatures.end()
-      return { v: 1, size, time, tree: edge ? saveEdge(edge) : null, history: history.save() }
-    },
+    save: (): Pick<VerifierState, 'size' | 'tree'> => ({ size, tree: edge ? saveEdge(edge) : null }),
   }
 }
-
-type TellOf = (index: number, code: FindingCode, message: string) => void
-type SignedEntry = SignedBy & { readonly index: number }
 
 type NamedCheckpoint = SignedCheckpoint & Pick<SeenNote, 'name'>
 
@@ -241,7 +261,7 @@ const saveEdge = (edge: Edge): VerifierState['tree'] => {
   return { root: root.toBase64(), tiles: tiles.map((hashes) => hashes.map((hash) => hash.toBase64())) }
 }
 
-const loadEdge = ({ size, tree }: VerifierState, hasher: ReturnType<typeof openTreeHasher>): Edge | undefined => {
+const loadEdge = ({ size, tree }: VerifierState, hasher: TreeHasher): Edge | undefined => {
   if (tree === null) return undefined
   const read = (text: string): Hash => readHash(text, 'edge.tiles', 'a hash')
   return openEdge({ size, root: read(tree.root), tiles: tree.tiles.map((hashes) => hashes.map(read)) }, hasher)
