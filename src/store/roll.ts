@@ -93,7 +93,7 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
   const tryAppend = async (
     events: readonly RollEvent[],
     write: Parameters<RollWriter['append']>[1],
-    at: { readonly db: Queryable; readonly head: Head; readonly edge: Edge },
+    at: Tip & { readonly db: Queryable },
   ): Promise<Appended | undefined> => {
     const time = eventTime(at.head)
     const leaves = events.map((event) => codec.entry(event, time).leafHash)
@@ -103,11 +103,11 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
     const answer = (await write(at.db, place, leaves)).rows[0]
     if (answer) clock.observe(answer.now, performance.now() - asked)
     if (answer?.moved !== 1) return undefined
-    return { head: { size: grown.edge.size, root: place.grown.root, time }, grown, leaves }
+    return { head: { size: grown.edge.size, root: place.grown.root, time }, edge: grown.edge, grown, leaves }
   }
 
   /** Of what was committed, and not before. */
-  const remember = (head: Head, edge: Edge): void => {
+  const remember = ({ head, edge }: Tip): void => {
     known = head
     trail.remember(edge)
   }
@@ -117,7 +117,7 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
     write: Parameters<RollWriter['append']>[1],
   ): Promise<Appended> =>
     db.transaction(async (tx) => {
-      const locked = await lockHead(tx)
+      const locked = await look(tx, lockHeadStatement)
       // The head did not move where we believed it to be, or our time was not the database's: its clock was just read.
       clock.assertSane()
       const written = await tryAppend(events, write, { db: tx, ...locked })
@@ -135,10 +135,11 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
     }
   }
 
-  const lockHead = async (tx: Queryable): Promise<{ readonly head: Head; readonly edge: Edge }> => {
+  /** A head that everything leads to that was seen before. */
+  const look = async (on: Queryable, statement: typeof selectHeadStatement): Promise<Tip> => {
     const before = trail.seen
-    const head = await readHead(tx, lockHeadStatement)
-    return { head, edge: await trail.edgeAt(tx, head, before) }
+    const head = await readHead(on, statement)
+    return { head, edge: await trail.edgeAt(on, head, before) }
   }
 
   const readHead = async (on: Queryable, statement: typeof selectHeadStatement): Promise<Head> => {
@@ -150,6 +151,23 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
     return { size: row.size, root: row.root, time: row.time }
   }
 
+  /** What a change says of itself, after the head that it has locked. */
+  const insert = async (tx: Queryable, events: readonly RollEvent[], before: Tip, time: Date): Promise<Tip> => {
+    const entries = events.map((event) => ({ event, ...codec.entry(event, time) }))
+    const leaves = entries.map(({ leafHash }) => leafHash)
+    const grown = extend(before.edge, leaves, hasher)
+    const { root, subtrees } = parametersOf(grown)
+    const rows = entries.map(({ event, text, leafHash }, i) => ({
+      index: before.head.size + i,
+      type: event.type,
+      leaf: leafHash.toString('hex'),
+      serial: 'serial' in event ? event.serial : null,
+      body: text,
+    }))
+    await tx.query(insertEntriesStatement, [JSON.stringify(rows), rows.length, time.toISOString(), root, subtrees])
+    return { head: { size: grown.edge.size, root, time }, edge: grown.edge }
+  }
+
   return {
     append: (events, write) =>
       forgetting(async () => {
@@ -157,51 +175,35 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
         const { edge } = trail
         const at = known && edge?.size === known.size ? { db, head: known, edge } : undefined
         const appended = (at && (await tryAppend(events, write, at))) ?? (await appendUnderLock(events, write))
-        remember(appended.head, appended.grown.edge)
+        remember(appended)
         return enrolledOf(appended)
       }),
     change: (make, prepare) =>
       forgetting(async () => {
-        const { result, head, grown } = await db.transaction(async (tx) => {
+        const { result, tip } = await db.transaction(async (tx) => {
           await prepare?.(tx)
-          const before = await lockHead(tx)
+          const before = await look(tx, lockHeadStatement)
           const time = eventTime(before.head)
           const { events, result } = await make(tx, time, before.head.size)
-          if (events.length === 0) return { result, head: before.head, grown: before.edge }
-          const entries = events.map((event, i) => ({
-            index: before.head.size + i,
-            event,
-            ...codec.entry(event, time),
-          }))
-          const leaves = entries.map(({ leafHash }) => leafHash)
-          const grown = extend(before.edge, leaves, hasher)
-          const { root, subtrees } = parametersOf(grown)
-          await tx.query(insertEntriesStatement, [
-            JSON.stringify(entries.map((e) => bodyOf(e))),
-            entries.length,
-            time.toISOString(),
-            root,
-            subtrees,
-          ])
-          return { result, head: { size: grown.edge.size, root, time }, grown: grown.edge }
+          return { result, tip: events.length === 0 ? before : await insert(tx, events, before, time) }
         })
-        remember(head, grown)
+        remember(tip)
         return result
       }),
     assertClock: clock.assertSane,
     time: async () => eventTime(await readHead(db, selectHeadStatement)),
-    head: async () => {
-      const before = trail.seen
-      const head = await readHead(db, selectHeadStatement)
-      await trail.edgeAt(db, head, before)
-      return head
-    },
+    head: async () => (await look(db, selectHeadStatement)).head,
     seen: () => trail.seen,
   }
 }
 
-interface Appended {
+/** A head, and the edge of the tree under it. */
+interface Tip {
   readonly head: Head
+  readonly edge: Edge
+}
+
+interface Appended extends Tip {
   readonly grown: Extension
   readonly leaves: readonly Buffer[]
 }
@@ -251,21 +253,3 @@ const insertEntriesStatement = {
     select index, type, $3::timestamptz, decode(leaf, 'hex'), decode(serial, 'hex'), body
     from json_to_recordset($1::json) as r (index bigint, type text, leaf text, serial text, body text)`,
 }
-
-const bodyOf = ({
-  index,
-  event,
-  text,
-  leafHash,
-}: {
-  index: number
-  event: RollEvent
-  text: string
-  leafHash: Buffer
-}): object => ({
-  index,
-  type: event.type,
-  leaf: leafHash.toString('hex'),
-  serial: 'serial' in event ? event.serial : null,
-  body: text,
-})
