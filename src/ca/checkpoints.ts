@@ -106,26 +106,7 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
     // Whoever cannot sign must find out when it can again.
     return newest && newest.size >= now.size && !fault ? newest : batch.add(now)
   }
-  /** A look for all who ask, and a pause after it before the next: however many ask, the records are looked at now and then. */
-  let looking: { readonly found: Promise<Published>; readonly over: Promise<void> } | undefined
-  const lookForAll = (): Promise<Published> => {
-    if (looking) return looking.found
-    const found = follow()
-    const rest = async (): Promise<void> => {
-      await deps.sleep(newest ? lookEveryMs : 0)
-      looking = undefined
-    }
-    looking = { found, over: found.then(rest, rest) }
-    return found
-  }
-  /** For those who have seen more at another replica. What was found before they asked may be of before that. */
-  const lookFor = async (size: number): Promise<Published> => {
-    const earlier = looking
-    const found = await lookForAll()
-    if (earlier === undefined || found.size >= size) return found
-    await earlier.over
-    return lookForAll()
-  }
+  const lookFor = openLooks(follow, () => deps.sleep(newest ? lookEveryMs : 0))
   const proofAt = async (index: number): Promise<Proof> => {
     const at = newest && newest.size > index ? newest : await follow()
     if (at.size <= index) throw new Problem('roll.not_found', `The roll has no entry ${index}.`)
@@ -170,6 +151,29 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
     end: async (seen) => {
       if (newest && newest.size < seen.size) await batch.add(seen)
     },
+  }
+}
+
+/** A look for all who ask, and a pause after it before the next: however many ask, the records are looked at now and then. */
+const openLooks = (look: () => Promise<Published>, pause: () => Promise<void>) => {
+  let last: { readonly found: Promise<Published>; readonly over: Promise<void> } | undefined
+  const lookForAll = (): Promise<Published> => {
+    if (last) return last.found
+    const found = look()
+    const rest = async (): Promise<void> => {
+      await pause()
+      last = undefined
+    }
+    last = { found, over: found.then(rest, rest) }
+    return found
+  }
+  // For those who have seen more at another replica. What was found before they asked may be of before that.
+  return async (atLeast: number): Promise<Published> => {
+    const earlier = last
+    const found = await lookForAll()
+    if (earlier === undefined || found.size >= atLeast) return found
+    await earlier.over
+    return lookForAll()
   }
 }
 
@@ -233,8 +237,7 @@ const tryOut = async (deps: CheckpointsDeps, checkpoint: Checkpoint): Promise<Pr
   const answer = await withDeadline(deps.key.sign([message]), deps.deadlineMs)
   const signature = answer === 'late' ? undefined : answer[0]
   if (!Buffer.isBuffer(signature)) return unsigned(signature)
-  const signed = assertValid(deps, [message], [signature])
-  return signed.then(
+  return assertValid(deps, [message], [signature]).then(
     () => undefined,
     (error: Problem) => error,
   )
