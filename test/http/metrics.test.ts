@@ -2,7 +2,8 @@ import { Registry } from 'prom-client'
 import t from 'tap'
 
 import { noLoad, noWaits } from '../../src/keys/key-load.ts'
-import { metricTable, openMetrics } from '../../src/metrics.ts'
+import { metricTable } from '../../src/metric-table.ts'
+import { openMetrics } from '../../src/metrics.ts'
 
 t.test('what only the database knows is not told while it is away', async (t) => {
   const metrics = openMetrics(new Registry())
