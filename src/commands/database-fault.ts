@@ -2,7 +2,7 @@
 import { type DatabasePlace, placeOf } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { WrongRecords } from '../roll-side.ts'
-import { sqlState, wordsOf } from '../store/database.ts'
+import { sqlState, wordsOf } from '../store/faults.ts'
 import { WrongSchema } from '../store/migrate.ts'
 import { Failure, type FailureKind } from './failure.ts'
 

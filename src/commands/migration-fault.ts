@@ -1,7 +1,7 @@
 /** A migration that ended through no fault of its own: nothing of it remains, and a sentence says what to do before the next try. */
 import { placeOf } from '../config.ts'
 import { isProblem } from '../errors.ts'
-import { ofServer, wordsOf } from '../store/database.ts'
+import { ofServer, wordsOf } from '../store/faults.ts'
 import { type DatabaseSetting, damagedFiles } from './database-fault.ts'
 import { Failure, type FailureKind } from './failure.ts'
 

@@ -8,8 +8,8 @@
  */
 import pg from 'pg'
 
-import { Problem } from '../errors.ts'
 import type { Log } from '../telemetry.ts'
+import { answerTimedOut, causeOf, isPasswordFault, isSpent, isTransient, sqlState, unavailable } from './faults.ts'
 import { firstWords, genericPlans, keptPlans, ourWords, sessionTimeouts } from './session-settings.ts'
 import { openFewConnections, openLastWords, shortageOf } from './shortages.ts'
 import { types } from './types.ts'
@@ -86,30 +86,10 @@ export interface DatabaseOptions {
 
 /** Opens the pool. Connects on first use: an unreachable server is the first statement's `db.unavailable`. */
 export const openDatabase = (options: DatabaseOptions): Database => {
-  const prepared = options.preparedStatements ?? true
   const { observe = () => {}, answerTimeout = 15_000 } = options
-  const how = { prepared, ...(options.patient ? {} : { answerTimeout }) }
-  const hasSettings = prepared && !options.patient
-  // With pg's own error where it fails, as of connecting: a pooler may find its server only now.
-  const onConnect = async (client: pg.ClientBase): Promise<void> => void (await ask(client, firstWords, how))
-  const connection = {
-    connectionString: options.url,
-    application_name: options.applicationName,
-    types,
-    keepAlive: true,
-    keepAliveInitialDelayMillis,
-    connectionTimeoutMillis,
-    ...(hasSettings ? { ...sessionTimeouts, sessionOptions: `${ourWords} ${keptPlans}`, onConnect } : {}),
-  }
-  const tellFew = openFewConnections(options.log)
+  const how = { prepared: options.preparedStatements ?? true, ...(options.patient ? {} : { answerTimeout }) }
   const lastWords = openLastWords()
-  const openPool = (config: SessionConfig & pg.PoolConfig): pg.Pool => poolOf({ ...connection, ...config }, options.log)
-  const { searching, issuing } = sharesOf(hasSettings ? options.max : 0)
-  const pool = openPool({ max: options.max - searching - issuing })
-  // The last of its connections stays open for whoever comes now and then.
-  const openOwn = (max: number): pg.Pool => (max > 0 ? openPool({ max, min: 1, sessionOptions: genericPlans }) : pool)
-  const own: Readonly<Record<OwnPool, pg.Pool>> = { searching: openOwn(searching), issuing: openOwn(issuing) }
-  const pools = new Set([pool, own.searching, own.issuing])
+  const connections = openConnections(options, how, lastWords.unreached)
 
   const timed = timedBy((name, seconds, failed, error) => {
     lastWords.failed(sqlState(error))
@@ -118,35 +98,6 @@ export const openDatabase = (options: DatabaseOptions): Database => {
 
   const runOn = <Row>(client: pg.ClientBase, statement: Statement, values?: readonly unknown[]): Promise<Result<Row>> =>
     timed(statement.name ?? 'other', () => run<Row>(client, how, statement, values))
-
-  const takePassword = async (): Promise<void> => {
-    try {
-      const url = await options.renewedUrl?.()
-      if (url !== undefined)
-        for (const { options } of [...pools, { options: connection }]) options.connectionString = url
-    } catch (error) {
-      // Not the error itself: that of a URL has the URL in it.
-      options.log.warn({ event: 'database.password', reason: (error as Error).message }, 'no password was read again')
-    }
-  }
-
-  const reach = async <Client>(open: () => Promise<Client>): Promise<Client> => {
-    const tried = connection.connectionString
-    try {
-      return await open()
-    } catch (cause) {
-      if (isPasswordFault(cause)) await takePassword()
-      if (tried !== connection.connectionString) return reach(open)
-      throw unavailable(lastWords.unreached(cause as NodeJS.ErrnoException), cause)
-    }
-  }
-  const connect = (from = pool): Promise<pg.PoolClient> => reach(() => from.connect())
-  /** Where the server has none left for a pool of its own, the connections of all else are better than none, and it is told. */
-  const connectFor = (own: pg.Pool): Promise<pg.PoolClient> =>
-    connect(own).catch((error: unknown) => {
-      if (own === pool || !tellFew(sqlState(error), causeOf(error))) throw error
-      return connect()
-    })
 
   const transact = async <T>(
     client: pg.ClientBase,
@@ -175,7 +126,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
 
   return {
     query: async <Row>(statement: Statement, values?: readonly unknown[]) => {
-      const client = await connectFor(statement.pool ? own[statement.pool] : pool)
+      const client = await (statement.pool ? connections.connectFor(statement.pool) : connections.connect())
       try {
         const result = await runOn<Row>(client, statement, values)
         client.release()
@@ -187,18 +138,18 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     },
 
     transaction: async (work) => {
-      const client = await connect()
+      const client = await connections.connect()
       return transact(client, work, (broken) => client.release(broken))
     },
 
     apart: async (work) => {
-      const client = await reach(() => openClient(connection))
+      const client = await connections.connectApart()
       return transact(client, work, () => endOf(client))
     },
 
     get load() {
       const load = { total: 0, idle: 0, waiting: 0 }
-      for (const { totalCount, idleCount, waitingCount } of pools) {
+      for (const { totalCount, idleCount, waitingCount } of connections.pools) {
         load.total += totalCount
         load.idle += idleCount
         load.waiting += waitingCount
@@ -206,37 +157,8 @@ export const openDatabase = (options: DatabaseOptions): Database => {
       return load
     },
 
-    close: async () => void (await Promise.all([...pools].map((one) => one.end()))),
+    close: async () => void (await Promise.all([...connections.pools].map((one) => one.end()))),
   }
-}
-
-/**
- * Did the connection break, so that nobody knows whether the statement took effect? Looks through a `Problem` at
- * its cause.
- */
-export const isConnectionLoss = (error: unknown): boolean => {
-  const cause = causeOf(error)
-  if (!(cause instanceof Error)) return false
-  const { code = '' } = cause as { code?: string }
-  return code.startsWith('08') || lossCodes.has(code) || lossMessages.some((text) => cause.message.includes(text))
-}
-
-/** The five characters of PostgreSQL's error, for example '23505'; undefined for any other error. */
-export const sqlState = (error: unknown): string | undefined => {
-  const { code } = (causeOf(error) ?? {}) as { code?: unknown }
-  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && causeOf(error) instanceof pg.DatabaseError
-    ? code
-    : undefined
-}
-
-/**
- * The code, the routine of the server that said it, and its words, with a space between: of these the last are in the language that
- * the server speaks (`lc_messages`, as its machine has it). Poolers know no routine, neither of what they say themselves nor of a
- * connection that the server turned down (`-`); of what is not the server's own there is none at all.
- */
-export const wordsOf = (error: Error): string => {
-  const { code = '', routine = '-' } = error as { readonly code?: string; readonly routine?: string }
-  return [code, ...(sqlState(error) === undefined ? [] : [routine]), error.message].join(' ')
 }
 
 type Observe = NonNullable<DatabaseOptions['observe']>
@@ -257,26 +179,66 @@ const timedBy =
     }
   }
 
-/** 08P01 is what PgBouncer says everything with. */
-const isPasswordFault = (error: unknown): boolean =>
-  sqlState(error) === '28P01' ||
-  (sqlState(error) === '08P01' && /^(password|SASL) authentication failed/.test((error as Error).message))
+/** Connections in pools, by the kind of work; where the server turns our password down, with the one that its file has now. */
+const openConnections = (options: DatabaseOptions, how: How, told: (cause: NodeJS.ErrnoException) => string) => {
+  const hasSettings = how.prepared && !options.patient
+  // With pg's own error where it fails, as of connecting: a pooler may find its server only now.
+  const onConnect = async (client: pg.ClientBase): Promise<void> => void (await ask(client, firstWords, how))
+  const connection = {
+    connectionString: options.url,
+    application_name: options.applicationName,
+    types,
+    keepAlive: true,
+    keepAliveInitialDelayMillis,
+    connectionTimeoutMillis,
+    ...(hasSettings ? { ...sessionTimeouts, sessionOptions: `${ourWords} ${keptPlans}`, onConnect } : {}),
+  }
+  const tellFew = openFewConnections(options.log)
+  const openPool = (config: SessionConfig & pg.PoolConfig): pg.Pool => poolOf({ ...connection, ...config }, options.log)
+  const { searching, issuing } = sharesOf(hasSettings ? options.max : 0)
+  const pool = openPool({ max: options.max - searching - issuing })
+  // The last of its connections stays open for whoever comes now and then.
+  const openOwn = (max: number): pg.Pool => (max > 0 ? openPool({ max, min: 1, sessionOptions: genericPlans }) : pool)
+  const own: Readonly<Record<OwnPool, pg.Pool>> = { searching: openOwn(searching), issuing: openOwn(issuing) }
+  const pools = new Set([pool, own.searching, own.issuing])
 
-/** The constraint that a statement violated, by its name in the schema. */
-export const constraintOf = (error: unknown): string | undefined => {
-  const cause = causeOf(error)
-  return cause instanceof pg.DatabaseError ? cause.constraint : undefined
+  const takePassword = async (): Promise<void> => {
+    try {
+      const url = await options.renewedUrl?.()
+      if (url !== undefined)
+        for (const { options } of [...pools, { options: connection }]) options.connectionString = url
+    } catch (error) {
+      // Not the error itself: that of a URL has the URL in it.
+      options.log.warn({ event: 'database.password', reason: (error as Error).message }, 'no password was read again')
+    }
+  }
+
+  const reach = async <Client>(open: () => Promise<Client>): Promise<Client> => {
+    const tried = connection.connectionString
+    try {
+      return await open()
+    } catch (cause) {
+      if (isPasswordFault(cause)) await takePassword()
+      if (tried !== connection.connectionString) return reach(open)
+      throw unavailable(told(cause as NodeJS.ErrnoException), cause)
+    }
+  }
+  const connect = (from: pg.Pool = pool): Promise<pg.PoolClient> => reach(() => from.connect())
+  /** Where the server has none left for a pool of its own, the connections of all else are better than none, and it is told. */
+  const connectFor = (of: OwnPool): Promise<pg.PoolClient> =>
+    connect(own[of]).catch((error: unknown) => {
+      if (own[of] === pool || !tellFew(sqlState(error), causeOf(error))) throw error
+      return connect()
+    })
+
+  return {
+    connect,
+    connectFor,
+    /** One that no pool has. */
+    connectApart: (): Promise<pg.Client> => reach(() => openClient(connection)),
+    pools: pools as ReadonlySet<pg.Pool>,
+  }
 }
-
-/**
- * A statement that was prepared before its tables changed, as a migration beside us does, and would give other columns now: each
- * connection refuses it for good, before anything is done, and a new one prepares it anew.
- */
-const isStale = (error: unknown): boolean =>
-  (causeOf(error) as { readonly routine?: unknown } | undefined)?.routine === 'RevalidateCachedQuery'
-
-/** The connection must not be used again. */
-const isSpent = (error: unknown): boolean => isConnectionLoss(error) || isStale(error)
 
 const poolOf = (config: pg.PoolConfig, log: Log): pg.Pool => {
   const opened = new pg.Pool({ ...config, Client, idleTimeoutMillis })
@@ -302,8 +264,6 @@ const openClient = async (config: SessionConfig & Pick<pg.PoolConfig, 'onConnect
 }
 
 const endOf = (client: pg.Client): Promise<void> => client.end().catch(() => {})
-
-const causeOf = (error: unknown): unknown => (error instanceof Problem ? error.cause : error)
 
 interface How {
   readonly prepared: boolean
@@ -362,26 +322,6 @@ const ask = (
     })
   })
 
-/**
- * Of `wordsOf` it: a page that fails its checksum or an index that contradicts itself, and no number for another transaction. The
- * server's operator mends these. Guards of ours say the first as well, and of what is too long for an index the code of the last is said.
- */
-export const ofServer = { damaged: /^XX00[12] (?!exec_stmt_raise )/, spent: /^54000 GetNew\w+Id / } as const
-
-/** Nothing that waits, or is said again, gets past it. */
-export const isOfServer = (error: unknown): boolean => {
-  const cause = causeOf(error)
-  return sqlState(cause) !== undefined && Object.values(ofServer).some((of) => of.test(wordsOf(cause as Error)))
-}
-
-const isTransient = (error: unknown): boolean => {
-  const state = sqlState(error) ?? ''
-  return isSpent(error) || isOfServer(error) || transientClasses.has(state.slice(0, 2)) || transientStates.has(state)
-}
-
-const unavailable = (detail: string, cause: unknown): Problem =>
-  new Problem('db.unavailable', detail, { cause, retryAfter: 1 })
-
 const begin: Statement = { text: 'begin' }
 const rollback: Statement = { text: 'rollback' }
 
@@ -401,27 +341,3 @@ const sharesOf = (max: number): Readonly<Record<OwnPool, number>> => ({
   searching: Math.floor(max / 3),
   issuing: max < 8 ? 0 : Math.min(4, Math.floor(max / 4)),
 })
-
-/** Errors of the socket, and of a server that ends the session (class 57P). */
-const lossCodes: ReadonlySet<string> = new Set([
-  ...['ECONNREFUSED', 'ECONNRESET', 'ENOENT', 'EPIPE', 'ETIMEDOUT'],
-  ...['EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN'],
-  ...['57P01', '57P02', '57P03', '57P04', '57P05', '25P03', '25P04'],
-])
-
-const answerTimedOut = 'The database did not answer in time'
-
-/** pg gives these no code. */
-const lossMessages = [
-  'Connection terminated',
-  answerTimedOut,
-  // Of a `query_timeout` in the URL.
-  'Query read timeout',
-  'Client has encountered a connection error',
-  'Client was closed',
-] as const
-
-/** Connection, resources, operator intervention, system. */
-const transientClasses: ReadonlySet<string> = new Set(['08', '53', '57', '58'])
-/** Serialization, deadlock, lock timeout; and read-only, which is a server on its way to or from being a standby. */
-const transientStates: ReadonlySet<string> = new Set(['40001', '40P01', '55P03', '25006'])

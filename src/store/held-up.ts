@@ -4,7 +4,8 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { type Database, type Queryable, sqlState } from './database.ts'
+import type { Database, Queryable } from './database.ts'
+import { sqlState } from './faults.ts'
 import { lockTaken } from './shortages.ts'
 
 /**

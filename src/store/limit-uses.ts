@@ -13,7 +13,8 @@ import type { Intent, IntentEnd } from '../ca/recorder.ts'
 import { Problem } from '../errors.ts'
 import { type InLane, openLanes } from '../lanes.ts'
 import { limitReached } from '../limits.ts'
-import { type Database, sqlState } from './database.ts'
+import type { Database } from './database.ts'
+import { sqlState } from './faults.ts'
 import { type Counts, type LedgerName, openCounts } from './limit-counts.ts'
 
 export type BookedIntent = Intent & { readonly booking: Booking }

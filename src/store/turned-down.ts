@@ -4,7 +4,8 @@
  * known by what it turns down only.
  */
 import { isProblem } from '../errors.ts'
-import { type Queryable, sqlState } from './database.ts'
+import type { Queryable } from './database.ts'
+import { sqlState } from './faults.ts'
 import { isHeldUp } from './held-up.ts'
 import { lacksRights } from './safety.ts'
 import { diskFull, lockTaken, numbersSpent } from './shortages.ts'

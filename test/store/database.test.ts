@@ -10,15 +10,8 @@ import t, { type Test } from 'tap'
 import { renewedUrl } from '../../src/config/renewed-url.ts'
 import { loadConfig, placeOf } from '../../src/config.ts'
 import { isProblem } from '../../src/errors.ts'
-import {
-  constraintOf,
-  type Database,
-  isConnectionLoss,
-  type OwnPool,
-  openDatabase,
-  type Statement,
-  sqlState,
-} from '../../src/store/database.ts'
+import { type Database, type OwnPool, openDatabase, type Statement } from '../../src/store/database.ts'
+import { constraintOf, isConnectionLoss, sqlState } from '../../src/store/faults.ts'
 import { assertMigrated, migrate } from '../../src/store/migrate.ts'
 import { openLastWords } from '../../src/store/shortages.ts'
 import { parseInstant } from '../../src/store/types.ts'
