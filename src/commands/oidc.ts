@@ -230,7 +230,7 @@ const discover = async (provider: Provider): Promise<Endpoints> => {
 const assertHttps = (issuer: string, url: unknown): string => {
   if (typeof url === 'string' && isPlainHttps(url)) return url
   const named = typeof url === 'string' ? visible(url.slice(0, 200)) : 'no URL'
-  throw new Failure('usage', `${issuer} is to be reached by https only, and names ${named}.`)
+  throw new Failure('usage', `${issuer} is to be reached by https only, with no user in the URL, and names ${named}.`)
 }
 
 /** What stands before an @ passes for the host of a link, and Node throws where it is not percent-encoded UTF-8. */

@@ -422,11 +422,11 @@ t.test('what a provider says that is no answer is told in a sentence', async (t)
   const lacks = (member: string): RegExp => new RegExp(`no device code to use: ${member} is not as RFC 8628`)
   const cases: readonly (readonly [Partial<DeviceIssuer>, DeviceIssuer['script'], string, RegExp])[] = [
     [{ said: { issuer: none } }, [], 'usage', /is it an OpenID provider/],
-    [{ said: { token_endpoint: none } }, [], 'usage', /https only, and names no URL/],
-    [{ said: { token_endpoint: 'https://%ff@127.0.0.1/' } }, [], 'usage', /https only, and names https:\/\/%ff@/],
+    [{ said: { token_endpoint: none } }, [], 'usage', /https only, with no user in the URL, and names no URL/],
+    [{ said: { token_endpoint: 'https://%ff@127.0.0.1/' } }, [], 'usage', /in the URL, and names https:\/\/%ff@/],
     [{ code: { device_code: none } }, [], 'failed', lacks('device_code')],
     [{ code: { verification_uri: undefined } }, [], 'failed', lacks('verification_uri')],
-    [{ code: { verification_uri: 'https://idp.example.com@127.0.0.1/' } }, [], 'usage', /https only/],
+    [{ code: { verification_uri: 'https://idp.example.com@127.0.0.1/' } }, [], 'usage', /https only, with no user/],
     [{ code: { expires_in: '900' } }, [], 'failed', lacks('expires_in')],
     [{ code: { interval: -1 } }, [], 'failed', lacks('interval')],
     [{ code: { interval: 1e9 } }, [], 'failed', lacks('interval')],
