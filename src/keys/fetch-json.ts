@@ -10,7 +10,7 @@ export interface FetchOptions {
 export const fetchJson = (url: string, { ca }: FetchOptions): Promise<unknown> =>
   new Promise((resolve, reject) => {
     const fail = (reason: string, cause?: unknown): void => reject(new Error(`${url}: ${reason}`, { cause }))
-    if (!url.startsWith('https://')) return fail('it is not an https:// URL')
+    if (!url.startsWith('https://') || !URL.canParse(url)) return fail('it is not an https:// URL')
     // One connection a call: they are minutes apart.
     const agent = new Agent({ keepAlive: false, ...(ca !== undefined && { ca }) })
     const headers = { accept: accepted, 'accept-encoding': 'identity' }

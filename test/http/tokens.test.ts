@@ -255,6 +255,9 @@ drill('keys are rotated under load, and a provider that is away is told as such'
   const { status, json, headers } = await service.request('GET', '/v1/authorities', { token: away.token(account) })
   t.match({ status, json }, { status: 503, json: { code: 'auth.unavailable', retryable: true, retryAfter: 5 } })
   t.equal(headers['retry-after'], '5')
+  const url = 'https://127.0.0.1:99999/keys'
+  const { keysFault } = (await apply({ ...documents.cluster, name: 'away', issuer: away.url, keys: { url } })).json
+  t.match(keysFault, `${url}: it is not an https:// URL`)
 })
 
 t.test('a provider that publishes no key of use is told of, and none of its tokens is accepted', async (t) => {
