@@ -89,7 +89,7 @@ drill('a daemon goes on whether or not its log can be written', async (t) => {
 
 drill('a line of its log that a full disk has broken off spoils none after it', async (t) => {
   const service = await openTestService(t)
-  const [out, log] = [await newFolder(t), join(await newFolder(t), 'log')]
+  const [out, log] = [join(await newFolder(t), 'a\u009bm'), join(await newFolder(t), 'log')]
   // Room for what it writes but for its log, of which a part of a line fits.
   const most = 64 * 512
   await writeFile(log, '\n'.repeat(most - 40))
@@ -112,7 +112,8 @@ drill('a line of its log that a full disk has broken off spoils none after it', 
   await writeFile(log, torn)
   const [first, next = ''] = (await untilIn((text) => text.endsWith('}\n'))).split('\n')
   t.equal(first, torn)
-  t.match(JSON.parse(next), { event: 'certificate.failed' })
+  t.match(JSON.parse(next), { event: 'certificate.failed', folder: out })
+  t.match(next, /a\\u009bm/, 'nor does it steer a terminal')
   child.kill('SIGTERM')
   await once(child, 'exit')
 })

@@ -2,7 +2,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 
 import type { Client } from '../client.ts'
-import { visible } from '../output.ts'
+import { jsonText, visible } from '../output.ts'
 import { openLines } from '../standard-streams.ts'
 import { type LogLine, lookAfter } from './daemon.ts'
 import { type IntoOptions, readTasks, wardOf } from './into.ts'
@@ -41,4 +41,4 @@ const textLine = ({ event, name, text }: LogLine, at: Date): string =>
   `${at.toISOString()} ${event.padEnd(11)} ${visible(`${name}: ${text.replaceAll('\n', ' ')}`)}\n`
 
 const jsonLine = ({ event, name, text }: LogLine, at: Date): string =>
-  `${JSON.stringify({ time: at.toISOString(), event: `certificate.${event}`, folder: name, text })}\n`
+  `${jsonText({ time: at.toISOString(), event: `certificate.${event}`, folder: name, text })}\n`
