@@ -59,7 +59,7 @@ const openCheckingThread = (log: Log) => {
   const startAgain = (): void => {
     log.warn(
       { event: 'verifier.restarting', pauseMs },
-      'a verifying thread ended; signatures are checked here meanwhile',
+      'a verifying thread ended; until another is there the others have its share, or signatures are checked here',
     )
     setTimeout(() => !closed && start(), pauseMs).unref()
     pauseMs = Math.min(pauseMs * 2, longestPauseMs)
