@@ -43,12 +43,15 @@ export const openOwnEmbedded = async (t: Teardown, dataDir?: string): Promise<Ow
   return { ...embedded, superuserUrl: embedded.ownerUrl.replace(/\/\/[^@]*@/, `//postgres:${password}@`) }
 }
 
-/** At once, and not in order: nobody needs what it holds. A pid may be anyone's, but for what it is told to run. */
+/**
+ * At once, and not in order: nobody needs what it holds. A pid may be anyone's, but for what it is told to run: a small Debian has no
+ * `ps` to say it, and no system but Linux this /proc.
+ */
 const clear = `
   cat > /dev/null
   find -L "$1" -name postmaster.pid 2> /dev/null | while read -r file; do
     read -r pid < "$file"
-    case "$(ps -o args= -p "$pid")" in *postgres' -D '*) ;; *) continue ;; esac
+    case "$(tr '\\0' ' ' < "/proc/$pid/cmdline" || ps -o args= -p "$pid")" in *postgres' -D '*) ;; *) continue ;; esac
     kill -QUIT "$pid"
     tries=0
     while [ -e "$file" ] && [ $((tries += 1)) -lt 200 ]; do sleep 0.05; done
