@@ -594,9 +594,10 @@ drill('every kind of failure has its exit code and a sentence', async (t) => {
   const away = await chancery(['refusals', '--server', 'https://127.0.0.1:1', '--json'])
   const detail = 'https://127.0.0.1:1 cannot be reached: connect ECONNREFUSED 127.0.0.1:1.'
   t.same(JSON.parse(away.err), { failure: 'later', exitCode: exitCodes.later, detail }, 'also where no server says it')
-  const wrong = await chancery(['refusals', '--bogus', '--json'])
-  const unknown = { failure: 'usage', exitCode: exitCodes.usage, detail: "unknown option '--bogus'" }
+  const wrong = await chancery(['refusals', '--bogus\u009b', '--json'])
+  const unknown = { failure: 'usage', exitCode: exitCodes.usage, detail: "unknown option '--bogus\u009b'" }
   t.same(JSON.parse(wrong.err), unknown, 'also where it is the command line')
+  t.match(wrong.err, /--bogus\\u009b/, 'which steers no terminal')
 })
 
 drill('a file called - is standard input', async (t) => {
