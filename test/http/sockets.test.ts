@@ -66,9 +66,15 @@ for (const [name, open] of [
     t.ok(await isAnswered('127.0.0.2'), 'others have room')
     held[0]?.destroy()
     await sleep(50)
-    t.ok(await isAnswered('127.0.0.1'), 'what was closed makes room')
+    const next = await hold()
+    t.ok(next.stays, 'what was closed makes room')
+    t.notOk(await isAnswered('127.0.0.1'), 'for one')
+    for (const socket of [...held, next.socket]) socket.destroy()
+    await sleep(50)
+    const again = await Promise.all(Array.from({ length: 7 }, hold))
+    t.equal(again.filter(({ stays }) => stays).length, 6, 'and nothing of it is left')
     const told = await standIn.deps.metrics.registry.metrics()
-    t.match(told, 'chancery_sockets_refused_total{bound="address"} 2')
+    t.match(told, 'chancery_sockets_refused_total{bound="address"} 4')
   })
 
 t.test('a listed proxy, from which all come, may have all of them', async (t) => {

@@ -9,6 +9,7 @@ import t from 'tap'
 import { openAsker } from '../../src/kubernetes/asker.ts'
 import { type Chancery, openChancery } from '../../src/kubernetes/chancery.ts'
 import { openMeter } from '../../src/kubernetes/metrics.ts'
+import type { Fault } from '../../src/kubernetes/outcome.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
 import { ip } from '../x509/build.ts'
 import { issuerOf } from './objects.ts'
@@ -124,6 +125,99 @@ t.test('what a server says once it has signed is in its words, and no fault of t
   t.match(await told('refused'), { fault: { kind: 'foreign', message: 'Not you (auth.forbidden)' } })
   const message = 'profile server is signed by another authority than asked'
   t.match(await told('asked'), { fault: { kind: 'misconfigured', message } })
+})
+
+const served: Chancery = {
+  issue: async () => ({
+    kind: 'issued',
+    issued: { serial: 'a'.repeat(32), issuer: 'one', certificate: '', chain: [] },
+  }),
+  probe: async () => undefined,
+  issuersOf: async () => ['one'],
+  rootsOf: async () => 'roots',
+}
+const askerAt = (place: Partial<Chancery>, forget = (): void => {}) =>
+  openAsker({
+    ...{
+      places: { of: async () => ({ ...served, ...place }), forget },
+      meter: openMeter(new Registry()),
+      now: () => 0,
+    },
+  })
+const asked = { idempotencyKey: 'k', body: { csr: '', profile: 'server' } }
+
+t.test('a token is read anew after what it may be the cause of, and not after what Chancery has decided', async (t) => {
+  const problem = (code: string): Fault => ({ kind: 'problem', problem: { code, detail: 'No.', retryable: false } })
+  for (const [fault, isForgotten] of [
+    [problem('auth.token.unknown'), true],
+    [problem('san.forbidden'), false],
+    [{ kind: 'unreachable', message: 'nobody' }, true],
+    [{ kind: 'misconfigured', message: 'not trusted' }, true],
+  ] as const) {
+    let forgotten = 0
+    const asker = askerAt({ issue: async () => ({ kind: 'fault', fault }), probe: async () => fault }, () => {
+      forgotten += 1
+    })
+    t.same(await asker.ask(issuerOf(), asked, signal), { outcome: { kind: 'fault', fault } })
+    t.same(await asker.probe(issuerOf(), signal), fault)
+    t.equal(forgotten, isForgotten ? 2 : 0, JSON.stringify(fault))
+  }
+  const sound = askerAt({}, () => t.fail('nothing is wrong with it'))
+  t.equal(await sound.probe(issuerOf(), signal), undefined)
+  t.same(Object.keys(await sound.ask(issuerOf(), asked, signal)), ['outcome'])
+})
+
+t.test('nothing more is asked of what is not issued, and roots that do not come are a fault', async (t) => {
+  const issuer = issuerOf({ authority: 'default', includeCA: true })
+  t.match(await askerAt({}).ask(issuer, asked, signal), { outcome: { kind: 'issued' }, roots: 'roots' })
+  const waiting = { kind: 'waiting', id: '1' } as const
+  t.same(await askerAt({ issue: async () => waiting }).ask(issuer, asked, signal), { outcome: waiting })
+  const busy = { code: 'overload.queue', detail: 'Later.', retryable: true, retryAfter: 7 }
+  const fault: Fault = { kind: 'problem', problem: busy }
+  t.same(await askerAt({ rootsOf: async () => fault }).ask(issuer, asked, signal), {
+    outcome: { kind: 'fault', fault },
+  })
+})
+
+t.test('an issuer is probed for what its requests will ask: on behalf of others, or not', async (t) => {
+  const told: unknown[] = []
+  const asker = askerAt({
+    probe: async ({ onBehalfOf }) => {
+      told.push(onBehalfOf?.user)
+      return undefined
+    },
+  })
+  for (const onBehalfOf of [undefined, true, false])
+    await asker.probe(issuerOf({ ...(onBehalfOf !== undefined && { onBehalfOf }) }), signal)
+  t.same(told, ['chancery.dev:check', 'chancery.dev:check', undefined])
+})
+
+t.test('once the lease is lost nothing more is asked, and no answer counts', async (t) => {
+  const issuer = issuerOf({ authority: 'default', includeCA: true })
+  const calls = ['issue', 'issuersOf', 'rootsOf'] as const
+  for (const [i, last] of ['of', ...calls, 'probe'].entries()) {
+    const lost = new AbortController()
+    const made: string[] = []
+    const noted = <A extends unknown[], T>(name: string, answer: (...args: A) => Promise<T>) => {
+      return async (...args: A): Promise<T> => {
+        made.push(name)
+        if (name === last) lost.abort(new Error('lost'))
+        return answer(...args)
+      }
+    }
+    const place: Chancery = {
+      ...{ issue: noted('issue', served.issue), probe: noted('probe', served.probe) },
+      ...{ issuersOf: noted('issuersOf', served.issuersOf), rootsOf: noted('rootsOf', served.rootsOf) },
+    }
+    const asker = openAsker({
+      ...{ places: { of: noted('of', async () => place), forget: () => {} } },
+      ...{ meter: openMeter(new Registry()), now: () => 0 },
+    })
+    if (last === 'probe' || last === 'of') await t.rejects(asker.probe(issuer, lost.signal), { message: 'lost' }, last)
+    if (last !== 'probe') await t.rejects(asker.ask(issuer, asked, lost.signal), { message: 'lost' }, last)
+    const expected = last === 'of' ? ['of', 'of'] : last === 'probe' ? ['of', 'probe'] : ['of', ...calls.slice(0, i)]
+    t.same(made, expected, last)
+  }
 })
 
 t.test('whether a server is not trusted for what we trust, or for what it shows', async (t) => {
