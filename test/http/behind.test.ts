@@ -141,12 +141,14 @@ t.test('a server that is closing ends also those that Node has let go of', async
   const server = createServer((_request, response) => response.writeHead(200).flushHeaders())
   server.on('connect', (_request, socket) => lookAfter(server, socket as Socket))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { socket, statuses } = openConnection(t, (server.address() as AddressInfo).port)
-  socket.write(`${live}CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n`)
-  await once(server, 'connect')
+  const connections = [1, 2].map(() => openConnection(t, (server.address() as AddressInfo).port))
+  for (const { socket } of connections) {
+    socket.write(`${live}CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n`)
+    await once(server, 'connect')
+  }
   const closed = once(server, 'close')
   server.close()
   endConnectionsIn(server, 100)
-  t.same(await statuses(), [200])
+  for (const { statuses } of connections) t.same(await statuses(), [200])
   await closed
 })

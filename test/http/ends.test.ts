@@ -108,7 +108,8 @@ t.test('an answer that is out has one line, which says nothing of that', async (
 })
 
 t.test('a body that breaks off has one line, however it does', async (t) => {
-  const { app, lines } = await openStandIn()
+  const metrics = openMetrics(new Registry())
+  const { app, lines } = await openStandIn({ metrics })
   const port = await listen(t, app)
   for (const [how, route, breakOff] of [
     ['end', '', (socket: Socket) => socket.end()],
@@ -124,7 +125,21 @@ t.test('a body that breaks off has one line, however it does', async (t) => {
     await leave(app, socket)
     t.equal(lines.length, 1, how)
     t.match(lines[0], { event: 'request', route, status: 400, code: 'request.malformed' }, how)
+    const counted = `chancery_http_requests_total{route="${route}",status="400"} 1`
+    t.ok((await metrics.registry.metrics()).split('\n').includes(counted), counted)
   }
+})
+
+t.test('what a GET has announced, and comes when it was answered, is not answered again', async (t) => {
+  const { app, lines } = await openStandIn()
+  const port = await listen(t, app)
+  const socket = connect(port, '127.0.0.1')
+  socket.write(callOf('/livez').replace('Host: x', 'Host: x\r\nTransfer-Encoding: chunked'))
+  const [first] = await once(socket, 'data')
+  t.match(String(first), /^HTTP\/1\.1 200 /)
+  socket.write('this is no chunk\r\n')
+  t.equal((await socket.toArray()).join(''), '')
+  t.equal(lines.length, 1)
 })
 
 t.test('whoever goes away before it is known who that is has one line, whatever was to come of a body', async (t) => {

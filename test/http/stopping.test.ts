@@ -123,6 +123,20 @@ t.test('whoever keeps the connection of his last answer does not keep the servic
   t.ok(performance.now() - started < 5_000)
 })
 
+t.test('nor does whoever has begun to read it before the stop, and keeps the connection', async (t) => {
+  const { app, ask } = await served(t, {})
+  const socket = ask('/v1/certificates?limit=1000', 'application/json')
+  const [first] = await once(socket, 'data')
+  socket.pause()
+  t.notMatch(String(first), /\r\nconnection: close\r\n/i, 'nobody has told him')
+  const started = performance.now()
+  const closing = app.close()
+  while (app.server.listening) await sleep(1)
+  socket.resume()
+  await closing
+  t.ok(performance.now() - started < 5_000)
+})
+
 t.test(
   'the answer under way is the last one of its connection, but where another request has come by then',
   async (t) => {
