@@ -47,8 +47,7 @@ export const endConnectionsIn = (server: HttpServer, milliseconds: number): void
     server.closeAllConnections()
     for (const socket of letGo.get(server) ?? []) socket.destroy()
   }
-  const timer = setTimeout(end, milliseconds).unref()
-  server.once('close', () => clearTimeout(timer))
+  setTimeout(end, milliseconds).unref()
 }
 
 /**

@@ -142,10 +142,17 @@ t.test('a server that is closing ends also those that Node has let go of', async
   server.on('connect', (_request, socket) => lookAfter(server, socket as Socket))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const connections = [1, 2].map(() => openConnection(t, (server.address() as AddressInfo).port))
-  for (const { socket } of connections) {
+  const begin = async (socket: Socket): Promise<Socket> => {
     socket.write(`${live}CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n`)
-    await once(server, 'connect')
+    const [, raw] = await once(server, 'connect')
+    return raw
   }
+  for (const { socket } of connections) await begin(socket)
+  const { socket: other } = openConnection(t, (server.address() as AddressInfo).port)
+  const gone = await begin(other)
+  other.resetAndDestroy()
+  await new Promise((resolve) => gone.once('close', resolve))
+  gone.destroy = () => t.fail('whoever has gone is remembered')
   const closed = once(server, 'close')
   server.close()
   endConnectionsIn(server, 100)

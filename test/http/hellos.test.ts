@@ -125,12 +125,12 @@ t.test('it may come octet by octet, and so may what is none', async (t) => {
   t.equal(await answerEach(inOctets(Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n'))), 'closed')
 })
 
-const openBounded = async (t: Test, greeted: (raw: Socket) => void, timeout: number): Promise<number> => {
+const openBounded = async (t: Test, greeted: (raw: Socket) => void, timeout: number) => {
   const server = createServer()
   boundHellos(server, greeted, timeout)
   t.teardown(() => server.close())
   await once(server.listen(0, '127.0.0.1'), 'listening')
-  return (server.address() as AddressInfo).port
+  return { server, port: (server.address() as AddressInfo).port }
 }
 
 t.test('its beginning has one deadline, however many octets it comes in', async (t) => {
@@ -139,7 +139,8 @@ t.test('its beginning has one deadline, however many octets it comes in', async 
     isGreeted = true
     raw.destroy()
   }
-  const socket = connect(await openBounded(t, greeted, 1_000), '127.0.0.1').on('error', () => {})
+  const { port } = await openBounded(t, greeted, 1_000)
+  const socket = connect(port, '127.0.0.1').on('error', () => {})
   const closed = once(socket.resume(), 'close')
   await once(socket, 'connect')
   const [record = Buffer.alloc(0)] = inRecords(hello(0, 0))
@@ -177,7 +178,12 @@ t.test(
   async (t) => {
     const begun: Socket[] = []
     const [record = Buffer.alloc(0)] = inRecords(hello(0, 0))
-    const port = await openBounded(t, (raw) => begun.push(raw), 500)
+    const { server, port } = await openBounded(t, (raw) => begun.push(raw), 500)
+    const early = connect(port, '127.0.0.1').on('error', () => {})
+    const [gone] = (await once(server, 'connection')) as [Socket]
+    early.resetAndDestroy()
+    await new Promise((resolve) => gone.once('close', resolve))
+    gone.destroy = () => t.fail('whoever has gone has no time any more')
     for (const octets of [record, Buffer.from('GET /')]) {
       const socket = connect(port, '127.0.0.1')
       t.teardown(() => socket.destroy())
