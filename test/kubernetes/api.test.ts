@@ -16,6 +16,7 @@ import { boundedTo } from '../../src/kubernetes/programs.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
 import { takeDescriptors } from '../helpers/descriptors.ts'
 import { drill } from '../helpers/drill.ts'
+import { leftByEach } from '../helpers/memory.ts'
 import { ip } from '../x509/build.ts'
 
 type Teardown = { teardown(close: () => void): unknown }
@@ -99,6 +100,14 @@ t.test('a program that is to say who we are, and hangs, holds nobody for longer'
   await t.rejects(api.call('PUT', '/lease', { body: {}, signal: ending.signal }), /the lease is lost/)
   const next = api.call('GET', '/lease', { signal: ending.signal })
   await t.rejects(Promise.race([next, sleep(1_000)]), /the lease is lost/, 'nor what is begun after the end')
+})
+
+t.test('a call that has ended leaves nothing with the signal that outlives it', async (t) => {
+  const api = openApi(async () => {
+    throw new Error('nobody says who we are')
+  })
+  const { signal } = new AbortController()
+  t.ok((await leftByEach(() => api.call('GET', '/lease', { signal }).catch(() => {}))) < 500)
 })
 
 drill('of a program that hangs there is one at a time, however many calls give it up', async (t) => {
