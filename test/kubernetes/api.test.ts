@@ -245,6 +245,17 @@ t.test('what asks for more than a minute of patience is believed for a minute', 
   t.match(await faultOf(throttled.call('GET', '/')), { status: 429, message: 'slow down', retryAfter: 60 })
 })
 
+t.test('an answer that is no JSON is none, and a watch that ends whole has ended', async (t) => {
+  const api = await open(t, ({ url }, response) => {
+    response.end(url?.startsWith('/watch') ? '{"first":1}\n\n{"second":2}\n' : '<h1>Sign in</h1>')
+  })
+  t.match(await faultOf(api.call('GET', '/')), { status: 200, message: 'the API server answered with no JSON' })
+  const lines: string[] = []
+  const watching = { query: {}, signal: new AbortController().signal, take: (line: string) => void lines.push(line) }
+  await api.lines('/watch', { ...watching, patienceMs: 10_000 })
+  t.same(lines, ['{"first":1}', '{"second":2}'])
+})
+
 const faultOf = (call: Promise<unknown>): Promise<ApiFault> =>
   call.then(
     () => t.fail(),

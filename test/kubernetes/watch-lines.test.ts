@@ -177,6 +177,17 @@ t.test('any other end is waited for the first time, and said', async (t) => {
   t.same(told, ['it failed'])
 })
 
+t.test('a list that nobody answers is waited for, and not asked for in shorter pages', async (t) => {
+  let lists = 0
+  const call = async (): Promise<never> => {
+    lists += 1
+    throw new ApiFault(0, 'the connection was lost')
+  }
+  const { told } = open(t, [], { api: { call, lines: async () => {} }, ...never })
+  t.ok(await settled(() => told.length > 0 || lists > 1))
+  t.equal(lists, 1)
+})
+
 t.test('a watch that gets further makes up for what was before', async (t) => {
   const { asked, told } = openEnding(t, [gone, event('ADDED', 'new-1', { resourceVersion: '8' }), gone], never)
   t.ok(await settled(() => asked.watches === 4))
