@@ -7,7 +7,7 @@ import t from 'tap'
 import { drill } from '../helpers/drill.ts'
 import { employ } from '../http/people.ts'
 import { commonName, dns, hex, newP256, pem, rdn, request, san, seq, tlv, utf8 } from '../x509/build.ts'
-import { openRunning, queued, type Running, writesOf } from './running.ts'
+import { openRunning, queued, type Running, readyOf, writesOf } from './running.ts'
 import { condition, type Tree, textAt, uidOf } from './values.ts'
 
 const signers = [
@@ -113,6 +113,24 @@ t.test('whoever has asked is told where the controller has no right to sign for 
     await running.controllers[0]?.metrics(),
     /writes_total\{resource="certificatesigningrequests",outcome="failed"\} [1-9]/,
   )
+})
+
+t.test('whoever asks a signer for much is not before the others', async (t) => {
+  const running = await openRunning(t, { settings: { signers, concurrency: 4 } })
+  const { cluster, front } = running
+  await running.issuer({ kind: 'ChanceryClusterIssuer' })
+  await cluster.until('chanceryclusterissuers', { name: 'default' }, (object) => readyOf(object) === 'Checked')
+  const { held, release } = front.hold()
+  const csr = forClient('client.example.test')
+  for (let i = 0; i < 30; i += 1) await approve(running, await create(running, { name: `many-${i}`, csr }))
+  await held
+  const other = cluster.tokenFor({ username: 'other', groups: ['system:masters', 'system:authenticated'] })
+  const one = await create(running, { name: 'one', csr, as: other })
+  await approve(running, one)
+  while ((await queued(running, 'ready', 'certificatesigningrequests')) + front.issued.length < 31) await sleep(5)
+  release()
+  await signed(running, 'one')
+  t.ok(front.issued.indexOf(uidOf(one)) < 10, `it was number ${front.issued.indexOf(uidOf(one)) + 1}`)
 })
 
 t.test('a request that leaves no room for its certificate has failed', async (t) => {
