@@ -126,6 +126,12 @@ t.test('a key is never overwritten, by whatever else is there', async (t) => {
   await writeFile(noise, 'something else')
   await t.rejects(createSoftwareKey({ path: noise, passphrase, rounds }, 'ec-p256'), { message: /exists/ })
   t.equal(await readFile(noise, 'utf8'), 'something else')
+  const long = join(folder, 'x'.repeat(300))
+  await t.rejects(
+    createSoftwareKey({ path: long, passphrase, rounds }, 'ec-p256'),
+    { code: 'ENAMETOOLONG' },
+    'and any other fault of the system is told as that',
+  )
 })
 
 t.test('where nothing can be written, it is said whether a key is there, and what to do', async (t) => {

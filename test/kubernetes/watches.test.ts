@@ -198,8 +198,12 @@ t.test('an issuer wakes by its spec, and who waits for it by what it is ready fo
     ...{ ...about, spec: held['spec'], status: held['status'] },
     metadata: { name, namespace, uid, resourceVersion, creationTimestamp, generation },
   })
-  woken.splice(0)
+  const finalizers = ['example.com/backup']
+  await cluster.apply({ ...about, metadata: { ...metadata, finalizers }, spec: held['spec'] } as Tree)
   await cluster.remove('chanceryissuers', 'team-a', 'one')
+  await until(() => watches.issuers.ChanceryIssuer.get('team-a/one')?.metadata.deletionTimestamp !== undefined)
+  woken.splice(0)
+  await cluster.apply({ ...about, metadata, spec: held['spec'] } as Tree)
   await until(() => woken.length > 1)
   t.same(woken, [`${through} changed`, `${issuer} changed`])
   await cluster.apply({ ...about, kind: 'ChanceryClusterIssuer', metadata: { name: 'all' }, spec } as Tree)
