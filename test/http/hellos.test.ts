@@ -183,7 +183,10 @@ t.test(
     const [gone] = (await once(server, 'connection')) as [Socket]
     early.resetAndDestroy()
     await new Promise((resolve) => gone.once('close', resolve))
-    gone.destroy = () => t.fail('whoever has gone has no time any more')
+    gone.destroy = () => {
+      t.fail('whoever has gone has no time any more')
+      return gone
+    }
     for (const octets of [record, Buffer.from('GET /')]) {
       const socket = connect(port, '127.0.0.1')
       t.teardown(() => socket.destroy())
