@@ -1,8 +1,10 @@
 /** Watches that expire, end, break or fall silent, and an API server that turns calls away: nothing is missed. */
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import t from 'tap'
 
 import { drill } from '../helpers/drill.ts'
-import { issuerIs, openRunning, type Running, statusWrites, until } from './running.ts'
+import { issuerIs, leads, openRunning, queued, type Running, statusWrites, until } from './running.ts'
 
 const calls = ({ cluster }: Running, verb: string): number =>
   cluster.requests.filter((about) => about.verb === verb && about.plural === 'certificaterequests').length
@@ -84,6 +86,22 @@ drill('a kind that is not installed yet is waited for, and said at /readyz', asy
   t.equal(answer.status, 503)
   t.match(await answer.text(), /chanceryissuers have not been listed yet/)
   t.equal((await fetch(`${controller.url}/livez`)).status, 200)
+})
+
+t.test('of an issuer that could not be listed yet nobody is told that there is none', async (t) => {
+  const running = await openRunning(t, { idle: true })
+  await running.issuer()
+  const unlisted = running.cluster.faults.add('error', { when: { plural: 'chanceryissuers', verb: 'list' } })
+  const controller = await running.start()
+  await running.ask('early-1')
+  await leads(controller)
+  const known = 'chancery_controller_objects{resource="certificaterequests"} 1'
+  while (!(await controller.metrics()).includes(known)) await sleep(5)
+  await sleep(100)
+  t.equal(await queued(running, 'left'), 0)
+  unlisted.end()
+  await running.ended('early-1', 'Issued')
+  t.equal(statusWrites(running).length, 1)
 })
 
 drill('a right that is taken away later: not ready, and alive, until it is there again', async (t) => {
