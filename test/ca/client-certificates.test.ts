@@ -9,7 +9,15 @@ import { openClientAnchors, openClientTrust, type TrustedIssuer } from '../../sr
 import { isProblem } from '../../src/errors.ts'
 import { openVerifier } from '../../src/keys/verifier.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
-import { keyEncipherment, newKeys, openClientCa, serverAuth, spiffe, type TestClientCa } from '../helpers/clients.ts'
+import {
+  digitalSignature,
+  keyEncipherment,
+  newKeys,
+  openClientCa,
+  serverAuth,
+  spiffe,
+  type TestClientCa,
+} from '../helpers/clients.ts'
 import { quiet } from '../helpers/log.ts'
 import { dns, extension, nil, seq, tlv, yes } from '../x509/build.ts'
 
@@ -215,7 +223,8 @@ t.test(
     for (const [bad, reason] of [
       ['', /is empty/],
       [one.certify().cert, /certificate 1 is not that of a CA/],
-      [three.pem + openClientCa('x', { extensions: [isCa] }).pem, /certificate 2 may not/],
+      [three.pem + openClientCa('x', { extensions: [isCa] }).pem, /certificate 2 has no key usage/],
+      [openClientCa('x', { extensions: [isCa, digitalSignature] }).pem, /certificate 1 may not sign/],
       [
         openClientCa('x', { extensions: [isCa, certSigning, extension('1.2.3.4', nil, yes)] }).pem,
         /certificate 1 has a critical extension/,
