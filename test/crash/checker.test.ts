@@ -1,6 +1,11 @@
 /** The checker of the crash tests finds what it is there for: each fault, put into records that hold, is told as itself. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
 import t from 'tap'
 
+import { openTestDatabase } from '../helpers/database.ts'
 import { openTestService } from '../helpers/service.ts'
 import { tamper } from '../helpers/tamper.ts'
 import { dns, pem, request, san } from '../x509/build.ts'
@@ -178,21 +183,34 @@ const faults: readonly Fault[] = [
   },
 ]
 
+/** Records that hold, of two certificates. Each fault is put into a copy of them. */
+const openRecords = async ({ hasLists }: { readonly hasLists: boolean }) => {
+  const database = await openTestDatabase(t)
+  const dataDir = await mkdtemp(join(tmpdir(), 'chancery-checker-'))
+  t.teardown(() => rm(dataDir, { recursive: true }))
+  const service = await openTestService(t, {}, { database, config: { dataDir } })
+  const csr = pem(request({ extensions: [san(dns('host.example.com'))] }))
+  const issue = async (key: string): Promise<Answered> => {
+    const headers = { 'idempotency-key': key }
+    const { json } = await service.request('POST', '/v1/certificates', { headers, body: { csr, profile: 'server' } })
+    return { key, serial: json.serial, index: json.index, certificate: json.certificate }
+  }
+  if (hasLists) await service.service.publishCrls()
+  const pair = [await issue('one'), await issue('two')] as const
+  await service.close()
+  return { database, pair }
+}
+
+const plain = await openRecords({ hasLists: false })
+const listed = await openRecords({ hasLists: true })
+
 for (const { name, hasLists = false, statements, answered, told } of faults) {
   t.test(`the checker finds ${name}`, async (t) => {
-    const service = await openTestService(t)
-    const csr = pem(request({ extensions: [san(dns('host.example.com'))] }))
-    const issue = async (key: string): Promise<Answered> => {
-      const headers = { 'idempotency-key': key }
-      const { json } = await service.request('POST', '/v1/certificates', { headers, body: { csr, profile: 'server' } })
-      return { key, serial: json.serial, index: json.index, certificate: json.certificate }
-    }
-    if (hasLists) await service.service.publishCrls()
-    const pair = [await issue('one'), await issue('two')] as const
-    const { ownerUrl } = service.database
-    t.same(await faultsInRecords(ownerUrl, pair), [], 'before, the records hold')
-    await tamper(service.database, ...(statements?.(pair) ?? []))
-    const found = await faultsInRecords(ownerUrl, answered?.(pair) ?? pair)
+    const { database: copyOf, pair } = hasLists ? listed : plain
+    const database = await openTestDatabase(t, { copyOf })
+    t.same(await faultsInRecords(database.ownerUrl, pair), [], 'before, the records hold')
+    await tamper(database, ...(statements?.(pair) ?? []))
+    const found = await faultsInRecords(database.ownerUrl, answered?.(pair) ?? pair)
     t.ok(
       found.some((fault) => fault.startsWith(told(pair))),
       JSON.stringify(found),

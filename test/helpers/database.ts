@@ -22,14 +22,21 @@ export interface TestDatabase {
   close(): Promise<void>
 }
 
-/** Takes milliseconds, but for the first call after a change of `migrations/`. `empty`: not migrated. */
+export interface TestDatabaseOptions {
+  /** Not migrated. */
+  readonly empty?: boolean
+  /** With all that is in another, which nobody is connected to any more. */
+  readonly copyOf?: Pick<TestDatabase, 'ownerUrl'>
+}
+
+/** Takes milliseconds, but for the first call after a change of `migrations/`. */
 export const openTestDatabase = async (
   t: { teardown(close: () => Promise<void>): void },
-  { empty = false } = {},
+  { empty = false, copyOf }: TestDatabaseOptions = {},
 ): Promise<TestDatabase> => {
   const server = await openTestServer()
   const name = `test_${Math.floor(Date.now() / 1000)}_${randomBytes(5).toString('hex')}`
-  await createFrom(server, name, empty)
+  await createFrom(server, name, copyOf ? nameIn(copyOf.ownerUrl) : empty ? 'template0' : undefined)
   let open = true
   const close = async (): Promise<void> => {
     if (!open) return
@@ -135,10 +142,10 @@ export const testDataDir = async (): Promise<string> => {
   return join(tmpdir(), `chancery-test-${process.getuid?.() ?? 0}-${version}`)
 }
 
-/** Tests of another checkout may sweep our template away between the two steps: then it is made again. */
-const createFrom = async (server: TestServer, name: string, empty: boolean, tries = 3): Promise<void> => {
-  if (!empty) known.template ??= templateOf(server)
-  const template = (!empty && (await known.template)) || 'template0'
+/** Tests of another checkout may sweep the migrated template away between the two steps: then it is made again. */
+const createFrom = async (server: TestServer, name: string, given?: string, tries = 3): Promise<void> => {
+  if (given === undefined) known.template ??= templateOf(server)
+  const template = given ?? (await known.template)
   try {
     await server.asSuperuser(async (client) => {
       await client.query(`create database ${name} template ${template} owner chancery_owner`)
@@ -148,7 +155,7 @@ const createFrom = async (server: TestServer, name: string, empty: boolean, trie
   } catch (error) {
     if (tries === 0 || (error as { code?: string }).code !== '3D000') throw error
     delete known.template
-    await createFrom(server, name, empty, tries - 1)
+    await createFrom(server, name, given, tries - 1)
   }
 }
 
@@ -197,6 +204,8 @@ const locked = async (server: TestServer, work: (client: pg.Client) => Promise<v
 }
 
 const inDatabase = (url: string, name: string): string => url.replace('@/chancery?', `@/${name}?`)
+
+const nameIn = (url: string): string => url.replace(/^.*@\/|\?.*$/g, '')
 
 const digestOf = async (folder: string): Promise<string> => {
   const hash = createHash('sha256')

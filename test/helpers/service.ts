@@ -53,7 +53,7 @@ interface Teardown {
 export const openTestService = async (
   t: Teardown,
   env: Readonly<Record<string, string>> = {},
-  beside?: Pick<TestService, 'config' | 'database'>,
+  beside?: { readonly config: Pick<Config, 'dataDir'>; readonly database: TestDatabase },
 ): Promise<TestService> => {
   const database = beside?.database ?? (await openTestDatabase({ teardown: () => {} }))
   const data = beside?.config.dataDir ?? (await mkdtemp(join(tmpdir(), 'chancery-test-')))
