@@ -11,6 +11,7 @@ import type { CertificateRequest } from '../../src/kubernetes/objects.ts'
 import { resources } from '../../src/kubernetes/resources.ts'
 import { openWatch, type WatchDeps } from '../../src/kubernetes/watch.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
+import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { ip } from '../x509/build.ts'
 import { certificateRequest } from './objects.ts'
@@ -428,6 +429,17 @@ const openProxy = async (t: Teardown, answer: RequestListener, { wholeMs = 60_00
   })
   return { api, asked }
 }
+
+drill('a watch may be silent for longer than any other call may take', async (t) => {
+  const { api, asked } = await openProxy(t, (_, response) => {
+    response.flushHeaders()
+    setTimeout(() => response.write(`${event('ADDED', 'late-1')}\n`), 16_000)
+  })
+  const { watch, told } = open(t, [], { api })
+  await sleep(15_500)
+  t.ok(await settled(() => watch.size === 1 || told.length > 0))
+  t.same([asked, told], [['list', 'watch'], []])
+})
 
 t.test('an answer that ends within a line is no more than that', async (t) => {
   const { api, asked } = await openProxy(t, (_, response) => {
