@@ -1,5 +1,6 @@
 /** A small JSON document by HTTPS, bounded in time and size. */
 import { Agent, get } from 'node:https'
+import { urlToHttpOptions } from 'node:url'
 
 export interface FetchOptions {
   /** PEM; of whom the server's certificate must be. Those that Node brings along where it is not given. */
@@ -10,7 +11,7 @@ export interface FetchOptions {
 export const fetchJson = (url: string, { ca }: FetchOptions): Promise<unknown> =>
   new Promise((resolve, reject) => {
     const fail = (reason: string, cause?: unknown): void => reject(new Error(`${url}: ${reason}`, { cause }))
-    if (!url.startsWith('https://') || !URL.canParse(url)) return fail('it is not an https:// URL')
+    if (!url.startsWith('https://') || !isReadable(url)) return fail('it is not an https:// URL')
     // One connection a call: they are minutes apart.
     const agent = new Agent({ keepAlive: false, ...(ca !== undefined && { ca }) })
     const headers = { accept: accepted, 'accept-encoding': 'identity' }
@@ -41,6 +42,16 @@ export const fetchJson = (url: string, { ca }: FetchOptions): Promise<unknown> =
     // As by 101, which Node takes for the end of HTTP.
     call.on('close', () => fail('the connection ended before a whole answer'))
   })
+
+/** Node throws as well for a user that is not percent-encoded UTF-8. */
+const isReadable = (url: string): boolean => {
+  try {
+    urlToHttpOptions(new URL(url))
+    return true
+  } catch {
+    return false
+  }
+}
 
 /** What Node says of a certificate is about the CAs of the machine, which are not looked at. */
 const reasonOf = ({ name, code, message }: NodeJS.ErrnoException): string => {

@@ -7,7 +7,7 @@ import t from 'tap'
 import type { StoredProvider } from '../../src/ca/providers.ts'
 import { openTokens } from '../../src/ca/tokens.ts'
 import { isProblem } from '../../src/errors.ts'
-import { discoverKeys } from '../../src/keys/fetch-json.ts'
+import { discoverKeys, fetchJson } from '../../src/keys/fetch-json.ts'
 import { readToken, TokenFault, verifyToken } from '../../src/keys/jwt.ts'
 import { fetchedKeys, KeysUnavailable, staticKeys } from '../../src/keys/key-set.ts'
 import { parseProvider } from '../../src/policy/identity.ts'
@@ -286,6 +286,11 @@ drill('an issuer that is down, slow, huge, or somebody else', async (t) => {
     now += 3_600_000
     t.equal(await ask(issuer.token()), 'auth.unavailable jwt.unavailable', 'and no longer')
   }
+})
+
+t.test('a URL that Node cannot read is named, which may be anything that an issuer says of itself', async (t) => {
+  for (const url of ['https://127.0.0.1:99999/keys', 'https://%zz@127.0.0.1/keys'])
+    await t.rejects(fetchJson(url, {}), { message: `${url}: it is not an https:// URL` })
 })
 
 t.test('an issuer is who its pinned CA says', async (t) => {
