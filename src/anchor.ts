@@ -9,10 +9,10 @@ import { type FileHandle, link, open, readdir, rename, rm, stat } from 'node:fs/
 import { basename, dirname, join, resolve } from 'node:path'
 
 import { openOthers } from './anchor-others.ts'
-import { openBatch } from './batch.ts'
 import type { Anchor } from './ca/checkpoints.ts'
-import { withDeadline } from './deadline.ts'
-import { ifMissing, makeFolder, syncFolder } from './disk.ts'
+import { openBatch } from './lib/batch.ts'
+import { ifMissing, makeFolder, syncFolder } from './lib/fs.ts'
+import { withDeadline } from './lib/timeout.ts'
 import { type Checkpoint, encodeCheckpoint, parseCheckpoint } from './roll/checkpoint.ts'
 
 export interface AnchorFile extends Anchor {

@@ -18,13 +18,13 @@ import { discoverKeys, fetchJson } from './keys/fetch-json.ts'
 import { readToken, TokenFault, verifyToken } from './keys/jwt.ts'
 import { fetchedKeys, type KeySet, KeysUnavailable, staticKeys } from './keys/key-set.ts'
 import type { Verifier } from './keys/verifier.ts'
+import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
 import type { Provider } from './policy/identity.ts'
 import { hasKeyFor } from './policy/identity-keys.ts'
 import type { Stores } from './service.ts'
 import { readHeld, readRenewalFacts } from './store/holders.ts'
 import { readCertificateStanding } from './store/revocations.ts'
-import type { Log } from './telemetry.ts'
 
 export interface ClientSide {
   /** What HTTP asks for. */

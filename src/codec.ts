@@ -1,7 +1,8 @@
 /** How events become entries of the roll, and records certificates: what the store does not know by itself. */
+
+import { sha256 } from './lib/sha256.ts'
 import { encodeEntry, leafInput } from './roll/entries.ts'
 import { openTreeHasher } from './roll/merkle.ts'
-import { sha256 } from './sha256.ts'
 import type { EntryCodec } from './store/roll.ts'
 import { assembleCertificate } from './x509/assemble.ts'
 

@@ -1,8 +1,9 @@
 /** A key that is opened when it is first needed, and again when that failed: ever more rarely, and told of sparingly. */
-import { openComplaint } from './complaint.ts'
+
 import type { Keyring } from './keys/keyring.ts'
 import { SigningFault, type SigningKey } from './keys/signing-key.ts'
-import type { Log } from './telemetry.ts'
+import { openComplaint } from './lib/log-throttle.ts'
+import type { Log } from './log.ts'
 
 export interface LazyKeyDeps {
   readonly keys: Pick<Keyring, 'open'>

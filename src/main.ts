@@ -2,11 +2,11 @@
 /** The `chancery` command. Each verb is a file in commands/; what serves is loaded only by those that need it. */
 import { Command, CommanderError, type Option } from 'commander'
 
-import { exitCodes, Failure } from './commands/failure.ts'
-import { jsonText, openOutput } from './commands/output.ts'
 import { guardStreams } from './commands/standard-streams.ts'
 import { takeSignals } from './commands/stop.ts'
 import { version } from './commands/version.ts'
+import { exitCodes, Failure } from './lib/failure.ts'
+import { jsonText, openOutput } from './lib/output.ts'
 
 const askForHelp = 'Run it with --help for what it takes.'
 
@@ -146,7 +146,7 @@ const loadService = async (purpose: 'serve' | 'migrate') => {
 /** Of a command that works beside the service: its log is on standard error, where standard output is the answer. */
 const besideSettings = async () => {
   const config = await loadSettings('serve')
-  const [{ pino }, { logOptions }] = [await import('pino'), await import('./telemetry.ts')]
+  const [{ pino }, { logOptions }] = [await import('pino'), await import('./log.ts')]
   return { config, log: pino(logOptions(config.log.level), pino.destination({ dest: 2, sync: true })) }
 }
 

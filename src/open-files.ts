@@ -1,7 +1,7 @@
 /** How many files the system lets this process have open, of which sockets are the most. */
 import { readFileSync } from 'node:fs'
 
-import type { Log } from './telemetry.ts'
+import type { Log } from './log.ts'
 
 export interface SocketsAsked {
   /** On each of the two listeners. */

@@ -3,7 +3,7 @@ import type { ClientAnchors } from './ca/client-trust.ts'
 import { openAnchorFile } from './client-side.ts'
 import type { Config } from './config.ts'
 import { loadBlockLists } from './keys/block-lists.ts'
-import { blameFile, SettingFault } from './setting-fault.ts'
+import { blameFile, SettingFault } from './lib/setting-fault.ts'
 import type { KeyBlockList } from './x509/keys.ts'
 
 export interface SettingFiles {

@@ -2,7 +2,7 @@ import t from 'tap'
 
 import type { SigningKey } from '../src/keys/signing-key.ts'
 import { openLazily } from '../src/lazy-key.ts'
-import type { Log } from '../src/telemetry.ts'
+import type { Log } from '../src/log.ts'
 import { signatureAlgorithm } from '../src/x509/algorithms.ts'
 
 const algorithm = signatureAlgorithm('ed25519')

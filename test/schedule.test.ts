@@ -4,7 +4,7 @@ import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promi
 import t from 'tap'
 
 import { openSchedule } from '../src/jobs/schedule.ts'
-import type { Log } from '../src/telemetry.ts'
+import type { Log } from '../src/log.ts'
 
 t.test('a job that fails again and again is told of once for each reason, and goes on', async (t) => {
   const lines: string[] = []

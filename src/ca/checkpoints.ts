@@ -3,10 +3,11 @@
  * before, and is kept outside of the database before anybody sees it. Ed25519 gives the same signature each time, so every
  * replica makes the same note of the same head, and a signature that did not come may be asked for again.
  */
-import { openBatch } from '../batch.ts'
-import { withDeadline } from '../deadline.ts'
+
 import { isProblem, Problem } from '../errors.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
+import { openBatch } from '../lib/batch.ts'
+import { withDeadline } from '../lib/timeout.ts'
 import { type Checkpoint, encodeCheckpoint } from '../roll/checkpoint.ts'
 import { isRollFault, RollFault } from '../roll/fault.ts'
 import { type Hash, inclusionProof, type ReadTile, type TreeHasher, verifyInclusion } from '../roll/merkle.ts'

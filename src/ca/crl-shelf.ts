@@ -4,7 +4,7 @@
  */
 import { hash } from 'node:crypto'
 
-import { alone } from '../slabs.ts'
+import { alone } from '../lib/slabs.ts'
 import { readCrlDates } from '../x509/crl.ts'
 import type { SignedCrl, Unlisted } from './crl.ts'
 

@@ -2,8 +2,10 @@
  * Steps 3 to 5 of an issuance: octets to values, values to a plan, and a plan to the very octets that are to be signed.
  * Nothing here is durable, and nothing of it is told before the asker has proved to hold the key.
  */
-import { canonicalJson } from '../canonical.ts'
+
 import { isProblem, Problem } from '../errors.ts'
+import { canonicalJson } from '../lib/canonical-json.ts'
+import { sha256 } from '../lib/sha256.ts'
 import type { KeyStanding } from '../policy/checks.ts'
 import {
   type Ask,
@@ -20,7 +22,6 @@ import {
 import type { Origin } from '../policy/origin.ts'
 import type { Profile } from '../policy/profile.ts'
 import { hasEnded, lengthOf } from '../policy/validity.ts'
-import { sha256 } from '../sha256.ts'
 import { type CertificationRequest, parseRequest } from '../x509/csr.ts'
 import type { KeyBlockList } from '../x509/keys.ts'
 import type { Subject } from '../x509/subject.ts'

@@ -4,13 +4,13 @@
  * leaves records that say so; `reconcile.ts` ends what stays open.
  */
 
-import { canonicalJson, type Unset } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import { LateSignature, type SigningFault } from '../keys/signing-key.ts'
+import { canonicalJson, type Unset } from '../lib/canonical-json.ts'
+import { sha256, sha256OfParts } from '../lib/sha256.ts'
 import type { KeyStanding } from '../policy/checks.ts'
 import { decide, refusal, toldOf } from '../policy/decide.ts'
 import { issuedBy } from '../roll/entries.ts'
-import { sha256, sha256OfParts } from '../sha256.ts'
 import { assembleCertificate } from '../x509/assemble.ts'
 import { type CheckSignature, verifyPossession } from '../x509/csr.ts'
 import { formatSubject } from '../x509/subject.ts'

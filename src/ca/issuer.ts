@@ -4,9 +4,9 @@
  */
 import { createPublicKey, hash, verify } from 'node:crypto'
 
-import { withDeadline } from '../deadline.ts'
 import { Problem } from '../errors.ts'
 import { LateSignature, SigningFault, type SigningKey, trialText } from '../keys/signing-key.ts'
+import { withDeadline } from '../lib/timeout.ts'
 import type { Context, Plan } from '../policy/decide.ts'
 import type { KeyAlgorithmId, SignatureAlgorithm } from '../x509/algorithms.ts'
 import { parseAnchor, parseCertificate, type TbsFacts } from '../x509/certificate.ts'

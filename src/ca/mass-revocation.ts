@@ -9,8 +9,8 @@
  */
 import { hash } from 'node:crypto'
 
-import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem, type ProblemCode } from '../errors.ts'
+import { canonicalJson } from '../lib/canonical-json.ts'
 import type { CertificateRevoked, RevocationsDone, RevocationsOrdered } from '../roll/entries.ts'
 import { encodeRevoked } from '../x509/crl.ts'
 import { formatTime } from '../x509/time.ts'

@@ -7,7 +7,7 @@
 import { hash } from 'node:crypto'
 
 import { isProblem } from '../errors.ts'
-import { alone } from '../slabs.ts'
+import { alone } from '../lib/slabs.ts'
 import type { CrlReason } from '../x509/crl.ts'
 import { keyBits } from '../x509/keys.ts'
 import {

@@ -1,5 +1,5 @@
 /** Whether this instance can issue: each part is asked, and each answer has a reason. */
-import { withDeadline } from '../deadline.ts'
+import { withDeadline } from '../lib/timeout.ts'
 import { hasEnded } from '../policy/validity.ts'
 import type { Health, HealthCheck } from './health.ts'
 import type { Issuer } from './issuer.ts'

@@ -3,6 +3,8 @@
  * (c2sp.org/tlog-witness). They are asked beside issuing, and nothing waits for them. One that disagrees has seen another
  * roll of ours: that is told loudly, and stops nothing, since it may as well be the one who is wrong.
  */
+
+import type { Log } from '../log.ts'
 import { isRollFault, RollFault } from '../roll/fault.ts'
 import type { Hash } from '../roll/merkle.ts'
 import {
@@ -15,7 +17,6 @@ import {
   verifyNote,
 } from '../roll/note.ts'
 import { encodeAddCheckpoint, parseKnownSize } from '../roll/witness.ts'
-import type { Log } from '../telemetry.ts'
 import type { Published } from './checkpoints.ts'
 
 export interface Witness {

@@ -5,12 +5,12 @@ import { finished } from 'node:stream/promises'
 
 import type { Command } from 'commander'
 
+import { Failure } from '../lib/failure.ts'
+import { formatTable } from '../lib/output.ts'
+import { countText, openStderrProgress, type Progress } from '../lib/progress.ts'
 import type { Client } from './client.ts'
 import { type EntryRow, eventColumns, eventRow, searchText } from './event-text.ts'
-import { Failure } from './failure.ts'
 import { certificateFilters } from './filters.ts'
-import { formatTable } from './output.ts'
-import { countText, openStderrProgress, type Progress } from './progress.ts'
 import { assertReplaceable, endOctets, type Replacement } from './replaceable.ts'
 import {
   type Beside,

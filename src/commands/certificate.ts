@@ -3,14 +3,14 @@ import { writeFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
+import { Failure } from '../lib/failure.ts'
+import { formatTable, visible } from '../lib/output.ts'
+import { exactDurationText } from '../lib/progress.ts'
 import type { Origin } from '../policy/origin.ts'
 import { segment } from './client.ts'
 import { type EntryRow, eventColumns, eventRow } from './event-text.ts'
-import { Failure } from './failure.ts'
 import { certificateFilters } from './filters.ts'
 import { originLine } from './origin-text.ts'
-import { formatTable, visible } from './output.ts'
-import { exactDurationText } from './progress.ts'
 import { assertReplaceable, type Replacement } from './replaceable.ts'
 import { openRest, parseCount, type RestOptions, readFirst, tellBeside, tellMore, withRestOptions } from './rest.ts'
 

@@ -4,6 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Command } from 'commander'
 
+import { Failure } from '../lib/failure.ts'
+import { readGivenText } from '../lib/input-files.ts'
+import { openOutput } from '../lib/output.ts'
 import { assertAnchor, clientAt } from './client.ts'
 import {
   assertContextName,
@@ -13,9 +16,6 @@ import {
   contextNamed,
   loadContexts,
 } from './contexts.ts'
-import { Failure } from './failure.ts'
-import { readGivenText } from './given.ts'
-import { openOutput } from './output.ts'
 import { readIdentity, tokenIn } from './proof.ts'
 
 interface AddOptions {

@@ -5,12 +5,12 @@
 import { readdir, realpath, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
-import { isObject } from '../canonical.ts'
 import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
-import { Failure } from './failure.ts'
-import { withLock } from './lock.ts'
+import { isObject } from '../lib/canonical-json.ts'
+import { Failure } from '../lib/failure.ts'
+import { withLock } from '../lib/lock.ts'
+import { formatYaml, parseYaml } from '../lib/yaml.ts'
 import type { Provider, Tokens } from './oidc.ts'
-import { formatYaml, parseYaml } from './yaml.ts'
 
 export interface Context {
   /** `https://host:port`. */

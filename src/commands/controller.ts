@@ -18,16 +18,16 @@ import {
   type ServerSettings,
   type SignerSettings,
 } from '../kubernetes/settings.ts'
+import { Failure } from '../lib/failure.ts'
+import { readGivenText } from '../lib/input-files.ts'
+import { visible } from '../lib/output.ts'
+import { parseYaml } from '../lib/yaml.ts'
 import { parseDuration } from '../policy/duration.ts'
 import { shapeFaults } from '../policy/shape.ts'
 import { isSecret } from '../store/secrets.ts'
 import { parseRequest } from '../x509/csr.ts'
 import { parsePem } from '../x509/pem.ts'
-import { Failure } from './failure.ts'
-import { readGivenText } from './given.ts'
-import { visible } from './output.ts'
 import { untilStopped } from './stop.ts'
-import { parseYaml } from './yaml.ts'
 
 /** Works until SIGTERM or SIGINT; a second signal, or fifteen seconds, ends it at once. Without a file, by its defaults. */
 export const runController = async (

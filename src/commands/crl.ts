@@ -3,15 +3,15 @@
 import type { Command } from 'commander'
 
 import { Problem } from '../errors.ts'
+import { Failure } from '../lib/failure.ts'
+import { readGiven } from '../lib/input-files.ts'
+import { openOutput, visible } from '../lib/output.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { type Crl, parseCrl } from '../x509/crl.ts'
 import { encodePem, parsePem } from '../x509/pem.ts'
 import { formatSubject, parseSubject } from '../x509/subject.ts'
 import { type Client, segment } from './client.ts'
-import { Failure } from './failure.ts'
 import { octetsOf, unfetched } from './fetch-fault.ts'
-import { readGiven } from './given.ts'
-import { openOutput, visible } from './output.ts'
 import { kindOfStatus } from './refused.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 

@@ -1,12 +1,12 @@
 /** `chancery doctor`: what is not fit for production, in sentences. */
 import { type Config, loadConfig } from '../config.ts'
 import { isProblem } from '../errors.ts'
+import type { Log } from '../log.ts'
 import { heldUpBy } from '../store/held-up.ts'
 import { openPinGuard } from '../store/pins.ts'
 import { readLastMode } from '../store/roll-opening.ts'
 import { movedCollation, onlyReads } from '../store/safety.ts'
 import { hasNoNumber, hasNoRoom, noNumber } from '../store/turned-down.ts'
-import type { Log } from '../telemetry.ts'
 import { unsafe, unwise } from './fitness.ts'
 import { openKeys } from './keys.ts'
 import { probing } from './probe.ts'

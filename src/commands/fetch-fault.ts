@@ -1,5 +1,5 @@
 /** What comes of a `fetch`, from a server that may be anybody's, and in a sentence why nothing came of it. */
-import { Failure } from './failure.ts'
+import { Failure } from '../lib/failure.ts'
 
 /** What went wrong is the cause of `fetch failed`. No retry makes a port for plain HTTP speak TLS. */
 export const unfetched = (url: string | URL, { message, cause }: Error): Failure => {

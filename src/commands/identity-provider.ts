@@ -3,14 +3,14 @@
 import type { Command } from 'commander'
 
 import { isProblem, problems } from '../errors.ts'
+import { Failure } from '../lib/failure.ts'
+import { readGivenText } from '../lib/input-files.ts'
+import { violationText, visible } from '../lib/output.ts'
+import { parseYaml } from '../lib/yaml.ts'
 import type { ProviderDocument } from '../policy/identity-document.ts'
 import { type Client, segment } from './client.ts'
-import { Failure } from './failure.ts'
-import { readGivenText } from './given.ts'
-import { violationText, visible } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 import { addShowAndList, type Version } from './versions.ts'
-import { parseYaml } from './yaml.ts'
 
 interface ProviderVersion extends Version {
   readonly document: ProviderDocument

@@ -1,11 +1,11 @@
 /** `chancery migrate`: brings the schema up to date as its owner, and gives the serving role its rights. */
 import { type Config, roleOf } from '../config.ts'
+import { Failure } from '../lib/failure.ts'
+import type { Log } from '../log.ts'
 import { openDatabase } from '../store/database.ts'
 import { migrate } from '../store/migrate.ts'
 import { faultsOfRights, ownsTables } from '../store/safety.ts'
-import type { Log } from '../telemetry.ts'
 import { type DatabaseSetting, explainDatabase } from './database-fault.ts'
-import { Failure } from './failure.ts'
 import { explainMigration } from './migration-fault.ts'
 
 /** Resolves to the schema's version. Also makes the partitions of the months to come, and drops what is past retention. */

@@ -1,9 +1,9 @@
 /** A migration that ended through no fault of its own: nothing of it remains, and a sentence says what to do before the next try. */
 import { placeOf } from '../config.ts'
 import { isProblem } from '../errors.ts'
+import { Failure, type FailureKind } from '../lib/failure.ts'
 import { ofServer, wordsOf } from '../store/faults.ts'
 import { type DatabaseSetting, damagedFiles } from './database-fault.ts'
-import { Failure, type FailureKind } from './failure.ts'
 
 /** Throws what came while migrating over an open connection as a `Failure`; anything else as it is. */
 export const explainMigration =

@@ -1,7 +1,7 @@
 /** systemd is told when both listeners answer (`Type=notify`): until then what it starts after this unit waits. */
 import { type ChildProcess, execFile } from 'node:child_process'
 
-import type { Log } from '../telemetry.ts'
+import type { Log } from '../log.ts'
 
 /**
  * By systemd's own helper: its socket takes datagrams, which Node sends over no socket of that kind. Undefined where nobody asked.

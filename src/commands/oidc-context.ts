@@ -1,4 +1,6 @@
 /** The token of a login at an identity provider, renewed before it ends; what came of it is kept in the context file. */
+
+import { Failure } from '../lib/failure.ts'
 import {
   type Context,
   type ContextsFile,
@@ -7,7 +9,6 @@ import {
   type OidcLogin,
   withContexts,
 } from './contexts.ts'
-import { Failure } from './failure.ts'
 import { endOf, refresh, subjectOf } from './oidc.ts'
 
 export interface LoggedIn extends NamedContext {

@@ -5,10 +5,10 @@
  */
 import { request } from 'node:https'
 
-import { Failure } from './failure.ts'
+import { Failure } from '../lib/failure.ts'
+import { visible } from '../lib/output.ts'
+import { exactDurationText } from '../lib/progress.ts'
 import { tlsReasonOf } from './fetch-fault.ts'
-import { visible } from './output.ts'
-import { exactDurationText } from './progress.ts'
 import { secondsOf } from './refused.ts'
 
 export interface Provider {

@@ -3,16 +3,16 @@ import { isDeepStrictEqual } from 'node:util'
 
 import type { Command } from 'commander'
 
-import { sortMembers } from '../canonical.ts'
 import { isProblem, problems, type Violation } from '../errors.ts'
+import { sortMembers } from '../lib/canonical-json.ts'
+import { Failure } from '../lib/failure.ts'
+import { readGivenText } from '../lib/input-files.ts'
+import { violationText, visible } from '../lib/output.ts'
+import { formatYaml, parseYaml } from '../lib/yaml.ts'
 import { segment } from './client.ts'
 import { diffLines } from './diff.ts'
-import { Failure } from './failure.ts'
-import { readGivenText } from './given.ts'
-import { violationText, visible } from './output.ts'
 import { openRest, type Rest, type RestOptions, withRestOptions } from './rest.ts'
 import { addShowAndList, type Version } from './versions.ts'
-import { formatYaml, parseYaml } from './yaml.ts'
 
 export const addProfileCommand = (program: Command): void => {
   const profile = program.command('profile').description('what certificates look like, and which names they may carry')

@@ -4,9 +4,9 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createSecureContext } from 'node:tls'
 
+import { Failure } from '../lib/failure.ts'
+import { readGivenText } from '../lib/input-files.ts'
 import type { CertificateFiles, Context, Environment, NamedContext } from './contexts.ts'
-import { Failure } from './failure.ts'
-import { readGivenText } from './given.ts'
 
 /** A certificate, its leaf first, and its key; PEM. */
 export interface Identity {

@@ -1,8 +1,8 @@
 /** Answers that are no success, in sentences for whoever has called: what went wrong, where, what to do. */
 import { isToldIn, type Violation } from '../errors.ts'
+import { Failure, type FailureKind } from '../lib/failure.ts'
+import { violationText, visible } from '../lib/output.ts'
 import type { Answer } from './client.ts'
-import { Failure, type FailureKind } from './failure.ts'
-import { violationText, visible } from './output.ts'
 
 interface ProblemBody {
   readonly status: number

@@ -1,7 +1,7 @@
 /** Files that `--out` names: what is there is written over only where it was written by the same command. */
 import { open, stat } from 'node:fs/promises'
 
-import { Failure } from './failure.ts'
+import { Failure } from '../lib/failure.ts'
 
 /**
  * Before anything is asked for: a file that is there must be empty, or one of those that it gives way to. Throws a usage failure,

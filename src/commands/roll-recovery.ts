@@ -1,10 +1,10 @@
 /** `chancery roll recover`, `adopt-database` and `succeed`: for the operator beside the database, on a bad day. */
 import type { Command } from 'commander'
 
+import { Failure } from '../lib/failure.ts'
+import { openOutput } from '../lib/output.ts'
+import { countText, openStderrProgress } from '../lib/progress.ts'
 import { openAnswers } from './answers.ts'
-import { Failure } from './failure.ts'
-import { openOutput } from './output.ts'
-import { countText, openStderrProgress } from './progress.ts'
 import type { RecoverOptions } from './roll-recover.ts'
 import type { Succession } from './roll-succeed.ts'
 import type { LoadSettings } from './with-records.ts'

@@ -5,10 +5,11 @@ import { parse } from 'yaml'
 
 import { own } from '../ca/own.ts'
 import { replaceableBy } from '../ca/revoke.ts'
-import { canonicalJson } from '../canonical.ts'
 import { codec } from '../codec.ts'
 import type { Config } from '../config.ts'
 import { pooledRandom } from '../keys/random.ts'
+import { canonicalJson } from '../lib/canonical-json.ts'
+import { readGivenText } from '../lib/input-files.ts'
 import { ownProfile } from '../own-certificates.ts'
 import { parseProfile } from '../policy/profile.ts'
 import { loadSeedDocuments } from '../policy/seeds.ts'
@@ -20,7 +21,6 @@ import { parseCertificate } from '../x509/certificate.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { parsePemCertificates } from '../x509/pem.ts'
 import { formatSubject } from '../x509/subject.ts'
-import { readGivenText } from './given.ts'
 
 export interface SourceFiles {
   /** Documents of profiles, YAML or JSON. */

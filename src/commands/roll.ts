@@ -2,13 +2,13 @@
 
 import type { Command } from 'commander'
 
+import { Failure } from '../lib/failure.ts'
+import { readGiven } from '../lib/input-files.ts'
+import { formatTable, type Output, openOutput, visible } from '../lib/output.ts'
+import { openStderrProgress } from '../lib/progress.ts'
 import type { Finding } from '../roll/findings.ts'
 import { segment } from './client.ts'
 import { eventRow } from './event-text.ts'
-import { Failure } from './failure.ts'
-import { readGiven } from './given.ts'
-import { formatTable, type Output, openOutput, visible } from './output.ts'
-import { openStderrProgress } from './progress.ts'
 import { openRest, type RestOptions, readAll, withRestOptions } from './rest.ts'
 import type { Exported } from './roll/export.ts'
 import type { Verified } from './roll/findings.ts'

@@ -2,7 +2,7 @@
 import { rm } from 'node:fs/promises'
 
 import { createPrivateFile, writePrivateFile } from '../keys/private-file.ts'
-import { Failure } from './failure.ts'
+import { Failure } from '../lib/failure.ts'
 
 export interface SecretFile {
   readonly file: string

@@ -4,11 +4,11 @@ import { resolve, sep } from 'node:path'
 import type { Config } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { TokenFault } from '../keys/pkcs11/token-fault.ts'
-import { SettingFault } from '../setting-fault.ts'
+import { Failure } from '../lib/failure.ts'
+import { SettingFault } from '../lib/setting-fault.ts'
 import { sqlState } from '../store/faults.ts'
 import { WrongSchema } from '../store/migrate.ts'
 import { explainUnavailable } from './database-fault.ts'
-import { Failure } from './failure.ts'
 
 /** Throws these as a `Failure`; anything else as it is. */
 export const explainStart =

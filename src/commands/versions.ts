@@ -1,10 +1,10 @@
 /** Documents in immutable versions, as the commands of profiles and of identity providers show and list them. */
 import type { Command } from 'commander'
 
+import { versionLine } from '../lib/output.ts'
+import { formatYaml } from '../lib/yaml.ts'
 import { segment } from './client.ts'
-import { versionLine } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
-import { formatYaml } from './yaml.ts'
 
 export interface Version {
   readonly name: string

@@ -4,15 +4,15 @@ import { join } from 'node:path'
 
 import { codec } from '../codec.ts'
 import type { Config } from '../config.ts'
+import { Failure } from '../lib/failure.ts'
+import type { Log } from '../log.ts'
 import { assertSameRecords, assertWhole, readAnchor } from '../roll-side.ts'
 import { databaseClock } from '../store/clock.ts'
 import { type Database, type DatabaseOptions, openDatabase } from '../store/database.ts'
 import { openEmbedded } from '../store/embedded.ts'
 import { assertMigrated } from '../store/migrate.ts'
 import { openRollWriter, type RollWriter } from '../store/roll.ts'
-import type { Log } from '../telemetry.ts'
 import { explainDatabase, explainRecords, explainUnavailable } from './database-fault.ts'
-import { Failure } from './failure.ts'
 import { explainStart } from './start-fault.ts'
 
 /** Of a service that is set up here. */

@@ -1,7 +1,7 @@
 import { isProblem } from '../errors.ts'
+import { sha256 } from '../lib/sha256.ts'
 import { isRollFault } from '../roll/fault.ts'
 import { parseVerifierKey, type VerifierKey } from '../roll/note.ts'
-import { sha256 } from '../sha256.ts'
 import { parseIp } from '../x509/addresses.ts'
 import { assertNames, isAddressLiteral, type Name, parseName } from '../x509/names.ts'
 import { faultOfPostgresUrl } from './postgres-url.ts'

@@ -4,7 +4,7 @@ import { access, constants, readFile } from 'node:fs/promises'
 import type { Scalar } from 'yaml'
 
 import { assertPrivateFile, readFileOrPipe, readPrivateFile, signerPatienceMs } from '../keys/private-file.ts'
-import { nearest } from '../nearest.ts'
+import { nearest } from '../lib/suggest.ts'
 import { otherNames, type Setting, settings } from './settings.ts'
 
 /** A value as it was written. */

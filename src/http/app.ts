@@ -23,8 +23,8 @@ import fastify, {
 
 import type { Caller } from '../ca/access.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
-import { closed, Type } from '../schema.ts'
-import { openTurns } from '../turns.ts'
+import { closed, Type } from '../lib/schema.ts'
+import { openTurns } from '../lib/yield.ts'
 import { openAdmission, type Visit } from './admission.ts'
 import { accessRoutes } from './api/access.ts'
 import { accessesRoutes } from './api/accesses.ts'

@@ -4,7 +4,7 @@ import type { IncomingMessage } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import { Problem } from '../errors.ts'
-import type { NextTurn } from '../turns.ts'
+import type { NextTurn } from '../lib/yield.ts'
 import type { App } from './app.ts'
 import { batchPath, bodyLimit } from './bounds.ts'
 import { largeBody, parseJson, parseYaml, smallBody } from './json.ts'

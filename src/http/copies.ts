@@ -3,7 +3,7 @@
  * requests as there are bundles. They are one row when the first is asked for and one when no more are.
  */
 import type { Access } from '../ca/accesses.ts'
-import type { Log } from '../telemetry.ts'
+import type { Log } from '../log.ts'
 import { withinDeadline } from './deadline.ts'
 
 export interface CopiesDeps {

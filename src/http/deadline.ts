@@ -1,6 +1,7 @@
 /** A bound on how long a caller waits. */
-import { withDeadline } from '../deadline.ts'
+
 import { Problem } from '../errors.ts'
+import { withDeadline } from '../lib/timeout.ts'
 import { handlerTimeout } from './bounds.ts'
 
 /**

@@ -2,8 +2,9 @@
  * Who was let in last to what must be told while the database is away. It alone says who asks; so whoever was let in by the same
  * credentials within the last day is let in until it says otherwise.
  */
-import { withDeadline } from '../deadline.ts'
+
 import { isProblem } from '../errors.ts'
+import { withDeadline } from '../lib/timeout.ts'
 
 export interface LastKnown<V> {
   /** What `look` resolves to; where the database is away, or silent for two seconds, what it was last. Rejects like `look`. */

@@ -2,7 +2,7 @@
  * Answers in ASCII, put together as octets. As a string, an answer is copied whole for its length, again with the header in
  * front, and by Node into three times the room; and what is put together of small strings is as many objects.
  */
-import { openSlabs } from '../slabs.ts'
+import { openSlabs } from '../lib/slabs.ts'
 
 /** Takes the parts of an answer in their order. */
 export interface AnswerWriter {

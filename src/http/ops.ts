@@ -3,7 +3,7 @@ import type { FastifyReply } from 'fastify'
 
 import { hasRole } from '../ca/access.ts'
 import { Problem, problems } from '../errors.ts'
-import { closed, Type } from '../schema.ts'
+import { closed, Type } from '../lib/schema.ts'
 import * as examples from './api/examples.ts'
 import { named } from './api/schemas.ts'
 import type { App } from './app.ts'

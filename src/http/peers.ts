@@ -5,7 +5,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { BlockList, type Socket } from 'node:net'
 
-import { alone } from '../slabs.ts'
+import { alone } from '../lib/slabs.ts'
 import { parseIp } from '../x509/addresses.ts'
 
 export interface ProxySettings {

@@ -8,7 +8,7 @@ import type { Socket } from 'node:net'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import { isProblem, Problem, type ProblemCode, type ProblemKind, problems, type Violation } from '../errors.ts'
-import { describeError, type Log } from '../telemetry.ts'
+import { describeError, type Log } from '../log.ts'
 import { formWords, timeWords } from './api/schemas.ts'
 import { keyFirst } from './private-keys.ts'
 import { dueOn, hasAnswer, noteEarly, sayLast } from './unread.ts'

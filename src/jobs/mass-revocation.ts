@@ -1,6 +1,6 @@
 /** Carries out what was ordered to be revoked, one slice after the other, and leaves as much room as it takes. */
 import type { MassRevocations, SliceEnd } from '../ca/mass-revocation.ts'
-import type { Log } from '../telemetry.ts'
+import type { Log } from '../log.ts'
 import type { Job } from './schedule.ts'
 
 export interface MassRevocationJobDeps {

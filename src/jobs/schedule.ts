@@ -1,6 +1,6 @@
 /** Periodic work: one run at a time, errors logged (sparingly) and not fatal, stopped by `close`. */
-import { type Complaint, openComplaint } from '../complaint.ts'
-import type { Log } from '../telemetry.ts'
+import { type Complaint, openComplaint } from '../lib/log-throttle.ts'
+import type { Log } from '../log.ts'
 
 export interface Job {
   readonly name: string

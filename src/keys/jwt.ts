@@ -7,7 +7,7 @@ import type { CompactJWSHeaderParameters, CryptoKey } from 'jose'
 import * as errors from 'jose/errors'
 import { compactVerify } from 'jose/jws/compact/verify'
 
-import { isObject } from '../canonical.ts'
+import { isObject } from '../lib/canonical-json.ts'
 
 /** In a word why a token is not what it should be: for the log. */
 export class TokenFault extends Error {

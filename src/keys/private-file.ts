@@ -7,7 +7,7 @@ import { constants, type FileHandle, link, open, readFile, rename, rm } from 'no
 import { dirname, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { makeFolder, syncFolder } from '../disk.ts'
+import { makeFolder, syncFolder } from '../lib/fs.ts'
 
 /**
  * The octets of a secret file. Throws a sentence when others may read it: mode 0077 must be clear, but for a

@@ -5,8 +5,8 @@
  */
 import { Worker } from 'node:worker_threads'
 
-import { openBatch } from '../batch.ts'
-import type { Log } from '../telemetry.ts'
+import { openBatch } from '../lib/batch.ts'
+import type { Log } from '../log.ts'
 import type { CheckSignature, SignatureCheck } from '../x509/csr.ts'
 import { checkOne, packChecks } from './verifier-batch.ts'
 

@@ -1,7 +1,7 @@
 /** Chancery as an issuer of the cluster sees it: over its REST API, as one principal. Every answer becomes a value. */
 import { type Answer, type Call, clientAt, isOfServer, isOfTrust, Unanswered } from '../commands/client.ts'
-import { Failure } from '../commands/failure.ts'
 import type { Violation } from '../errors.ts'
+import { Failure } from '../lib/failure.ts'
 import type { Ask, OnBehalfOf } from './asking.ts'
 import { areRoots } from './delivery.ts'
 import { bounded, type Fault, type IssuedCertificate, type Outcome, type ProblemDocument } from './outcome.ts'

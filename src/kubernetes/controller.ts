@@ -4,7 +4,7 @@
  */
 import type { Registry } from 'prom-client'
 
-import type { Log } from '../telemetry.ts'
+import type { Log } from '../log.ts'
 import type { KubernetesApi } from './api.ts'
 import { openAsker } from './asker.ts'
 import { openHealth } from './health.ts'

@@ -5,7 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import type { Log } from '../telemetry.ts'
+import type { Log } from '../log.ts'
 import { isApiFault, type KubernetesApi } from './api.ts'
 import { apiVersionOf, pathOf, resources } from './resources.ts'
 

@@ -2,7 +2,7 @@
  * Events (events.k8s.io/v1): what has happened to an object, for people who describe it. The same again within minutes is
  * counted in a series and not written anew. Nothing waits for them, and nothing depends on them.
  */
-import type { Log } from '../telemetry.ts'
+import type { Log } from '../log.ts'
 import { type ApiFault, isApiFault, type KubernetesApi } from './api.ts'
 import type { Told } from './decide-request.ts'
 import { type EventBudget, openEventBudget } from './event-budget.ts'

@@ -2,7 +2,7 @@
  * The settings of the controller: one YAML file, described here and nowhere else. docs/controller.md is made from it and
  * compared in the tests. A path is relative to the file. A `description` says what a value must be; a `$comment`, what it does.
  */
-import { closed, type Static, Type } from '../schema.ts'
+import { closed, type Static, Type } from '../lib/schema.ts'
 
 const Name = Type.String({
   pattern: '^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$',

@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import type { Log } from '../telemetry.ts'
+import type { Log } from '../log.ts'
 import { ApiFault, faultOf, isApiFault, isCut, isTooLong, type KubernetesApi, type StatusObject } from './api.ts'
 import { type Currency, openCurrency, settleMs } from './currency.ts'
 import { type KubernetesObject, keyOf } from './objects.ts'

@@ -1,5 +1,5 @@
 /** What is watched, what is kept of it in memory, and which changes are worth a look. */
-import type { Log } from '../telemetry.ts'
+import type { Log } from '../log.ts'
 import type { KubernetesApi } from './api.ts'
 import { isStale } from './currency.ts'
 import { kubeletServing } from './decide-approval.ts'

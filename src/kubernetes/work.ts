@@ -1,7 +1,7 @@
 /** What the instance that has the lease does: a queue for each kind of object, and nothing written once the lease is lost. */
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import type { Log } from '../telemetry.ts'
+import type { Log } from '../log.ts'
 import { isApiFault, type KubernetesApi } from './api.ts'
 import type { Asker } from './asker.ts'
 import { openCircles } from './circles.ts'

@@ -1,4 +1,4 @@
-import { closed, type DeepReadonly, type Static, type TOptional, Type } from '../schema.ts'
+import { closed, type DeepReadonly, type Static, type TOptional, Type } from '../lib/schema.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import { keyUsages } from '../x509/extensions.ts'
 import { OriginRulesSchema } from './origin-schema.ts'

@@ -1,6 +1,7 @@
 /** Everything that can be wrong with a profile document, found in one pass: by its schema, then by its sense. */
-import { canonicalJson } from '../canonical.ts'
+
 import { isProblem, type Violation } from '../errors.ts'
+import { canonicalJson } from '../lib/canonical-json.ts'
 import { anyExtendedKeyUsage, extendedKeyUsages, isDottedOid } from '../x509/extensions.ts'
 import { nameKinds } from '../x509/names.ts'
 import { type AttributeType, assertSubjectSyntax, attributes, maxAttributes } from '../x509/subject.ts'

@@ -2,7 +2,7 @@
  * The document of an identity provider: whose tokens are believed, and who their claims make somebody. As it is written,
  * sent and stored. The schema is closed, and nothing is coerced or filled in. A `description` says what a value must be.
  */
-import { closed, type DeepReadonly, type Static, Type } from '../schema.ts'
+import { closed, type DeepReadonly, type Static, Type } from '../lib/schema.ts'
 import { Id } from './document.ts'
 import { LimitsSchema } from './limits-schema.ts'
 import { OriginRulesSchema } from './origin-schema.ts'

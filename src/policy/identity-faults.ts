@@ -1,6 +1,7 @@
 /** Everything that can be wrong with the document of an identity provider, found in one pass. */
-import { canonicalJson, isObject } from '../canonical.ts'
+
 import { isProblem, type Violation } from '../errors.ts'
+import { canonicalJson, isObject } from '../lib/canonical-json.ts'
 import { parseAnchor } from '../x509/certificate.ts'
 import { parsePemCertificates } from '../x509/pem.ts'
 import { readClaimRule } from './claims.ts'

@@ -1,5 +1,5 @@
 /** What of the document of an identity provider can be judged by its sense, as of a profile's: each part whose own shape is sound. */
-import { isObject } from '../canonical.ts'
+import { isObject } from '../lib/canonical-json.ts'
 import {
   ClaimValueSchema,
   type MappingDocument,

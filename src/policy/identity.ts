@@ -4,8 +4,8 @@
  */
 import { hash } from 'node:crypto'
 
-import { canonicalJson } from '../canonical.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
+import { canonicalJson } from '../lib/canonical-json.ts'
 import { type ClaimRule, type Claims, claimAt, readClaimRule } from './claims.ts'
 import { listOf } from './document.ts'
 import type { MappingDocument, ProviderDocument, TokenAlgorithm } from './identity-document.ts'

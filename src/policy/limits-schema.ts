@@ -1,5 +1,5 @@
 /** Limits as they are written and sent: whole numbers by name. */
-import { closed, Type } from '../schema.ts'
+import { closed, Type } from '../lib/schema.ts'
 import { type LimitName, limitBounds } from './limits.ts'
 
 const upTo = (name: LimitName) => {

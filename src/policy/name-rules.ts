@@ -2,8 +2,9 @@
  * Name rules as they are written now, by whoever gives a grant or applies a document. More is asked of them than of those that
  * are kept, which hold as they are: a pattern that can be read and matches nothing, as for a host in upper case, denies nothing.
  */
-import { isObject } from '../canonical.ts'
+
 import { isProblem, Problem, type Violation } from '../errors.ts'
+import { isObject } from '../lib/canonical-json.ts'
 import { parseName } from '../x509/names.ts'
 import {
   isRuledKind,

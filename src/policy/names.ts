@@ -3,7 +3,7 @@
  * texts for common names; never regular expressions. They are compiled once, and matched in time linear in the name. Only
  * rules hold patterns: a `*` in a name that was asked for stands for the wildcard of RFC 9525 6.3 or for nothing.
  */
-import { isObject } from '../canonical.ts'
+import { isObject } from '../lib/canonical-json.ts'
 import { isEmbeddedV4, parseIp } from '../x509/addresses.ts'
 import { type NameKind, nameKinds } from '../x509/names.ts'
 import { readTextPattern } from './subject.ts'

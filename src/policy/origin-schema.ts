@@ -1,5 +1,5 @@
 /** On whose behalf a request is made, as it is written and sent. What the shapes cannot say is in origin.ts. */
-import { closed, type DeepReadonly, type Static, Type } from '../schema.ts'
+import { closed, type DeepReadonly, type Static, Type } from '../lib/schema.ts'
 
 const text = (maxLength: number, description: string) => Type.String({ minLength: 1, maxLength, description })
 const maybe = (maxLength: number, description: string) => Type.Optional(text(maxLength, description))

@@ -4,8 +4,8 @@
  */
 import { hash } from 'node:crypto'
 
-import { canonicalJson } from '../canonical.ts'
 import { Problem } from '../errors.ts'
+import { canonicalJson } from '../lib/canonical-json.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import type { NameKind } from '../x509/names.ts'

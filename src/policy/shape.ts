@@ -3,8 +3,8 @@
  * knows what our schemas use, and throws at anything else. Libraries either take 90 ms to load or 120 to compile the schema
  * of profiles, on the event loop of a service that issues; a test holds this against one of them.
  */
-import { isObject } from '../canonical.ts'
-import type { TSchema } from '../schema.ts'
+import { isObject } from '../lib/canonical-json.ts'
+import type { TSchema } from '../lib/schema.ts'
 import { pointer, show } from './names.ts'
 
 export interface ShapeFault {

@@ -1,5 +1,5 @@
 /** What of a profile document can be judged by its sense: each part whose own shape is sound, whatever is wrong with the others. */
-import { isObject } from '../canonical.ts'
+import { isObject } from '../lib/canonical-json.ts'
 import { type NameKind, nameKinds } from '../x509/names.ts'
 import { type ProfileDocument, ProfileDocumentSchema } from './document.ts'
 import { soundItems, soundMembers, valueAt } from './shape.ts'

@@ -4,7 +4,7 @@
  * entries stay readable for ever, so a field is added only under a new type or with a new `v`. `test/roll/entries.golden`
  * holds an example of each.
  */
-import { canonicalJson } from '../canonical.ts'
+import { canonicalJson } from '../lib/canonical-json.ts'
 
 export interface ProfileVersion {
   readonly name: string

@@ -3,7 +3,7 @@
  * auditor reads is read by it: canonical JSON of a known type, with the fields of that type and no others.
  * docs/roll.md is tested against it both ways.
  */
-import { canonicalJson, isObject } from '../canonical.ts'
+import { canonicalJson, isObject } from '../lib/canonical-json.ts'
 import { type CredentialChanged, type RollEvent, type RollOpened, unsaidShards } from './entries.ts'
 import { RollFault } from './fault.ts'
 import { base64Length, readText } from './text.ts'

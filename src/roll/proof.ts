@@ -2,7 +2,7 @@
  * The proof that goes with an entry (c2sp.org/tlog-proof): its index, the hashes that lead from its leaf to the root, and
  * the checkpoint. With the key of the roll it is verified for ever, without anybody being asked.
  */
-import { escapeAscii } from '../canonical.ts'
+import { escapeAscii } from '../lib/canonical-json.ts'
 import { openCheckpoint, type SignedCheckpoint } from './checkpoint.ts'
 import { maxEntryOctets } from './entries.ts'
 import { type FaultCode, isRollFault, RollFault } from './fault.ts'

@@ -2,7 +2,7 @@
  * Requests that people must approve, on a roll: how many each version of a profile wants, who may approve, and what is known
  * of each request until it has ended. Nothing is kept of it after that.
  */
-import { canonicalJson } from '../canonical.ts'
+import { canonicalJson } from '../lib/canonical-json.ts'
 import type { EntryOf } from './forms.ts'
 import {
   type Approver,

@@ -1,5 +1,5 @@
 /** What entries of who may ask, and by what he is known, mean for the records of a recovery. */
-import { canonicalJson } from '../canonical.ts'
+import { canonicalJson } from '../lib/canonical-json.ts'
 import { lostDigest } from './lost-tokens.ts'
 import { type EffectsOf, run } from './roll-effect.ts'
 

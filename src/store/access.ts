@@ -1,7 +1,7 @@
 /** Principals, grants and tokens. Rows are only ever added; what ends one is a row too. */
 import type { Access, Grant, NewGrant, Principal, Token } from '../ca/access.ts'
-import { canonicalJson, type Unset } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
+import { canonicalJson, type Unset } from '../lib/canonical-json.ts'
 import type { RollEvent } from '../roll/entries.ts'
 import { type CallersDeps, openCallers } from './callers.ts'
 import { credentialCalls } from './credentials.ts'

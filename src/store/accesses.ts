@@ -1,8 +1,8 @@
 /** Who has looked at the records of others: a row each, written together with those of the same moment. */
 
-import { openBatch } from '../batch.ts'
 import type { Access, Accesses, AccessFilter, AccessRecord } from '../ca/accesses.ts'
 import { isProblem } from '../errors.ts'
+import { openBatch } from '../lib/batch.ts'
 import { type TimedRow, type TimedTable, walkByTime } from './by-time.ts'
 import type { Database } from './database.ts'
 import { storable } from './pages.ts'

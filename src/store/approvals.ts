@@ -12,8 +12,8 @@ import type {
   Vouched,
 } from '../ca/approvals.ts'
 import type { IssueInput } from '../ca/issuance.ts'
-import { canonicalJson } from '../canonical.ts'
 import { Problem } from '../errors.ts'
+import { canonicalJson } from '../lib/canonical-json.ts'
 import type { RequestDecided, RequestExpired, RequestFailed } from '../roll/entries.ts'
 import { findProposed, listRequests, readRequest, requestIn } from './approval-requests.ts'
 import type { Database, Queryable } from './database.ts'

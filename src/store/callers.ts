@@ -3,7 +3,7 @@ import { hash } from 'node:crypto'
 
 import type { Caller, ClientCertificate } from '../ca/access.ts'
 import { Problem } from '../errors.ts'
-import type { Log } from '../telemetry.ts'
+import type { Log } from '../log.ts'
 import { findHolders } from './credentials.ts'
 import type { Database } from './database.ts'
 import { type GrantRow, grantOf, grantsOf } from './grants.ts'

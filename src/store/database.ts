@@ -8,7 +8,7 @@
  */
 import pg from 'pg'
 
-import type { Log } from '../telemetry.ts'
+import type { Log } from '../log.ts'
 import { answerTimedOut, causeOf, isPasswordFault, isSpent, isTransient, sqlState, unavailable } from './faults.ts'
 import { firstWords, genericPlans, keptPlans, ourWords, sessionTimeouts } from './session-settings.ts'
 import { openFewConnections, openLastWords, shortageOf } from './shortages.ts'

@@ -13,7 +13,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import pg from 'pg'
 
-import type { Log } from '../telemetry.ts'
+import type { Log } from '../log.ts'
 import { assertSameMajor, findBinaries } from './embedded/binaries.ts'
 import { type Home, loadHome, makeHome } from './embedded/home.ts'
 import { bringUp, isAlive, isUp, type Postmaster, stopPostmaster } from './embedded/postmaster.ts'

@@ -2,11 +2,11 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { inHalves } from '../batch.ts'
 import type { Enrolled, Enrolment } from '../ca/recorder.ts'
 import { isProblem, Problem } from '../errors.ts'
-import { sha256OfParts } from '../sha256.ts'
-import type { Log } from '../telemetry.ts'
+import { inHalves } from '../lib/batch.ts'
+import { sha256OfParts } from '../lib/sha256.ts'
+import type { Log } from '../log.ts'
 import type { Name } from '../x509/names.ts'
 import { keptNames } from '../x509/names-kept.ts'
 import { columnsOf } from './columns.ts'

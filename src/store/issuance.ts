@@ -5,11 +5,11 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { openBatch } from '../batch.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Enrolled, Enrolment, Intent, IssuedRow, PriorRequest, Recorder, RollHead } from '../ca/recorder.ts'
-import { withDeadline } from '../deadline.ts'
 import { isProblem, Problem } from '../errors.ts'
+import { openBatch } from '../lib/batch.ts'
+import { withDeadline } from '../lib/timeout.ts'
 import type { KeyStanding } from '../policy/checks.ts'
 import type { Database, Statement } from './database.ts'
 import { type EnrolmentDeps, enrol, isUnavailable, retryPausesMs } from './enrolments.ts'

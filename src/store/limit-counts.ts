@@ -4,9 +4,9 @@
  */
 
 import type { CountedGrant } from '../ca/limits.ts'
-import { withDeadline } from '../deadline.ts'
 import { Problem } from '../errors.ts'
-import { openLanes } from '../lanes.ts'
+import { openLanes } from '../lib/semaphore.ts'
+import { withDeadline } from '../lib/timeout.ts'
 import type { Database } from './database.ts'
 import { isLivingAt } from './validity.ts'
 

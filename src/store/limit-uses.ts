@@ -6,12 +6,12 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { type Batch, openBatch } from '../batch.ts'
 import type { Booking, CountedLimits } from '../ca/limits.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Intent, IntentEnd } from '../ca/recorder.ts'
 import { Problem } from '../errors.ts'
-import { type InLane, openLanes } from '../lanes.ts'
+import { type Batch, openBatch } from '../lib/batch.ts'
+import { type InLane, openLanes } from '../lib/semaphore.ts'
 import { limitReached } from '../limits.ts'
 import type { Database } from './database.ts'
 import { sqlState } from './faults.ts'

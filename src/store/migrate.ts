@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url'
 
 import type pg from 'pg'
 
-import type { Log } from '../telemetry.ts'
+import type { Log } from '../log.ts'
 import { keepAliveInitialDelayMillis, type Queryable } from './database.ts'
 import { meaningRows, neededRows } from './session-settings.ts'
 import { Client } from './wire.ts'

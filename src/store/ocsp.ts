@@ -1,6 +1,7 @@
 /** What is on record of serials, for those who ask about one certificate at a time. */
-import { openBatch } from '../batch.ts'
+
 import type { OcspStore, SerialStanding } from '../ca/ocsp.ts'
+import { openBatch } from '../lib/batch.ts'
 import type { CrlReason } from '../x509/crl.ts'
 import type { DatabaseClock } from './clock.ts'
 import type { Database } from './database.ts'

@@ -1,5 +1,5 @@
 /** On whose behalf a certificate was asked for, as it is kept. */
-import { canonicalJson } from '../canonical.ts'
+import { canonicalJson } from '../lib/canonical-json.ts'
 import type { Origin } from '../policy/origin.ts'
 
 /** As it stands in the tables and on the roll (RFC 8785). */

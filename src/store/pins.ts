@@ -5,7 +5,7 @@
  */
 import { hash } from 'node:crypto'
 
-import type { Log } from '../telemetry.ts'
+import type { Log } from '../log.ts'
 import type { Database } from './database.ts'
 import type { RollWriter } from './roll.ts'
 import { inTurn } from './turn.ts'

@@ -1,8 +1,8 @@
 /** Profiles: immutable versions in the database, the newest of each in memory. */
 import type { Policies, StoredProfile } from '../ca/policies.ts'
 import { Problem } from '../errors.ts'
+import type { Log } from '../log.ts'
 import type { Profile } from '../policy/profile.ts'
-import type { Log } from '../telemetry.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
 import { openVersions, shownBy, type Version, type VersionKind, type Versions, versionStatements } from './versions.ts'

@@ -2,9 +2,9 @@
 
 import type { Providers, StoredProvider } from '../ca/providers.ts'
 import { Problem } from '../errors.ts'
+import { sha256 } from '../lib/sha256.ts'
+import type { Log } from '../log.ts'
 import type { Provider } from '../policy/identity.ts'
-import { sha256 } from '../sha256.ts'
-import type { Log } from '../telemetry.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
 import {

@@ -1,10 +1,10 @@
 /** Refusals: rows up to a bound a minute and principal; beyond it a count, so that the audit can't be flooded. */
 
-import { openBatch } from '../batch.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Refusal } from '../ca/recorder.ts'
 import { isProblem } from '../errors.ts'
-import type { Log } from '../telemetry.ts'
+import { openBatch } from '../lib/batch.ts'
+import type { Log } from '../log.ts'
 import type { Database } from './database.ts'
 import { originText } from './origins.ts'
 import { storable } from './pages.ts'

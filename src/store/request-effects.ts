@@ -1,5 +1,5 @@
 /** What entries of requests that people approve mean for the records of a recovery. */
-import { canonicalJson } from '../canonical.ts'
+import { canonicalJson } from '../lib/canonical-json.ts'
 import type { Queryable } from './database.ts'
 import { type EffectsOf, endedTodo, run } from './roll-effect.ts'
 

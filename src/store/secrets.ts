@@ -1,7 +1,7 @@
 /** The secrets of tokens. Only their SHA-256 is kept. */
 import { hash } from 'node:crypto'
 
-import { sha256 } from '../sha256.ts'
+import { sha256 } from '../lib/sha256.ts'
 
 /** `chy_`, 256 random bits, and a checksum that tells a torn token from a wrong one and lets scanners find leaks. */
 export const newSecret = (random: (octets: number) => Buffer): string => {

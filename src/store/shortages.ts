@@ -1,6 +1,6 @@
 /** What whoever asked is told of a database that cannot do it at present: what is short, and what its operator does next. */
-import { openComplaint } from '../complaint.ts'
-import type { Log } from '../telemetry.ts'
+import { openComplaint } from '../lib/log-throttle.ts'
+import type { Log } from '../log.ts'
 
 /** By SQLSTATE; undefined where the error says nothing that helps. */
 export const shortageOf = (state: string | undefined): string | undefined =>

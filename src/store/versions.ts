@@ -1,10 +1,10 @@
 /** Documents in immutable versions, by name: every one ever applied in the database, the newest of each in memory. */
 import type { Precondition } from '../ca/policies.ts'
-import { canonicalJson } from '../canonical.ts'
-import { openComplaint } from '../complaint.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
+import { canonicalJson } from '../lib/canonical-json.ts'
+import { openComplaint } from '../lib/log-throttle.ts'
+import type { Log } from '../log.ts'
 import type { RollEvent } from '../roll/entries.ts'
-import type { Log } from '../telemetry.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
 

@@ -2,7 +2,7 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
-import type { Log } from '../telemetry.ts'
+import type { Log } from '../log.ts'
 import type { WitnessAnswer, WitnessService } from './witness.ts'
 
 /** An import would load the client for the web as well: 45 ms of a processor at each start. */

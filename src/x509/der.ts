@@ -1,5 +1,5 @@
 import { Problem, type ProblemCode } from '../errors.ts'
-import type { Slabs } from '../slabs.ts'
+import type { Slabs } from '../lib/slabs.ts'
 
 /**
  * Strict DER (X.690), the one place that knows tags and lengths.

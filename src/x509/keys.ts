@@ -1,4 +1,4 @@
-import { sha256 } from '../sha256.ts'
+import { sha256 } from '../lib/sha256.ts'
 import { findKeyAlgorithm, type KeyAlgorithm, keyAlgorithms } from './algorithms.ts'
 import { DerReader, derProblem, oidKey, openDer, tags } from './der.ts'
 import { assertCurvePoint, assertEd25519Point } from './points.ts'

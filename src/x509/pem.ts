@@ -1,5 +1,5 @@
 import { Problem } from '../errors.ts'
-import { requestSlabs } from '../slabs.ts'
+import { requestSlabs } from '../lib/slabs.ts'
 import { tags } from './der.ts'
 
 /**

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 
-import { keepNewest } from '../instants.ts'
-import { requestSlabs } from '../slabs.ts'
+import { keepNewest } from '../lib/instants.ts'
+import { requestSlabs } from '../lib/slabs.ts'
 import type { SignatureAlgorithm } from './algorithms.ts'
 import { DerWriter, encodeDer, encodeOid, encodeSequence, encodeUnsigned, tags } from './der.ts'
 import { encodeExtendedKeyUsage, encodeExtension, encodeKeyUsage, extensionOids, type KeyUsage } from './extensions.ts'

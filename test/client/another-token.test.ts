@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { parse, stringify } from 'yaml'
 
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { type DeviceIssuer, openDeviceIssuer, peopleDocument } from '../helpers/device-issuer.ts'
 import { drill } from '../helpers/drill.ts'
 import { type Chancery, chanceryFor, startChancery } from '../helpers/run.ts'

@@ -6,7 +6,7 @@ import { promisify } from 'node:util'
 
 import t, { type Test } from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { bare } from '../helpers/environment.ts'
 import { mainFile } from '../helpers/run.ts'
 import { assertTools } from '../interop/tools.ts'

@@ -20,7 +20,7 @@ import { promisify } from 'node:util'
 import t from 'tap'
 import { parse } from 'yaml'
 
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { mainFile, type Run } from '../helpers/run.ts'

@@ -5,11 +5,11 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { exitCodes, Failure } from '../../src/commands/failure.ts'
 import { type LogLine, lookAfter, type Standing, type Status, type Ward } from '../../src/commands/issue/daemon.ts'
 import { dueAt, momentOf, pauseOf, readRenewBefore } from '../../src/commands/issue/renewal.ts'
 import { ExecFailure } from '../../src/commands/issue/tell.ts'
 import { wordsOf } from '../../src/commands/issue/words.ts'
+import { exitCodes, Failure } from '../../src/lib/failure.ts'
 import { drill } from '../helpers/drill.ts'
 import { chanceryFor, startChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'

@@ -7,9 +7,9 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
 import { keyTypeNames } from '../../src/commands/issue/order.ts'
 import { readOrders } from '../../src/commands/issue/orders.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'

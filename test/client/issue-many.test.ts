@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { drill } from '../helpers/drill.ts'
 import { type Chancery, chanceryFor, envFor, putCommand } from '../helpers/run.ts'

@@ -8,8 +8,8 @@ import { promisify } from 'node:util'
 import t from 'tap'
 import { parse, stringify } from 'yaml'
 
-import { exitCodes, Failure } from '../../src/commands/failure.ts'
 import { endOf, loginByDevice, refresh, subjectOf } from '../../src/commands/oidc.ts'
+import { exitCodes, Failure } from '../../src/lib/failure.ts'
 import { openClientCa } from '../helpers/clients.ts'
 import {
   type DeviceIssuer,

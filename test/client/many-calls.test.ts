@@ -4,8 +4,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 
 import t, { type Test } from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
 import { batchPath } from '../../src/http/bounds.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { drill } from '../helpers/drill.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'

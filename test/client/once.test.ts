@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { drill } from '../helpers/drill.ts'
 import { audience, githubJob, openTestIssuer, type TestIssuer } from '../helpers/issuer.ts'
 import { chanceryFor, type Run } from '../helpers/run.ts'

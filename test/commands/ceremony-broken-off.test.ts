@@ -7,7 +7,7 @@ import { stringify } from 'yaml'
 
 import { createSealed } from '../../src/commands/ceremony/files.ts'
 import { runCeremony } from '../../src/commands/ceremony/run.ts'
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { drill } from '../helpers/drill.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { fileKey, opensslKeys, openTable, rootParameters, signParameters, type Table } from './ceremonies.ts'

@@ -10,7 +10,7 @@ import {
   subjectOf,
   updatesOf,
 } from '../../src/commands/ceremony/parameters.ts'
-import { Failure } from '../../src/commands/failure.ts'
+import { Failure } from '../../src/lib/failure.ts'
 import { crlParameters, fileKey, type Parameters, rootParameters, signParameters } from './ceremonies.ts'
 
 /** Without the lines. */

@@ -4,7 +4,7 @@ import { readdir, writeFile } from 'node:fs/promises'
 
 import t from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { drill } from '../helpers/drill.ts'
 import { crlParameters, fileKey, openTable, passphrase, rootParameters } from './ceremonies.ts'
 

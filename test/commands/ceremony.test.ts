@@ -3,7 +3,7 @@ import { chmod, readdir, rm, stat } from 'node:fs/promises'
 
 import t from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { drill, drillBut } from '../helpers/drill.ts'
 import { assertTools } from '../interop/tools.ts'
 import {

@@ -4,8 +4,8 @@ import type { AddressInfo } from 'node:net'
 
 import t, { type Test } from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
 import { openSource } from '../../src/commands/roll/source.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { defaultSignatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { encodeCrl, encodeCrlTbs } from '../../src/x509/crl.ts'
 import { encodeSubject } from '../../src/x509/subject.ts'

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { parse, stringify } from 'yaml'
 
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { drill } from '../helpers/drill.ts'
 import { newRsaKey, openTestIssuer } from '../helpers/issuer.ts'
 import { chanceryFor, type Run } from '../helpers/run.ts'

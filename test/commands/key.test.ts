@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { drill } from '../helpers/drill.ts'
 import { embeddedFolder } from '../helpers/embedded.ts'
 import { bare } from '../helpers/environment.ts'

@@ -6,8 +6,8 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
 import { createSoftwareKey } from '../../src/keys/software.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { startInstance } from '../helpers/instance.ts'
 

@@ -3,8 +3,8 @@ import { hash } from 'node:crypto'
 
 import t from 'tap'
 
-import { canonicalJson } from '../../src/canonical.ts'
 import { type RequestAnswer, requestText } from '../../src/commands/request.ts'
+import { canonicalJson } from '../../src/lib/canonical-json.ts'
 
 const plan = {
   ...{ authority: 'default', extendedKeyUsage: ['serverAuth'], issuer: 'default', key: 'ab'.repeat(32) },

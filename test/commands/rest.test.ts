@@ -11,7 +11,7 @@ import t from 'tap'
 import { parse, stringify } from 'yaml'
 
 import { encodeRootCrlTbs, seal } from '../../src/ca/ceremony.ts'
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
 import { drill } from '../helpers/drill.ts'

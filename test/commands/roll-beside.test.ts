@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import pg from 'pg'
 import t from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { encodeNote, encodeVerifierKey, parseNote, signText } from '../../src/roll/note.ts'
 import { bare } from '../helpers/environment.ts'
 import { type Run, runChancery } from '../helpers/run.ts'

@@ -5,8 +5,8 @@ import { dirname, join } from 'node:path'
 
 import t from 'tap'
 
-import { canonicalJson } from '../../src/canonical.ts'
-import { exitCodes } from '../../src/commands/failure.ts'
+import { canonicalJson } from '../../src/lib/canonical-json.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { type CrlsIntended, encodeEntry } from '../../src/roll/entries.ts'
 import { inclusionProof } from '../../src/roll/merkle.ts'
 import { encodeVerifierKey } from '../../src/roll/note.ts'

@@ -7,11 +7,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
 import { unwise } from '../../src/commands/fitness.ts'
 import { serve } from '../../src/commands/serve.ts'
 import { isProblem } from '../../src/errors.ts'
 import { SigningFault } from '../../src/keys/signing-key.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
 import { named, oddRoot, openTestRoot, span } from '../helpers/ceremony.ts'

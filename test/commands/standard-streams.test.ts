@@ -7,7 +7,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { newFolder } from '../client/folders.ts'
 import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'

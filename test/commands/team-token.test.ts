@@ -6,7 +6,7 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { newFolder } from '../client/folders.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { drill } from '../helpers/drill.ts'

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { chanceryFor, type Run } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { employ } from '../http/people.ts'

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import pg from 'pg'
 import t from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { newSecret } from '../../src/store/secrets.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { drill } from '../helpers/drill.ts'

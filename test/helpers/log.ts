@@ -1,4 +1,4 @@
-import type { Log } from '../../src/telemetry.ts'
+import type { Log } from '../../src/log.ts'
 
 /** A log that nobody reads. */
 export const quiet: Log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }

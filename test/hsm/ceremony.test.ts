@@ -3,7 +3,7 @@ import { chmod, writeFile } from 'node:fs/promises'
 
 import t from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import {
   crlParameters,
   crossParameters,

@@ -4,8 +4,8 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
 import { verifyDatabase } from '../../src/commands/roll/database.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import type { Finding } from '../../src/roll/findings.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { drill } from '../helpers/drill.ts'

@@ -12,9 +12,9 @@ import type { TLSSocket } from 'node:tls'
 
 import t from 'tap'
 
-import { exitCodes } from '../../src/commands/failure.ts'
 import { type Serving, serve } from '../../src/commands/serve.ts'
 import { loadConfig } from '../../src/config.ts'
+import { exitCodes } from '../../src/lib/failure.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { inSlices } from '../../src/http/api/batch.ts'
-import { openTurns } from '../../src/turns.ts'
+import { openTurns } from '../../src/lib/yield.ts'
 
 t.test('outcomes come in the order of the items, with no more under way than the width', async (t) => {
   let underWay = 0

@@ -7,8 +7,8 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { canonicalJson } from '../../src/canonical.ts'
-import { sha256 } from '../../src/sha256.ts'
+import { canonicalJson } from '../../src/lib/canonical-json.ts'
+import { sha256 } from '../../src/lib/sha256.ts'
 import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { openTestIssuer } from '../helpers/issuer.ts'

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { canonicalJson } from '../../src/canonical.ts'
+import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { pem } from '../x509/build.ts'

@@ -8,13 +8,13 @@ import t from 'tap'
 
 import { schemas as ceremonies } from '../../src/commands/ceremony/schema.ts'
 import { ControllerDocument } from '../../src/kubernetes/settings.ts'
+import { type TSchema, Type } from '../../src/lib/schema.ts'
 import { ProfileDocumentSchema } from '../../src/policy/document.ts'
 import { faultsOf } from '../../src/policy/faults.ts'
 import { ProviderDocumentSchema } from '../../src/policy/identity-document.ts'
 import { faultsOfProvider } from '../../src/policy/identity-faults.ts'
 import { pointer } from '../../src/policy/names.ts'
 import { shapeFaults, soundMembers } from '../../src/policy/shape.ts'
-import { type TSchema, Type } from '../../src/schema.ts'
 
 const documents = {
   profile: ProfileDocumentSchema,

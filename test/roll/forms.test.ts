@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import t from 'tap'
 
-import { canonicalJson } from '../../src/canonical.ts'
+import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { isRollFault } from '../../src/roll/fault.ts'
 import { type EventType, entryForms, type Fields, parseEntry } from '../../src/roll/forms.ts'
 

@@ -1,7 +1,7 @@
 /** Events of requests that people must approve, of the profiles `vault-1` and `vault-2`. */
 import { hash } from 'node:crypto'
 
-import { canonicalJson } from '../../src/canonical.ts'
+import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import type { RequestDecided, RollEvent } from '../../src/roll/entries.ts'
 import { digest, event, issuer } from './world.ts'
 

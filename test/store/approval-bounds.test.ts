@@ -5,7 +5,7 @@ import pg from 'pg'
 import t from 'tap'
 
 import type { ApprovalRequest } from '../../src/ca/approvals.ts'
-import { canonicalJson } from '../../src/canonical.ts'
+import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { openTestService } from '../helpers/service.ts'
 import { holdTurn } from '../helpers/turn.ts'
 import { employApprovers, openBeside, openDesk, wantApprovals } from '../http/approvals.ts'

@@ -24,7 +24,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
-import { SettingFault } from '../../src/setting-fault.ts'
+import { SettingFault } from '../../src/lib/setting-fault.ts'
 import { copyBinaries, decideAccount, runAs } from '../../src/store/embedded/account.ts'
 import { findBinaries } from '../../src/store/embedded/binaries.ts'
 import { assertPrivate, makeHome } from '../../src/store/embedded/home.ts'

@@ -1,7 +1,7 @@
 /** What is counted for limits apart from issuing: only what the limit is about, not too often, and in steps. */
 import t, { type Test } from 'tap'
 
-import { openLanes } from '../../src/lanes.ts'
+import { openLanes } from '../../src/lib/semaphore.ts'
 import { openDatabase, type Queryable, type Statement } from '../../src/store/database.ts'
 import { type LedgerName, openCounts } from '../../src/store/limit-counts.ts'
 import { drill } from '../helpers/drill.ts'

@@ -3,7 +3,7 @@ import { hash } from 'node:crypto'
 
 import t from 'tap'
 
-import { canonicalJson } from '../../src/canonical.ts'
+import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { parseProvider } from '../../src/policy/identity.ts'
 import { openProviders } from '../../src/store/providers.ts'
 import { openTestStores } from './stores.ts'

@@ -4,8 +4,8 @@ import { existsSync } from 'node:fs'
 import { open, realpath, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
-import { syncFolder } from '../../disk.ts'
-import { Failure } from '../failure.ts'
+import { Failure } from '../../lib/failure.ts'
+import { syncFolder } from '../../lib/fs.ts'
 
 /** Throws Failure while an output is there already; with what else may be done, where there is something. */
 export const assertNew = (paths: readonly string[], instead = ''): void => {

@@ -8,13 +8,13 @@ import * as yaml from 'yaml'
 
 import { isProblem } from '../../errors.ts'
 import { parsePkcs11Uri } from '../../keys/pkcs11/uri.ts'
+import { Failure } from '../../lib/failure.ts'
+import { visible } from '../../lib/output.ts'
+import { assertNoAlias, isKey, keyFault, strictYaml, yamlFault } from '../../lib/yaml.ts'
 import { shapeFaults, soundMembers, tokensOf } from '../../policy/shape.ts'
 import type { NameConstraints } from '../../x509/certificate.ts'
 import { parseSubtree, type Subtree, type SubtreeKind } from '../../x509/name-constraints.ts'
 import { type AttributeType, assertSubjectSyntax, type Subject } from '../../x509/subject.ts'
-import { Failure } from '../failure.ts'
-import { visible } from '../output.ts'
-import { assertNoAlias, isKey, keyFault, strictYaml, yamlFault } from '../yaml.ts'
 import {
   type ConstraintsDocument,
   type CrlDocument,

@@ -1,5 +1,5 @@
 /** The parameters of each ceremony, as they are written. A `description` says what a value must be; faults quote it. */
-import { closed, type Static, type TOptional, Type } from '../../schema.ts'
+import { closed, type Static, type TOptional, Type } from '../../lib/schema.ts'
 import { type KeyAlgorithmId, keyAlgorithms } from '../../x509/algorithms.ts'
 import { type CrlReason, crlReasons } from '../../x509/crl.ts'
 import { type AttributeType, attributes } from '../../x509/subject.ts'

@@ -2,8 +2,9 @@
  * What the server says of when a certificate is best renewed (RFC 9773), kept beside it until it is to be asked for again: so
  * neither a restart nor a timer that comes every minute asks more often.
  */
+
+import { Failure } from '../../lib/failure.ts'
 import type { Client } from '../client.ts'
-import { Failure } from '../failure.ts'
 import type { Folder, Held } from './folder.ts'
 
 export interface Advice {

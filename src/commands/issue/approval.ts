@@ -2,9 +2,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { ProblemCode } from '../../errors.ts'
+import { Failure } from '../../lib/failure.ts'
+import { visible } from '../../lib/output.ts'
 import { type Answer, type Client, segment } from '../client.ts'
-import { Failure } from '../failure.ts'
-import { visible } from '../output.ts'
 import { askedMs, secondsOf } from '../refused.ts'
 import { obstacleText, type RequestAnswer } from '../request.ts'
 

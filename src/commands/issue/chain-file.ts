@@ -2,7 +2,7 @@
 import { lstat, readFile, realpath, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
-import { syncFolder } from '../../disk.ts'
+import { syncFolder } from '../../lib/fs.ts'
 import { replaceFile, sweepDrafts } from './replace.ts'
 
 /**

@@ -5,8 +5,8 @@
  * or a clock that was set is noticed within a minute.
  */
 import type { ProblemCode } from '../../errors.ts'
+import { Failure } from '../../lib/failure.ts'
 import { hasEnded as hasExpired } from '../../policy/validity.ts'
-import { Failure } from '../failure.ts'
 import { hasEnded } from './approval.ts'
 import { pauseOf } from './renewal.ts'
 import { ExecFailure } from './tell.ts'

@@ -1,11 +1,11 @@
 /** What became of each of many requests: on the disk, for machines, and for people. */
 import { dirname } from 'node:path'
 
-import { syncFolder } from '../../disk.ts'
 import { isProblem } from '../../errors.ts'
-import { Failure, type FailureKind } from '../failure.ts'
-import { formatTable } from '../output.ts'
-import { countText } from '../progress.ts'
+import { Failure, type FailureKind } from '../../lib/failure.ts'
+import { syncFolder } from '../../lib/fs.ts'
+import { formatTable } from '../../lib/output.ts'
+import { countText } from '../../lib/progress.ts'
 import { Awaited } from './approval.ts'
 import { chainText } from './chain-file.ts'
 import { assertFor } from './for-request.ts'

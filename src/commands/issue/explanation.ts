@@ -1,5 +1,5 @@
 /** A decision as a table for people. */
-import { visible } from '../output.ts'
+import { visible } from '../../lib/output.ts'
 
 interface Check {
   readonly check: string

@@ -4,9 +4,9 @@
  */
 import { createPrivateKey, createPublicKey, X509Certificate } from 'node:crypto'
 
+import { Failure } from '../../lib/failure.ts'
 import { parsePemCertificates } from '../../x509/pem.ts'
 import type { Answer } from '../client.ts'
-import { Failure } from '../failure.ts'
 
 export interface IssuedAnswer {
   readonly serial: string

@@ -1,8 +1,8 @@
 /** Brings a folder up to its order: looks at what is there, asks when it is time, puts the answer in its place, tells. */
 import { createPrivateKey, randomUUID, X509Certificate } from 'node:crypto'
 
+import { Failure, finalKinds } from '../../lib/failure.ts'
 import type { Client } from '../client.ts'
-import { Failure, finalKinds } from '../failure.ts'
 import { Awaited, askedAnew, assertAnswered, theSame } from './approval.ts'
 import { type Folder, type Held, isUnderWay, type Pending } from './folder.ts'
 import { assertLeadsTo, assertOfKey, type IssuedAnswer, readIssued } from './issued.ts'

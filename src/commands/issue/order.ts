@@ -3,13 +3,13 @@ import { createPublicKey, generateKeyPair, hash, type KeyObject } from 'node:cry
 import { isIPv4, isIPv6 } from 'node:net'
 import { promisify } from 'node:util'
 
-import { canonicalJson } from '../../canonical.ts'
 import { isProblem } from '../../errors.ts'
+import { canonicalJson } from '../../lib/canonical-json.ts'
+import { Failure } from '../../lib/failure.ts'
 import { defaultSignatureAlgorithm, generationOf, type KeyKind, readKeyKind } from '../../x509/algorithms.ts'
 import { assertNames, type Name, type NameKind, nameKinds, parseName } from '../../x509/names.ts'
 import { encodePem } from '../../x509/pem.ts'
 import { encodeRequest } from '../../x509/request.ts'
-import { Failure } from '../failure.ts'
 
 export interface Order {
   readonly profile: string

@@ -1,8 +1,8 @@
 /** A file of orders, for a machine with more than one certificate. */
 
-import { Failure } from '../failure.ts'
-import { readGivenText } from '../given.ts'
-import { parseYaml } from '../yaml.ts'
+import { Failure } from '../../lib/failure.ts'
+import { readGivenText } from '../../lib/input-files.ts'
+import { parseYaml } from '../../lib/yaml.ts'
 import type { IntoOptions } from './into.ts'
 
 /** Each as the command line would have it. Throws a usage failure that names the order and what is wrong with it. */

@@ -5,8 +5,8 @@ import { lstat, mkdtemp, readdir, readFile, rm, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
-import { withItself } from '../../disk.ts'
-import { Failure } from '../failure.ts'
+import { Failure } from '../../lib/failure.ts'
+import { withItself } from '../../lib/fs.ts'
 
 export interface Access {
   /** Of key.pem. */

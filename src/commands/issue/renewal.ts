@@ -1,7 +1,8 @@
 /** When a certificate is renewed: arithmetic of times, and nothing else. */
+
+import { Failure } from '../../lib/failure.ts'
 import { parseDuration } from '../../policy/duration.ts'
 import { hasEnded } from '../../policy/validity.ts'
-import { Failure } from '../failure.ts'
 import { askedMs } from '../refused.ts'
 
 /** How much is left when it is time: a share of the whole life, or milliseconds. */

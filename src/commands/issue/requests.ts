@@ -4,12 +4,12 @@ import { createReadStream } from 'node:fs'
 import { access, constants, lstat, rmdir } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
-import { makeFolder } from '../../disk.ts'
 import { isProblem } from '../../errors.ts'
 import { bodyLimit } from '../../http/bounds.ts'
+import { Failure } from '../../lib/failure.ts'
+import { makeFolder } from '../../lib/fs.ts'
+import { visible } from '../../lib/output.ts'
 import { parsePem } from '../../x509/pem.ts'
-import { Failure } from '../failure.ts'
-import { visible } from '../output.ts'
 import { faultInPlaceOf, isBinary } from './chain-file.ts'
 
 export interface RequestFile {

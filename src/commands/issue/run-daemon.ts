@@ -1,8 +1,8 @@
 /** The daemon as a process: real clocks, signals, lines on standard output. */
 import { setTimeout as wait } from 'node:timers/promises'
 
+import { jsonText, visible } from '../../lib/output.ts'
 import type { Client } from '../client.ts'
-import { jsonText, visible } from '../output.ts'
 import { openLines } from '../standard-streams.ts'
 import { type LogLine, lookAfter } from './daemon.ts'
 import { type IntoOptions, readTasks, wardOf } from './into.ts'

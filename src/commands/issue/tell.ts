@@ -3,8 +3,8 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as wait } from 'node:timers/promises'
 
-import { Failure } from '../failure.ts'
-import { visible } from '../output.ts'
+import { Failure } from '../../lib/failure.ts'
+import { visible } from '../../lib/output.ts'
 
 export class ExecFailure extends Failure {
   /** Without what the command has printed, which may be secret. */

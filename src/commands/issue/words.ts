@@ -1,5 +1,5 @@
 /** A command line as words, as a shell would split it, but with nothing that a shell would do to them. */
-import { Failure } from '../failure.ts'
+import { Failure } from '../../lib/failure.ts'
 
 /** Spaces part words; single and double quotes keep them together; a backslash takes the next character as it is. */
 export const wordsOf = (text: string): readonly string[] => {

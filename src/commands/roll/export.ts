@@ -8,6 +8,8 @@
 import { readFile, rm, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
+import { Failure } from '../../lib/failure.ts'
+import { sha256 } from '../../lib/sha256.ts'
 import type { SignedCheckpoint } from '../../roll/checkpoint.ts'
 import { type Edge, emptyEdge, extend, storeEdge } from '../../roll/edge.ts'
 import {
@@ -30,8 +32,6 @@ import {
   type Tile,
   tilesAt,
 } from '../../roll/tiles.ts'
-import { sha256 } from '../../sha256.ts'
-import { Failure } from '../failure.ts'
 import { openNote } from './checkpoints.ts'
 import { edgeOfWhole } from './glance.ts'
 import type { RollKeys } from './keys.ts'

@@ -1,8 +1,9 @@
 /** Findings as they are told: as they come, and in the end. */
+
+import { Failure } from '../../lib/failure.ts'
+import { type Output, visible } from '../../lib/output.ts'
+import { countText } from '../../lib/progress.ts'
 import type { Finding } from '../../roll/findings.ts'
-import { Failure } from '../failure.ts'
-import { type Output, visible } from '../output.ts'
-import { countText } from '../progress.ts'
 
 export interface Report {
   readonly tell: (finding: Finding) => void

@@ -6,13 +6,13 @@
 import { open, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 
+import { sha256 } from '../../lib/sha256.ts'
 import type { SignedCheckpoint } from '../../roll/checkpoint.ts'
 import { type Edge, edgeWidths, openEdge, storeEdge } from '../../roll/edge.ts'
 import { isRollFault } from '../../roll/fault.ts'
 import { openTreeHasher } from '../../roll/merkle.ts'
 import { isEqual } from '../../roll/text.ts'
 import { encodeTilePath, hashesPerTile, hashOctets, type Tile, tilesAt } from '../../roll/tiles.ts'
-import { sha256 } from '../../sha256.ts'
 import { ahead, type TileReader } from './tiles.ts'
 
 /** From where the folder goes on; undefined where something is missing, cut off, or not of its checkpoint. */

@@ -1,10 +1,10 @@
 /** The keys by which a roll is known: what an auditor has from somewhere else than the roll itself. */
 
+import { Failure } from '../../lib/failure.ts'
+import { readGivenText } from '../../lib/input-files.ts'
+import { sha256 } from '../../lib/sha256.ts'
 import { isRollFault } from '../../roll/fault.ts'
 import { encodeVerifierKey, parseVerifierKey, type VerifierKey } from '../../roll/note.ts'
-import { sha256 } from '../../sha256.ts'
-import { Failure } from '../failure.ts'
-import { readGivenText } from '../given.ts'
 
 export interface RollKeys {
   readonly roll: readonly VerifierKey[]

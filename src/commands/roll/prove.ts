@@ -1,15 +1,15 @@
 /** `chancery roll prove`: that an entry is on the roll, from a proof, the entry and the key of the roll: nobody is asked. */
 
 import { isProblem } from '../../errors.ts'
+import { Failure } from '../../lib/failure.ts'
+import { readGiven, readGivenText } from '../../lib/input-files.ts'
+import { sha256 } from '../../lib/sha256.ts'
 import { isRollFault } from '../../roll/fault.ts'
 import { parseEntry, type RollEntry } from '../../roll/forms.ts'
 import { openTreeHasher } from '../../roll/merkle.ts'
 import { verifyProof } from '../../roll/proof.ts'
 import { verifyEd25519 } from '../../roll-crypto.ts'
-import { sha256 } from '../../sha256.ts'
 import { parsePem } from '../../x509/pem.ts'
-import { Failure } from '../failure.ts'
-import { readGiven, readGivenText } from '../given.ts'
 import type { RollKeys } from './keys.ts'
 
 /** A bare proof (c2sp.org/tlog-proof), or an answer of the service that has it, and perhaps the certificate with it. */

@@ -6,11 +6,11 @@ import { hash } from 'node:crypto'
 import { open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
-import { makeFolder } from '../../disk.ts'
+import { Failure } from '../../lib/failure.ts'
+import { makeFolder } from '../../lib/fs.ts'
 import { parseCheckpoint } from '../../roll/checkpoint.ts'
 import { parseNote } from '../../roll/note.ts'
 import type { VerifierState } from '../../roll/verify.ts'
-import { Failure } from '../failure.ts'
 
 export interface GivenNote {
   readonly note: Buffer

@@ -2,7 +2,7 @@
 
 import type { Principal, Token } from '../../ca/access.ts'
 import type { Problem } from '../../errors.ts'
-import { Type } from '../../schema.ts'
+import { Type } from '../../lib/schema.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'

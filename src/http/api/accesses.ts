@@ -2,7 +2,7 @@
 import type { FastifyReply } from 'fastify'
 
 import { type AccessRecord, acts, formats, searchable } from '../../ca/accesses.ts'
-import { closed, Type } from '../../schema.ts'
+import { closed, Type } from '../../lib/schema.ts'
 import type { App } from '../app.ts'
 import { columnsOf } from './csv.ts'
 import * as examples from './examples.ts'

@@ -2,8 +2,8 @@
 
 import type { IssueInput } from '../../ca/issuance.ts'
 import { Problem } from '../../errors.ts'
+import type { Static } from '../../lib/schema.ts'
 import { readOrigin } from '../../policy/origin.ts'
-import type { Static } from '../../schema.ts'
 import { extendedKeyUsageName } from '../../x509/extensions.ts'
 import { assertNames, type Name, nameKinds, parseName } from '../../x509/names.ts'
 import { parsePem, parseRawBody } from '../../x509/pem.ts'

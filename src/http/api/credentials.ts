@@ -2,7 +2,7 @@
 
 import type { Credential, CredentialMatch } from '../../ca/access.ts'
 import { isProblem, Problem } from '../../errors.ts'
-import { type TSchema, Type } from '../../schema.ts'
+import { type TSchema, Type } from '../../lib/schema.ts'
 import { tags as derTags, openDer } from '../../x509/der.ts'
 import { parseName } from '../../x509/names.ts'
 import { decodeBase64 } from '../../x509/pem.ts'

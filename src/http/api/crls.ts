@@ -2,7 +2,7 @@
 
 import { type ImportedCrl, unreadable } from '../../ca/crl-import.ts'
 import { isProblem } from '../../errors.ts'
-import { closed, Type } from '../../schema.ts'
+import { closed, Type } from '../../lib/schema.ts'
 import { decodeBase64, parsePem } from '../../x509/pem.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'

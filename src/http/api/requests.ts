@@ -2,7 +2,7 @@
 import type { FastifyReply } from 'fastify'
 
 import { type ApprovalRequest, requestStates } from '../../ca/approvals.ts'
-import { closed, type Static, Type } from '../../schema.ts'
+import { closed, type Static, Type } from '../../lib/schema.ts'
 import type { App } from '../app.ts'
 import { callerOf, everyRole } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'

@@ -1,7 +1,7 @@
 /** Revoking a certificate, and releasing one from hold. */
 
 import { revocationReasons, type Standing } from '../../ca/revoke.ts'
-import { Type } from '../../schema.ts'
+import { Type } from '../../lib/schema.ts'
 import type { App } from '../app.ts'
 import { callerOf, readsAll } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'

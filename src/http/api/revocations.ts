@@ -10,7 +10,7 @@ import {
   searchWords,
 } from '../../ca/mass-revocation.ts'
 import { revocationReasons } from '../../ca/revoke.ts'
-import { closed, type Static, Type } from '../../schema.ts'
+import { closed, type Static, Type } from '../../lib/schema.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'

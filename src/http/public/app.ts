@@ -7,7 +7,7 @@ import { hash } from 'node:crypto'
 import type { FastifyReply } from 'fastify'
 
 import { Problem } from '../../errors.ts'
-import { closed, Type } from '../../schema.ts'
+import { closed, Type } from '../../lib/schema.ts'
 import { type App, newApp } from '../app.ts'
 import { handlerTimeout } from '../bounds.ts'
 import { sendFresh } from '../conditional.ts'

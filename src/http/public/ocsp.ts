@@ -3,7 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import { malformedRequest, type OcspAnswer, tryLater } from '../../ca/ocsp.ts'
 import { isProblem, Problem } from '../../errors.ts'
-import { closed, Type } from '../../schema.ts'
+import { closed, Type } from '../../lib/schema.ts'
 import { decodeBase64 } from '../../x509/pem.ts'
 import { Label } from '../api/schemas.ts'
 import type { App } from '../app.ts'

@@ -5,7 +5,7 @@
  * these is answered with a fault that says whether the key may have been touched. A token that is missing costs the keys
  * of no other: many modules find out what has come and gone only when they start afresh, and with them all that they hold.
  */
-import type { Log } from '../../telemetry.ts'
+import type { Log } from '../../log.ts'
 import { type KeyKind, signatureAlgorithm } from '../../x509/algorithms.ts'
 import { addLoads, type KeyLoad, noLoad } from '../key-load.ts'
 import { isInToken, type Keyring } from '../keyring.ts'

@@ -1,6 +1,6 @@
 /** The keys of one signer process, from its start to its end. Nothing of them outlives it: handles are its own. */
-import { openLanes } from '../../lanes.ts'
-import { requestSlabs } from '../../slabs.ts'
+import { openLanes } from '../../lib/semaphore.ts'
+import { requestSlabs } from '../../lib/slabs.ts'
 import type { KeyKind } from '../../x509/algorithms.ts'
 import { NoVerdict, openEntrance, type PinGuard } from '../pkcs11/pins.ts'
 import { type KeyAttributes, longestMessage, SigningFault } from '../signing-key.ts'

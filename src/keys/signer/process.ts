@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import type { Socket } from 'node:net'
 
-import type { Log } from '../../telemetry.ts'
+import type { Log } from '../../log.ts'
 import { type KeyLoad, noLoad } from '../key-load.ts'
 import { openQuestions } from './questions.ts'
 import { answers, decodeJson, openSignerStream, type SaidRecord, type SignerRecord } from './stream.ts'

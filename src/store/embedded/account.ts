@@ -8,9 +8,9 @@ import { cp, lchown, mkdtemp, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 
-import { makeFolder, withItself } from '../../disk.ts'
-import { SettingFault } from '../../setting-fault.ts'
-import type { Log } from '../../telemetry.ts'
+import { makeFolder, withItself } from '../../lib/fs.ts'
+import { SettingFault } from '../../lib/setting-fault.ts'
+import type { Log } from '../../log.ts'
 import { type Binaries, binariesIn, cleanEnvironment } from './binaries.ts'
 
 export interface Account {

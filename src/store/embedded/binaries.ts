@@ -5,7 +5,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 
-import { SettingFault } from '../../setting-fault.ts'
+import { SettingFault } from '../../lib/setting-fault.ts'
 
 export interface Binaries {
   /** Holds bin, lib and share; a whole that can be copied. */

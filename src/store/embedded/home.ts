@@ -15,9 +15,9 @@ import {
 } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 
-import { makeFolder, syncFolder, withItself } from '../../disk.ts'
-import { SettingFault } from '../../setting-fault.ts'
-import type { Log } from '../../telemetry.ts'
+import { makeFolder, syncFolder, withItself } from '../../lib/fs.ts'
+import { SettingFault } from '../../lib/setting-fault.ts'
+import type { Log } from '../../log.ts'
 import { type Account, accountOf, decideAccount, runAs } from './account.ts'
 import type { Binaries } from './binaries.ts'
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 
-import { canonicalJson, escapeAscii } from '../src/canonical.ts'
+import { canonicalJson, escapeAscii } from '../../src/lib/canonical-json.ts'
 
 t.test('members are sorted by UTF-16 units, not by code points (RFC 8785 3.2.3)', async (t) => {
   const value = {

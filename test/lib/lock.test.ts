@@ -6,10 +6,10 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { withLock } from '../../src/commands/lock.ts'
-import { newFolder } from './folders.ts'
+import { withLock } from '../../src/lib/lock.ts'
+import { newFolder } from '../client/folders.ts'
 
-const lockFile = join(import.meta.dirname, '../../src/commands/lock.ts')
+const lockFile = join(import.meta.dirname, '../../src/lib/lock.ts')
 
 /** Another process, which adds one to a number in a file so many times; or has the lock until it is killed. */
 const start = (folder: string, times: number) => {

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { Type as TypeBox } from 'typebox'
 
-import { Type } from '../src/schema.ts'
+import { Type } from '../../src/lib/schema.ts'
 
 /** What one function of the library writes, and ours. */
 type Write = (type: typeof Type) => unknown

@@ -2,7 +2,7 @@ import pg from 'pg'
 import { type Logger, pino } from 'pino'
 import t from 'tap'
 
-import { describeError, logOptions } from '../src/telemetry.ts'
+import { describeError, logOptions } from '../../src/log.ts'
 
 const written = (write: (log: Logger) => void): string => {
   const lines: string[] = []

@@ -10,8 +10,8 @@ import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { ifMissing, makeFolder } from '../disk.ts'
 import { Failure } from './failure.ts'
+import { ifMissing, makeFolder } from './fs.ts'
 
 export interface Lock {
   /** Throws `later` where somebody has taken it away meanwhile, from one that was stopped for long. */

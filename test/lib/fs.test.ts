@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { makeFolder } from '../src/disk.ts'
+import { makeFolder } from '../../src/lib/fs.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-folders-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))

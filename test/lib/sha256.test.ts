@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 
 import t from 'tap'
 
-import { sha256, sha256OfParts } from '../src/sha256.ts'
+import { sha256, sha256OfParts } from '../../src/lib/sha256.ts'
 
 const expected = (...parts: readonly (Uint8Array | string)[]): string => {
   const whole = createHash('sha256')

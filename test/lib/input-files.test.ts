@@ -6,7 +6,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { readGiven, readGivenText } from '../../src/commands/given.ts'
+import { readGiven, readGivenText } from '../../src/lib/input-files.ts'
 import { drill } from '../helpers/drill.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-given-'))

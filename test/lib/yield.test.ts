@@ -2,7 +2,7 @@ import { setImmediate as nextRound } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { openTurns } from '../src/turns.ts'
+import { openTurns } from '../../src/lib/yield.ts'
 
 /** In which round of the loop each of `crowd` got its turn, when each takes `cost` of the clock. */
 const roundsOf = async (crowd: number, cost: number): Promise<readonly number[]> => {

@@ -5,8 +5,8 @@ import t from 'tap'
 import { diffLines } from '../../src/commands/diff.ts'
 import { eventRow } from '../../src/commands/event-text.ts'
 import { explanation } from '../../src/commands/issue/explanation.ts'
-import { formatTable, jsonText, openOutput, versionLine } from '../../src/commands/output.ts'
-import { formatYaml, parseYaml } from '../../src/commands/yaml.ts'
+import { formatTable, jsonText, openOutput, versionLine } from '../../src/lib/output.ts'
+import { formatYaml, parseYaml } from '../../src/lib/yaml.ts'
 
 t.test('a table is aligned, and nothing in it steers the terminal', (t) => {
   const rows = [

@@ -1,7 +1,7 @@
 /** The log: JSON lines by pino, with everything that must never be in one cut out by name. */
 import type { BaseLogger, LoggerOptions } from 'pino'
 
-import { openInstants } from './instants.ts'
+import { openInstants } from './lib/instants.ts'
 
 /** What modules are given to write to; any pino logger will do. Every line has an `event`, a constant. */
 export type Log = Pick<BaseLogger, 'debug' | 'info' | 'warn' | 'error'> & {

@@ -2,7 +2,7 @@ import { mock } from 'node:test'
 
 import t, { type Test } from 'tap'
 
-import { openBatch } from '../src/batch.ts'
+import { openBatch } from '../../src/lib/batch.ts'
 
 t.test('items that come in one turn go together, and each gets its own answer', async (t) => {
   const sizes: number[] = []

@@ -1,6 +1,6 @@
 import t from 'tap'
 
-import { openParts } from '../src/parts.ts'
+import { openParts } from '../../src/lib/disposer.ts'
 
 t.test('parts are closed once each, in reverse, though one of them fails', async (t) => {
   const closed: string[] = []

@@ -1,6 +1,6 @@
 import t from 'tap'
 
-import { keepNewest, openInstants } from '../src/instants.ts'
+import { keepNewest, openInstants } from '../../src/lib/instants.ts'
 
 t.test('each instant has its own text, however often they change', async (t) => {
   const text = openInstants()
