@@ -13,7 +13,7 @@ import type { Anchor } from './ca/checkpoints.ts'
 import { openBatch } from './lib/batch.ts'
 import { ifMissing, makeFolder, syncFolder } from './lib/fs.ts'
 import { withDeadline } from './lib/timeout.ts'
-import { type Checkpoint, encodeCheckpoint, parseCheckpoint } from './roll/checkpoint.ts'
+import { type Checkpoint, encodeCheckpoint, parseCheckpoint } from './tlog/checkpoint.ts'
 
 export interface AnchorFile extends Anchor {
   /** What is in it; undefined in a new one. Throws a sentence where it is damaged, or of another roll. */

@@ -1,9 +1,9 @@
 /** How events become entries of the roll, and records certificates: what the store does not know by itself. */
 
 import { sha256 } from './lib/sha256.ts'
-import { encodeEntry, leafInput } from './roll/entries.ts'
-import { openTreeHasher } from './roll/merkle.ts'
 import type { EntryCodec } from './store/roll.ts'
+import { encodeEntry, leafInput } from './tlog/entries.ts'
+import { openTreeHasher } from './tlog/merkle.ts'
 import { assembleCertificate } from './x509/assemble.ts'
 
 export const codec: EntryCodec = {

@@ -10,10 +10,10 @@ import type { SigningKey } from './keys/signing-key.ts'
 import { keyNameOf, keyUriFault, wayToSign } from './keys/uri.ts'
 import type { Verifier } from './keys/verifier.ts'
 import { parseProfile } from './policy/profile.ts'
-import type { KeyOpened } from './roll/entries.ts'
 import { ed25519SpkiStart } from './roll-crypto.ts'
 import type { Stores } from './service.ts'
 import { issuersVersion, loadIssuers, openIssuerStore } from './store/issuers.ts'
+import type { KeyOpened } from './tlog/entries.ts'
 
 /** The issuers in the records with their keys; each opening of a key is put on the roll. */
 export const openKeyed = (

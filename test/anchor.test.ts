@@ -20,7 +20,7 @@ import { mock } from 'node:test'
 import t, { type Test } from 'tap'
 
 import { type AnchorFile, openAnchorFile, readAnchorFile } from '../src/anchor.ts'
-import type { Checkpoint } from '../src/roll/checkpoint.ts'
+import type { Checkpoint } from '../src/tlog/checkpoint.ts'
 import { drill } from './helpers/drill.ts'
 import { openFullDisk } from './helpers/full-disk.ts'
 import { sha256 } from './helpers/hash.ts'

@@ -7,7 +7,6 @@ import t from 'tap'
 import type { Config } from '../src/config.ts'
 import { Problem } from '../src/errors.ts'
 import type { SigningKey } from '../src/keys/signing-key.ts'
-import type { Checkpoint } from '../src/roll/checkpoint.ts'
 import {
   assertSameRecords,
   assertWhole,
@@ -18,6 +17,7 @@ import {
 } from '../src/roll-side.ts'
 import { type Database, openDatabase } from '../src/store/database.ts'
 import { readDatabaseId, readStanding } from '../src/store/roll-opening.ts'
+import type { Checkpoint } from '../src/tlog/checkpoint.ts'
 import { openTestDatabase } from './helpers/database.ts'
 import { drill } from './helpers/drill.ts'
 import { openFullDisk } from './helpers/full-disk.ts'

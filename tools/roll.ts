@@ -2,9 +2,9 @@
 import { readFile, writeFile } from 'node:fs/promises'
 
 import { unknown } from '../src/commands/roll/unknown.ts'
-import { type FaultCode, faults } from '../src/roll/fault.ts'
-import { findings, storageFindings } from '../src/roll/findings.ts'
-import { type EntryForm, entryForms, type Fields } from '../src/roll/forms.ts'
+import { type FaultCode, faults } from '../src/tlog/fault.ts'
+import { findings, storageFindings } from '../src/tlog/findings.ts'
+import { type EntryForm, entryForms, type Fields } from '../src/tlog/forms.ts'
 
 /** The page, with its tables as they must be; the prose between them is left alone. */
 export const withTables = (page: string): string =>

@@ -4,7 +4,7 @@
  * of every other certificate, or the request fails and nothing is. What becomes of a request is one row, for good.
  */
 import { isProblem, Problem, type ProblemCode } from '../errors.ts'
-import type { ProfileVersion, RequestDecided } from '../roll/entries.ts'
+import type { ProfileVersion, RequestDecided } from '../tlog/entries.ts'
 import { type Caller, type Grant, hasRole } from './access.ts'
 import type { PlanDocument } from './draft.ts'
 import type { Issuance, Issued, IssueInput } from './issuance.ts'

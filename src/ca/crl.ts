@@ -7,7 +7,7 @@
 import { createPublicKey, type KeyObject, verify } from 'node:crypto'
 
 import { longestMessage } from '../keys/signing-key.ts'
-import type { CrlsIntended } from '../roll/entries.ts'
+import type { CrlsIntended } from '../tlog/entries.ts'
 import { type CrlInput, encodeCrl, encodeCrlTbs, encodeRevoked, type RevokedCertificate } from '../x509/crl.ts'
 import type { Issuer } from './issuer.ts'
 import type { Issuers } from './issuers.ts'

@@ -4,7 +4,7 @@
  */
 import { Problem } from '../errors.ts'
 import type { Keyring } from '../keys/keyring.ts'
-import { listsText, unsaidShards } from '../roll/entries.ts'
+import { listsText, unsaidShards } from '../tlog/entries.ts'
 import type { KeyKind } from '../x509/algorithms.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import type { CheckSignature } from '../x509/csr.ts'

@@ -1,7 +1,7 @@
 /** The moves of an issuer from state to state: a table of steps, each with guards that say why they refuse. Nothing but decisions. */
 import { Problem, type Violation } from '../errors.ts'
 import { hasEnded } from '../policy/validity.ts'
-import type { IssuerMoved } from '../roll/entries.ts'
+import type { IssuerMoved } from '../tlog/entries.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { parsePublicKey } from '../x509/keys.ts'

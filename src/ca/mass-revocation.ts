@@ -11,7 +11,7 @@ import { hash } from 'node:crypto'
 
 import { isProblem, Problem, type ProblemCode } from '../errors.ts'
 import { canonicalJson } from '../lib/canonical-json.ts'
-import type { CertificateRevoked, RevocationsDone, RevocationsOrdered } from '../roll/entries.ts'
+import type { CertificateRevoked, RevocationsDone, RevocationsOrdered } from '../tlog/entries.ts'
 import { encodeRevoked } from '../x509/crl.ts'
 import { formatTime } from '../x509/time.ts'
 import type { CertificateFilter, Page, PageRequest } from './records.ts'

@@ -3,7 +3,7 @@
 import type { Violation } from '../errors.ts'
 import type { CheckResult, KeyStanding } from '../policy/checks.ts'
 import type { Origin } from '../policy/origin.ts'
-import type { AnyCertificateIssued, ProfileVersion } from '../roll/entries.ts'
+import type { AnyCertificateIssued, ProfileVersion } from '../tlog/entries.ts'
 import type { Name } from '../x509/names.ts'
 import type { HeldObstacle } from './holders.ts'
 import type { Booking } from './limits.ts'

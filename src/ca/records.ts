@@ -2,7 +2,7 @@
 import type { Violation } from '../errors.ts'
 import type { CheckResult } from '../policy/checks.ts'
 import type { Origin } from '../policy/origin.ts'
-import type { Tile } from '../roll/tiles.ts'
+import type { Tile } from '../tlog/tiles.ts'
 import type { Name } from '../x509/names.ts'
 import type { Revocation } from './revoke.ts'
 

@@ -4,7 +4,7 @@
  */
 import { Problem } from '../errors.ts'
 import { hasEnded } from '../policy/validity.ts'
-import type { CertificateReleased, CertificateRevoked } from '../roll/entries.ts'
+import type { CertificateReleased, CertificateRevoked } from '../tlog/entries.ts'
 import { formatTime, instantOf } from '../x509/time.ts'
 import { type Caller, hasRole, requesterGrants } from './access.ts'
 

@@ -5,8 +5,8 @@
  */
 
 import type { Log } from '../log.ts'
-import { isRollFault, RollFault } from '../roll/fault.ts'
-import type { Hash } from '../roll/merkle.ts'
+import { isRollFault, RollFault } from '../tlog/fault.ts'
+import type { Hash } from '../tlog/merkle.ts'
 import {
   encodeSignatures,
   type NoteSignature,
@@ -15,8 +15,8 @@ import {
   type VerifierKey,
   type VerifyEd25519,
   verifyNote,
-} from '../roll/note.ts'
-import { encodeAddCheckpoint, parseKnownSize } from '../roll/witness.ts'
+} from '../tlog/note.ts'
+import { encodeAddCheckpoint, parseKnownSize } from '../tlog/witness.ts'
 import type { Published } from './checkpoints.ts'
 
 export interface Witness {

@@ -7,7 +7,7 @@ import {
   type IssuerMoved,
   listsText,
   type RollEvent,
-} from '../roll/entries.ts'
+} from '../tlog/entries.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { formatSubject, parseSubject } from '../x509/subject.ts'
 import { originLine } from './origin-text.ts'

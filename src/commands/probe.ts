@@ -3,7 +3,7 @@ import { hash } from 'node:crypto'
 
 import type { Keyring } from '../keys/keyring.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
-import type { KeyProbed } from '../roll/entries.ts'
+import type { KeyProbed } from '../tlog/entries.ts'
 import { operator } from './operator.ts'
 import type { CommandRecords } from './with-records.ts'
 

@@ -123,6 +123,6 @@ const kind = /^[A-Z][A-Za-z0-9]*$/
 const extraName = /^[\x21-\x7e]{1,256}$/
 /** Controls (C0, DEL, C1), the separators of lines and paragraphs, and lone surrogates. */
 const unprintable = /[\p{Cc}\p{Cs}\u2028\u2029]/u
-/** Of JSON: an entry holds it beside the certificate (roll/entries.ts). */
+/** Of JSON: an entry holds it beside the certificate (tlog/entries.ts). */
 const maxOctets = 8_192
 const mostTold = 20

@@ -2,7 +2,7 @@
 import type { Access, Grant, NewGrant, Principal, Token } from '../ca/access.ts'
 import { isProblem, Problem } from '../errors.ts'
 import { canonicalJson, type Unset } from '../lib/canonical-json.ts'
-import type { RollEvent } from '../roll/entries.ts'
+import type { RollEvent } from '../tlog/entries.ts'
 import { type CallersDeps, openCallers } from './callers.ts'
 import { credentialCalls } from './credentials.ts'
 import type { Queryable } from './database.ts'

@@ -14,7 +14,7 @@ import type {
 import type { IssueInput } from '../ca/issuance.ts'
 import { Problem } from '../errors.ts'
 import { canonicalJson } from '../lib/canonical-json.ts'
-import type { RequestDecided, RequestExpired, RequestFailed } from '../roll/entries.ts'
+import type { RequestDecided, RequestExpired, RequestFailed } from '../tlog/entries.ts'
 import { findProposed, listRequests, readRequest, requestIn } from './approval-requests.ts'
 import type { Database, Queryable } from './database.ts'
 import { constraintOf } from './faults.ts'

@@ -1,8 +1,8 @@
 /** What entries of certificates and their revocation mean for the records of a recovery. */
 import type { RevocationReason } from '../ca/revoke.ts'
 import type { Origin } from '../policy/origin.ts'
-import type { CertificateReleased, CertificateRevoked, RevocationsOrdered } from '../roll/entries.ts'
-import type { EntryOf } from '../roll/forms.ts'
+import type { CertificateReleased, CertificateRevoked, RevocationsOrdered } from '../tlog/entries.ts'
+import type { EntryOf } from '../tlog/forms.ts'
 import { keptNames } from '../x509/names-kept.ts'
 import type { Queryable } from './database.ts'
 import { restoreOrder } from './mass-revocations.ts'

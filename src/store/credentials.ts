@@ -1,7 +1,7 @@
 /** What ties client certificates to principals. Rows are only ever added; what ends one is a row too. */
 import type { Access, ClientCertificate, Credential, CredentialMatch, NewCredential } from '../ca/access.ts'
 import { Problem } from '../errors.ts'
-import type { RollEvent } from '../roll/entries.ts'
+import type { RollEvent } from '../tlog/entries.ts'
 import type { Database, Queryable } from './database.ts'
 import { type GrantRow, grantsOf } from './grants.ts'
 import { assertOpen, type Change } from './principals.ts'

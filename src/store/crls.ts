@@ -2,7 +2,7 @@
 import type { CrlHead, CrlStore, IntendedCrl, RevokedOfShard, SignedCrl, Unlisted } from '../ca/crl.ts'
 import type { ImportedCrl, ImportStore } from '../ca/crl-import.ts'
 import type { ShelfStore } from '../ca/crl-shelf.ts'
-import type { CrlImported } from '../roll/entries.ts'
+import type { CrlImported } from '../tlog/entries.ts'
 import { type CrlReason, crlReasons } from '../x509/crl.ts'
 import type { Database } from './database.ts'
 import { constraintOf } from './faults.ts'

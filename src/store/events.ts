@@ -1,7 +1,7 @@
 /** The search for events, oldest first. An issuance's entry is not stored but put together again from the records. */
 import type { Count, EventFilter, EventRecord, Start, Walk } from '../ca/records.ts'
 import { Problem } from '../errors.ts'
-import { type AnyCertificateIssued, issuedBy } from '../roll/entries.ts'
+import { type AnyCertificateIssued, issuedBy } from '../tlog/entries.ts'
 import { issuedAlong } from './certificate-leads.ts'
 import type { RecordsDeps, SearchDeps } from './certificates.ts'
 import { readStoredOrigin } from './origins.ts'

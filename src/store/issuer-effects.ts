@@ -1,6 +1,6 @@
 /** What entries of issuers, their profiles and the PINs of their tokens mean for the records of a recovery. */
-import { type IssuerMoved, shardsIn } from '../roll/entries.ts'
-import type { EntryOf } from '../roll/forms.ts'
+import { type IssuerMoved, shardsIn } from '../tlog/entries.ts'
+import type { EntryOf } from '../tlog/forms.ts'
 import type { Queryable } from './database.ts'
 import { type EffectsOf, run } from './roll-effect.ts'
 

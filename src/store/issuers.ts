@@ -11,7 +11,7 @@ import {
   type IssuerRelocated,
   type IssuerRequested,
   type RollEvent,
-} from '../roll/entries.ts'
+} from '../tlog/entries.ts'
 import type { Database, Queryable } from './database.ts'
 import { judgedBy } from './revocations.ts'
 import type { RollWriter } from './roll.ts'

@@ -11,7 +11,7 @@ import type {
 } from '../ca/mass-revocation.ts'
 import type { Page, PageRequest } from '../ca/records.ts'
 import type { RevocationReason } from '../ca/revoke.ts'
-import type { RevocationsOrdered } from '../roll/entries.ts'
+import type { RevocationsOrdered } from '../tlog/entries.ts'
 import { setConditions } from './certificates.ts'
 import type { Queryable } from './database.ts'
 import { isWhole, openParameters, type Parameter, pageOf, readCursor, writeCursor } from './pages.ts'

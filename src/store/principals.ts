@@ -1,7 +1,7 @@
 /** Principals as they stand, for everything that is given to one. */
 import type { Principal } from '../ca/access.ts'
 import { Problem } from '../errors.ts'
-import type { RollEvent } from '../roll/entries.ts'
+import type { RollEvent } from '../tlog/entries.ts'
 import type { Queryable } from './database.ts'
 
 /** Makes a change with its events, under the head of the roll. */

@@ -2,7 +2,7 @@
  * What each entry of a roll means for the records, in one table: so that records of an older backup come to say again what
  * the roll says. What is neither in an entry nor follows from it is told instead, to be done again by hand.
  */
-import type { EventType, RollEntry } from '../roll/forms.ts'
+import type { EventType, RollEntry } from '../tlog/forms.ts'
 import { accessEffects } from './access-effects.ts'
 import { certificateEffects } from './certificate-effects.ts'
 import type { Queryable } from './database.ts'

@@ -1,5 +1,5 @@
 /** What the roll is called, by whom its checkpoints are signed, and in which database it lives: the newest that was recorded. */
-import type { DatabaseAdopted, RollOpened, ServiceStarted } from '../roll/entries.ts'
+import type { DatabaseAdopted, RollOpened, ServiceStarted } from '../tlog/entries.ts'
 import type { Queryable } from './database.ts'
 
 export interface RollStanding {

@@ -3,9 +3,9 @@
  * between, and nobody else can. Every entry goes through here, and makes the tree grow with it.
  */
 import type { Enrolled, RollHead } from '../ca/recorder.ts'
-import { type Edge, type Extension, extend } from '../roll/edge.ts'
-import type { RollEvent } from '../roll/entries.ts'
-import type { TreeHasher } from '../roll/merkle.ts'
+import type { RollEvent } from '../tlog/entries.ts'
+import { type Edge, type Extension, extend } from '../tlog/frontier.ts'
+import type { TreeHasher } from '../tlog/merkle.ts'
 import type { DatabaseClock } from './clock.ts'
 import type { Database, Queryable, Result } from './database.ts'
 import { openTrail } from './trail.ts'

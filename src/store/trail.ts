@@ -5,10 +5,10 @@
  */
 import type { RollHead } from '../ca/recorder.ts'
 import { Problem } from '../errors.ts'
-import { type Edge, emptyEdge, extend } from '../roll/edge.ts'
-import { isRollFault, RollFault } from '../roll/fault.ts'
-import { judgeGrowth, type ReadTile, type TreeHasher } from '../roll/merkle.ts'
-import { isEqual } from '../roll/text.ts'
+import { isRollFault, RollFault } from '../tlog/fault.ts'
+import { type Edge, emptyEdge, extend } from '../tlog/frontier.ts'
+import { judgeGrowth, type ReadTile, type TreeHasher } from '../tlog/merkle.ts'
+import { isEqual } from '../tlog/text.ts'
 import type { Queryable } from './database.ts'
 import { readEdge, readHashes, tileReader } from './tree.ts'
 

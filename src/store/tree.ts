@@ -1,9 +1,9 @@
 /** The roll's tree as it is stored: leaves in `entries`, roots of full tiles in `subtrees`, one row each, never twice. */
 import type { Records, RollTiles } from '../ca/records.ts'
 import { Problem } from '../errors.ts'
-import { type Edge, edgeWidths, openEdge } from '../roll/edge.ts'
-import { type Hash, type ReadTile, readRoot, type TreeHasher } from '../roll/merkle.ts'
-import { encodeBundle, type HashTile, hashesPerTile, hashOctets } from '../roll/tiles.ts'
+import { type Edge, edgeWidths, openEdge } from '../tlog/frontier.ts'
+import { type Hash, type ReadTile, readRoot, type TreeHasher } from '../tlog/merkle.ts'
+import { encodeBundle, type HashTile, hashesPerTile, hashOctets } from '../tlog/tiles.ts'
 import type { Queryable } from './database.ts'
 
 /** The hashes of one level from an index on: leaves are those of level 0. As many as there are, up to `count`. */

@@ -4,7 +4,7 @@ import { Problem, type ProblemCode } from '../errors.ts'
 import { canonicalJson } from '../lib/canonical-json.ts'
 import { openComplaint } from '../lib/log-throttle.ts'
 import type { Log } from '../log.ts'
-import type { RollEvent } from '../roll/entries.ts'
+import type { RollEvent } from '../tlog/entries.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
 

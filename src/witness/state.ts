@@ -5,8 +5,8 @@
 import { open, readFile, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
-import { type Checkpoint, encodeCheckpoint, parseCheckpoint } from '../roll/checkpoint.ts'
-import { isRollFault } from '../roll/fault.ts'
+import { type Checkpoint, encodeCheckpoint, parseCheckpoint } from '../tlog/checkpoint.ts'
+import { isRollFault } from '../tlog/fault.ts'
 
 export interface WitnessState {
   /** Undefined for a roll of which nothing was ever cosigned. */

@@ -3,9 +3,9 @@
  * it has cosigned before, and so never two that do not follow from each other. What it checks and what it keeps are one
  * step: one request after the other.
  */
-import { openCheckpoint, parseCheckpoint, type SignedCheckpoint } from '../roll/checkpoint.ts'
-import { type FaultCode, isRollFault } from '../roll/fault.ts'
-import { consistencyLength, type TreeHasher, verifyConsistency } from '../roll/merkle.ts'
+import { openCheckpoint, parseCheckpoint, type SignedCheckpoint } from '../tlog/checkpoint.ts'
+import { type FaultCode, isRollFault } from '../tlog/fault.ts'
+import { consistencyLength, type TreeHasher, verifyConsistency } from '../tlog/merkle.ts'
 import {
   encodeSignatures,
   type NoteSigner,
@@ -13,9 +13,9 @@ import {
   signText,
   type VerifierKey,
   type VerifyEd25519,
-} from '../roll/note.ts'
-import { isEqual } from '../roll/text.ts'
-import { type AddCheckpoint, parseAddCheckpoint } from '../roll/witness.ts'
+} from '../tlog/note.ts'
+import { isEqual } from '../tlog/text.ts'
+import { type AddCheckpoint, parseAddCheckpoint } from '../tlog/witness.ts'
 import type { WitnessState } from './state.ts'
 
 export interface WitnessDeps {

@@ -3,7 +3,7 @@ import pg from 'pg'
 import t from 'tap'
 
 import { verifyDatabase } from '../../src/commands/roll/database.ts'
-import type { Finding } from '../../src/roll/findings.ts'
+import type { Finding } from '../../src/tlog/findings.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { openTestService } from '../helpers/service.ts'
 

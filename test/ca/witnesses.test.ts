@@ -1,10 +1,10 @@
 import t from 'tap'
 
 import { openWitnesses, type WitnessesDeps } from '../../src/ca/witnesses.ts'
-import { openCheckpoint } from '../../src/roll/checkpoint.ts'
-import { encodeSignatures, parseNote, signText } from '../../src/roll/note.ts'
-import { parseAddCheckpoint } from '../../src/roll/witness.ts'
 import { post } from '../../src/roll-witnesses.ts'
+import { openCheckpoint } from '../../src/tlog/checkpoint.ts'
+import { encodeSignatures, parseNote, signText } from '../../src/tlog/note.ts'
+import { parseAddCheckpoint } from '../../src/tlog/witness.ts'
 import { openWitness } from '../../src/witness/witness.ts'
 import { quiet } from '../helpers/log.ts'
 import { hasher, newSigner, verifyEd25519 } from '../roll/hashing.ts'

@@ -7,7 +7,7 @@ import pg from 'pg'
 import t from 'tap'
 
 import { exitCodes } from '../../src/lib/failure.ts'
-import { encodeNote, encodeVerifierKey, parseNote, signText } from '../../src/roll/note.ts'
+import { encodeNote, encodeVerifierKey, parseNote, signText } from '../../src/tlog/note.ts'
 import { bare } from '../helpers/environment.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
 import { newSigner } from '../roll/hashing.ts'

@@ -3,9 +3,9 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { parseCheckpoint } from '../../src/roll/checkpoint.ts'
-import { parseNote } from '../../src/roll/note.ts'
-import { encodeTilePath, tilesAt } from '../../src/roll/tiles.ts'
+import { parseCheckpoint } from '../../src/tlog/checkpoint.ts'
+import { parseNote } from '../../src/tlog/note.ts'
+import { encodeTilePath, tilesAt } from '../../src/tlog/tiles.ts'
 import type { Answer, TestService } from './service.ts'
 import { askSql } from './sql.ts'
 

@@ -2,9 +2,9 @@
 import pg from 'pg'
 
 import { codec } from '../../src/codec.ts'
-import { readRoot } from '../../src/roll/merkle.ts'
 import type { Database } from '../../src/store/database.ts'
 import { tileReader } from '../../src/store/tree.ts'
+import { readRoot } from '../../src/tlog/merkle.ts'
 import { openTestServer, type TestDatabase } from './database.ts'
 
 /** Runs statements one after the other, in one transaction, without triggers and foreign keys. */

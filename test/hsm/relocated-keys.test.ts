@@ -6,7 +6,7 @@ import t from 'tap'
 
 import { verifyDatabase } from '../../src/commands/roll/database.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
-import type { Finding } from '../../src/roll/findings.ts'
+import type { Finding } from '../../src/tlog/findings.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { drill } from '../helpers/drill.ts'
 import { chanceryFor } from '../helpers/run.ts'

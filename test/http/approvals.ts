@@ -2,10 +2,10 @@
 import { randomBytes } from 'node:crypto'
 
 import { shardOf } from '../../src/ca/serial.ts'
-import { unsaidShards } from '../../src/roll/entries.ts'
 import { openStores } from '../../src/service.ts'
 import { openApprovalStore } from '../../src/store/approvals.ts'
 import type { Queryable } from '../../src/store/database.ts'
+import { unsaidShards } from '../../src/tlog/entries.ts'
 import { quiet } from '../helpers/log.ts'
 import type { Answer, TestService } from '../helpers/service.ts'
 import { csrFor, employ } from './people.ts'

@@ -1,9 +1,9 @@
 /** The roll of a service that runs: its records are set back under it, and its disk is full. */
 import t, { type Test } from 'tap'
 
-import { parseCheckpoint } from '../../src/roll/checkpoint.ts'
-import { parseNote } from '../../src/roll/note.ts'
 import { openStores } from '../../src/service.ts'
+import { parseCheckpoint } from '../../src/tlog/checkpoint.ts'
+import { parseNote } from '../../src/tlog/note.ts'
 import { drill } from '../helpers/drill.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { quiet } from '../helpers/log.ts'

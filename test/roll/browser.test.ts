@@ -6,8 +6,8 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { emptyEdge, extend } from '../../src/roll/edge.ts'
-import { encodeEntry } from '../../src/roll/entries.ts'
+import { encodeEntry } from '../../src/tlog/entries.ts'
+import { emptyEdge, extend } from '../../src/tlog/frontier.ts'
 import { hasher, sha256 as ours } from './hashing.ts'
 import { sha256 } from './sha256.ts'
 

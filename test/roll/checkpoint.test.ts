@@ -1,8 +1,8 @@
 /** Checkpoints, and who may have signed them. */
 import t from 'tap'
 
-import { encodeCheckpoint, openCheckpoint, parseCheckpoint, signCheckpoint } from '../../src/roll/checkpoint.ts'
-import { encodeNote, parseNote, signText } from '../../src/roll/note.ts'
+import { encodeCheckpoint, openCheckpoint, parseCheckpoint, signCheckpoint } from '../../src/tlog/checkpoint.ts'
+import { encodeNote, parseNote, signText } from '../../src/tlog/note.ts'
 import { newSigner, verifyEd25519 } from './hashing.ts'
 
 const rootText = 'CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I='

@@ -2,8 +2,16 @@
 import fc from 'fast-check'
 import t from 'tap'
 
-import { type Edge, edgeWidths, emptyEdge, extend, openEdge, type StoredEdge, storeEdge } from '../../src/roll/edge.ts'
-import { type Hash, inclusionProof, type ReadTile, verifyInclusion } from '../../src/roll/merkle.ts'
+import {
+  type Edge,
+  edgeWidths,
+  emptyEdge,
+  extend,
+  openEdge,
+  type StoredEdge,
+  storeEdge,
+} from '../../src/tlog/frontier.ts'
+import { type Hash, inclusionProof, type ReadTile, verifyInclusion } from '../../src/tlog/merkle.ts'
 import { drill } from '../helpers/drill.ts'
 import { hasher, leavesUpTo } from './hashing.ts'
 import { naivePath, naiveRoot, naiveTile } from './naive.ts'

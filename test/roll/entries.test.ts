@@ -11,7 +11,7 @@ import {
   leafInput,
   type RollEvent,
   shardsIn,
-} from '../../src/roll/entries.ts'
+} from '../../src/tlog/entries.ts'
 
 const time = new Date('2026-11-24T23:59:59.007Z')
 const profile = { name: 'server', version: 3 }

@@ -5,8 +5,8 @@ import fc from 'fast-check'
 import t from 'tap'
 
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
-import { isRollFault } from '../../src/roll/fault.ts'
-import { type EventType, entryForms, type Fields, parseEntry } from '../../src/roll/forms.ts'
+import { isRollFault } from '../../src/tlog/fault.ts'
+import { type EventType, entryForms, type Fields, parseEntry } from '../../src/tlog/forms.ts'
 
 const golden = readFileSync(new URL('entries.golden', import.meta.url), 'utf8')
   .trimEnd()

@@ -5,8 +5,8 @@
 import fc from 'fast-check'
 import t from 'tap'
 
-import { encodeCheckpoint, parseCheckpoint } from '../../src/roll/checkpoint.ts'
-import { isRollFault } from '../../src/roll/fault.ts'
+import { encodeCheckpoint, parseCheckpoint } from '../../src/tlog/checkpoint.ts'
+import { isRollFault } from '../../src/tlog/fault.ts'
 import {
   encodeNote,
   encodeSignatures,
@@ -15,10 +15,10 @@ import {
   parseSignatures,
   parseVerifierKey,
   signText,
-} from '../../src/roll/note.ts'
-import { encodeProof, parseProof, verifyProof } from '../../src/roll/proof.ts'
-import { readText } from '../../src/roll/text.ts'
-import { encodeAddCheckpoint, parseAddCheckpoint } from '../../src/roll/witness.ts'
+} from '../../src/tlog/note.ts'
+import { encodeProof, parseProof, verifyProof } from '../../src/tlog/proof.ts'
+import { readText } from '../../src/tlog/text.ts'
+import { encodeAddCheckpoint, parseAddCheckpoint } from '../../src/tlog/witness.ts'
 import { hasher, newSigner, sha256, verifyEd25519 } from './hashing.ts'
 
 const cases = Number(process.env['CHANCERY_FUZZ_CASES'] ?? 20_000)

@@ -1,8 +1,8 @@
 /** What is passed in to the roll in Node, and leaves to play with. */
 import { createPublicKey, generateKeyPairSync, hash, sign, verify } from 'node:crypto'
 
-import { openTreeHasher, type Sha256 } from '../../src/roll/merkle.ts'
-import { makeVerifierKey, type NoteSigner, type SignatureType, type VerifyEd25519 } from '../../src/roll/note.ts'
+import { openTreeHasher, type Sha256 } from '../../src/tlog/merkle.ts'
+import { makeVerifierKey, type NoteSigner, type SignatureType, type VerifyEd25519 } from '../../src/tlog/note.ts'
 
 export const sha256: Sha256 = (data) => hash('sha256', data, 'buffer')
 export const hasher = openTreeHasher(sha256)

@@ -1,14 +1,14 @@
 /** What a page would do: read a proof and verify it, and verify a small roll. Nothing of Node is here, nor in what it imports. */
 
-import { encodeCheckpoint, signCheckpoint } from '../../src/roll/checkpoint.ts'
-import { emptyEdge, extend } from '../../src/roll/edge.ts'
-import { encodeEntry } from '../../src/roll/entries.ts'
-import { openTreeHasher } from '../../src/roll/merkle.ts'
-import { parseVerifierKey, signText } from '../../src/roll/note.ts'
-import { encodeProof, verifyProof } from '../../src/roll/proof.ts'
-import { parseTilePath } from '../../src/roll/tiles.ts'
-import { openRollVerifier } from '../../src/roll/verify.ts'
-import { parseAddCheckpoint } from '../../src/roll/witness.ts'
+import { encodeCheckpoint, signCheckpoint } from '../../src/tlog/checkpoint.ts'
+import { encodeEntry } from '../../src/tlog/entries.ts'
+import { emptyEdge, extend } from '../../src/tlog/frontier.ts'
+import { openTreeHasher } from '../../src/tlog/merkle.ts'
+import { parseVerifierKey, signText } from '../../src/tlog/note.ts'
+import { encodeProof, verifyProof } from '../../src/tlog/proof.ts'
+import { parseTilePath } from '../../src/tlog/tiles.ts'
+import { openRollVerifier } from '../../src/tlog/verify.ts'
+import { parseAddCheckpoint } from '../../src/tlog/witness.ts'
 import { sha256 } from './sha256.ts'
 
 const hasher = openTreeHasher(sha256)

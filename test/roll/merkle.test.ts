@@ -11,7 +11,7 @@ import {
   readRoot,
   verifyConsistency,
   verifyInclusion,
-} from '../../src/roll/merkle.ts'
+} from '../../src/tlog/merkle.ts'
 import { drill } from '../helpers/drill.ts'
 import { hasher, leavesUpTo } from './hashing.ts'
 import { naiveConsistency, naiveLeaf, naivePath, naiveRoot, naiveTile } from './naive.ts'

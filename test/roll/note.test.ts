@@ -14,7 +14,7 @@ import {
   parseVerifierKey,
   signText,
   verifyNote,
-} from '../../src/roll/note.ts'
+} from '../../src/tlog/note.ts'
 import { newSigner, sha256, verifyEd25519 } from './hashing.ts'
 
 const specKey = 'example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k'

@@ -1,10 +1,10 @@
 /** Proofs that go with entries, and the body that a witness is sent. */
 import t from 'tap'
 
-import { signCheckpoint } from '../../src/roll/checkpoint.ts'
-import { emptyEdge, extend } from '../../src/roll/edge.ts'
-import { encodeProof, parseProof, verifyProof, writeProofJson } from '../../src/roll/proof.ts'
-import { encodeAddCheckpoint, parseAddCheckpoint, parseKnownSize } from '../../src/roll/witness.ts'
+import { signCheckpoint } from '../../src/tlog/checkpoint.ts'
+import { emptyEdge, extend } from '../../src/tlog/frontier.ts'
+import { encodeProof, parseProof, verifyProof, writeProofJson } from '../../src/tlog/proof.ts'
+import { encodeAddCheckpoint, parseAddCheckpoint, parseKnownSize } from '../../src/tlog/witness.ts'
 import { hasher, newSigner, verifyEd25519 } from './hashing.ts'
 
 const origin = 'roll.example/1'

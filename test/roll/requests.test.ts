@@ -2,7 +2,7 @@
 import t from 'tap'
 
 import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
-import { encodeEntry, type ProfileChanged, type RollEvent } from '../../src/roll/entries.ts'
+import { encodeEntry, type ProfileChanged, type RollEvent } from '../../src/tlog/entries.ts'
 import {
   approved,
   approvedIssue,

@@ -2,7 +2,7 @@
 import { hash } from 'node:crypto'
 
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
-import type { RequestDecided, RollEvent } from '../../src/roll/entries.ts'
+import type { RequestDecided, RollEvent } from '../../src/tlog/entries.ts'
 import { digest, event, issuer } from './world.ts'
 
 /** Of the profile `vault-1` or `vault-2`, which want so many approvals. */

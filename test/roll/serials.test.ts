@@ -4,7 +4,7 @@ import { hash } from 'node:crypto'
 import fc from 'fast-check'
 import t from 'tap'
 
-import { maxIssuers, openSerialTable, type SerialRecord, type Standing } from '../../src/roll/serials.ts'
+import { maxIssuers, openSerialTable, type SerialRecord, type Standing } from '../../src/tlog/serials.ts'
 import { cpu } from '../helpers/cpu.ts'
 
 const standings: readonly Standing[] = ['issued', 'abandoned', 'held', 'revoked', 'compromised']

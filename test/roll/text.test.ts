@@ -1,8 +1,8 @@
 /** The small pieces of which all that is read of a roll is made. */
 import t from 'tap'
 
-import { isRollFault, RollFault } from '../../src/roll/fault.ts'
-import { isEqual, readText } from '../../src/roll/text.ts'
+import { isRollFault, RollFault } from '../../src/tlog/fault.ts'
+import { isEqual, readText } from '../../src/tlog/text.ts'
 
 t.test('octets are equal to as many of the same, and to nothing that they begin', (t) => {
   const octets = Uint8Array.of(1, 2, 3)

@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 
-import { isRollFault } from '../../src/roll/fault.ts'
+import { isRollFault } from '../../src/tlog/fault.ts'
 import {
   encodeBundle,
   encodeTile,
@@ -14,7 +14,7 @@ import {
   type Tile,
   tilesAt,
   tilesBetween,
-} from '../../src/roll/tiles.ts'
+} from '../../src/tlog/tiles.ts'
 import { leavesUpTo } from './hashing.ts'
 
 const seed = 20261124

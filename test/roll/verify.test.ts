@@ -4,11 +4,11 @@ import { hash } from 'node:crypto'
 import t from 'tap'
 
 import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
-import { emptyEdge, extend } from '../../src/roll/edge.ts'
-import { type CrlsIntended, encodeEntry, type ProfileChanged, type RollEvent } from '../../src/roll/entries.ts'
-import { findings as meanings } from '../../src/roll/findings.ts'
-import { encodeVerifierKey } from '../../src/roll/note.ts'
-import { openRollVerifier } from '../../src/roll/verify.ts'
+import { type CrlsIntended, encodeEntry, type ProfileChanged, type RollEvent } from '../../src/tlog/entries.ts'
+import { findings as meanings } from '../../src/tlog/findings.ts'
+import { emptyEdge, extend } from '../../src/tlog/frontier.ts'
+import { encodeVerifierKey } from '../../src/tlog/note.ts'
+import { openRollVerifier } from '../../src/tlog/verify.ts'
 import { hasher, newSigner } from './hashing.ts'
 import {
   approved,

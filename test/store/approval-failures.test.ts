@@ -2,8 +2,8 @@
 import t from 'tap'
 
 import type { IssueInput } from '../../src/ca/issuance.ts'
-import type { ProfileVersion } from '../../src/roll/entries.ts'
 import { failOpenRequests } from '../../src/store/approvals.ts'
+import type { ProfileVersion } from '../../src/tlog/entries.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
 import { holdTurn } from '../helpers/turn.ts'

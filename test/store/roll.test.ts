@@ -6,11 +6,11 @@ import t, { type Test } from 'tap'
 
 import { codec } from '../../src/codec.ts'
 import { openSource } from '../../src/commands/roll/source.ts'
-import type { RollEvent } from '../../src/roll/entries.ts'
 import type { Stores } from '../../src/service.ts'
 import { databaseClock } from '../../src/store/clock.ts'
 import type { Database } from '../../src/store/database.ts'
 import { openRollWriter } from '../../src/store/roll.ts'
+import type { RollEvent } from '../../src/tlog/entries.ts'
 import { openSql } from '../helpers/sql.ts'
 import { openTestStores } from './stores.ts'
 

@@ -1,10 +1,10 @@
 import t, { type Test } from 'tap'
 
 import { codec } from '../../src/codec.ts'
-import type { RollEvent } from '../../src/roll/entries.ts'
 import { databaseClock } from '../../src/store/clock.ts'
 import { type Database, openDatabase } from '../../src/store/database.ts'
 import { type Head, openRollWriter, type RollWriter } from '../../src/store/roll.ts'
+import type { RollEvent } from '../../src/tlog/entries.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
 import { setBackTo, tamper } from '../helpers/tamper.ts'

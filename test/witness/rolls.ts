@@ -1,7 +1,7 @@
 /** Rolls for witnesses: their checkpoints and the proofs between them, and forks of them. */
-import { signCheckpoint } from '../../src/roll/checkpoint.ts'
-import type { NoteSigner } from '../../src/roll/note.ts'
-import { encodeAddCheckpoint } from '../../src/roll/witness.ts'
+import { signCheckpoint } from '../../src/tlog/checkpoint.ts'
+import type { NoteSigner } from '../../src/tlog/note.ts'
+import { encodeAddCheckpoint } from '../../src/tlog/witness.ts'
 import { leavesUpTo, newSigner } from '../roll/hashing.ts'
 import { naiveConsistency, naiveRoot } from '../roll/naive.ts'
 

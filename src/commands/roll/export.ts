@@ -10,8 +10,8 @@ import { dirname, join } from 'node:path'
 
 import { Failure } from '../../lib/failure.ts'
 import { sha256 } from '../../lib/sha256.ts'
-import type { SignedCheckpoint } from '../../roll/checkpoint.ts'
-import { type Edge, emptyEdge, extend, storeEdge } from '../../roll/edge.ts'
+import type { SignedCheckpoint } from '../../tlog/checkpoint.ts'
+import { type Edge, emptyEdge, extend, storeEdge } from '../../tlog/frontier.ts'
 import {
   type Growth,
   inclusionProof,
@@ -19,8 +19,8 @@ import {
   openTreeHasher,
   type ReadTile,
   verifyInclusion,
-} from '../../roll/merkle.ts'
-import { isEqual } from '../../roll/text.ts'
+} from '../../tlog/merkle.ts'
+import { isEqual } from '../../tlog/text.ts'
 import {
   encodeBundle,
   encodeTile,
@@ -31,7 +31,7 @@ import {
   parseBundle,
   type Tile,
   tilesAt,
-} from '../../roll/tiles.ts'
+} from '../../tlog/tiles.ts'
 import { openNote } from './checkpoints.ts'
 import { edgeOfWhole } from './glance.ts'
 import type { RollKeys } from './keys.ts'

@@ -3,7 +3,7 @@
 import { Failure } from '../../lib/failure.ts'
 import { type Output, visible } from '../../lib/output.ts'
 import { countText } from '../../lib/progress.ts'
-import type { Finding } from '../../roll/findings.ts'
+import type { Finding } from '../../tlog/findings.ts'
 
 export interface Report {
   readonly tell: (finding: Finding) => void

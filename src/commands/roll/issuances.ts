@@ -2,10 +2,10 @@
 import { hash } from 'node:crypto'
 
 import type { Origin } from '../../policy/origin.ts'
-import type { EntryOf } from '../../roll/forms.ts'
 import { searchKey } from '../../store/names.ts'
 import { originKeys, originText } from '../../store/origins.ts'
 import type { EntryRow, NameRow } from '../../store/roll-rows.ts'
+import type { EntryOf } from '../../tlog/forms.ts'
 import { parseCertificate, parseTbs, type TbsFacts } from '../../x509/certificate.ts'
 import { keptNames } from '../../x509/names-kept.ts'
 import { formatSubject } from '../../x509/subject.ts'

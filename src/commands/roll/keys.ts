@@ -3,8 +3,8 @@
 import { Failure } from '../../lib/failure.ts'
 import { readGivenText } from '../../lib/input-files.ts'
 import { sha256 } from '../../lib/sha256.ts'
-import { isRollFault } from '../../roll/fault.ts'
-import { encodeVerifierKey, parseVerifierKey, type VerifierKey } from '../../roll/note.ts'
+import { isRollFault } from '../../tlog/fault.ts'
+import { encodeVerifierKey, parseVerifierKey, type VerifierKey } from '../../tlog/note.ts'
 
 export interface RollKeys {
   readonly roll: readonly VerifierKey[]

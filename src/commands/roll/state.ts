@@ -8,9 +8,9 @@ import { dirname, join } from 'node:path'
 
 import { Failure } from '../../lib/failure.ts'
 import { makeFolder } from '../../lib/fs.ts'
-import { parseCheckpoint } from '../../roll/checkpoint.ts'
-import { parseNote } from '../../roll/note.ts'
-import type { VerifierState } from '../../roll/verify.ts'
+import { parseCheckpoint } from '../../tlog/checkpoint.ts'
+import { parseNote } from '../../tlog/note.ts'
+import type { VerifierState } from '../../tlog/verify.ts'
 
 export interface GivenNote {
   readonly note: Buffer

@@ -215,7 +215,7 @@ const assertProfiles = async (policies: Policies, names: readonly string[]): Pro
     throw new Problem('profile.not_found', 'The grant names profiles that do not exist.', { violations })
 }
 
-/** A grant goes into one entry of the roll as a whole, and that is bounded (roll/entries.ts). */
+/** A grant goes into one entry of the roll as a whole, and that is bounded (tlog/entries.ts). */
 const assertGrantFits = ({ profiles, names, onBehalfOf }: NewGrant): void => {
   const octets = Buffer.byteLength(canonicalJson({ profiles, names, ...(onBehalfOf && { onBehalfOf }) }))
   if (octets <= maxGrantOctets) return

@@ -5,10 +5,10 @@
  * while the next entries are read. The state can be saved and taken up again, and so a roll is verified as it grows.
  */
 import { openCheckpoint, type SignedCheckpoint } from './checkpoint.ts'
-import { type Edge, emptyEdge, extend, openEdge, type Subtree, storeEdge } from './edge.ts'
 import { isRollFault } from './fault.ts'
 import { type Finding, type FindingCode, isFindingCode } from './findings.ts'
 import { parseEntry, type RollEntry } from './forms.ts'
+import { type Edge, emptyEdge, extend, openEdge, type Subtree, storeEdge } from './frontier.ts'
 import { openHistory } from './history.ts'
 import type { HistoryDeps, HistoryState, SignedBy } from './known.ts'
 import { type Hash, openTreeHasher, type TreeHasher } from './merkle.ts'
