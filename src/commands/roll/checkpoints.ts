@@ -1,7 +1,7 @@
 /** Checkpoints on their way in: nothing that is not signed is looked at any further. */
 
+import { verifyEd25519 } from '../../keys/note-signatures.ts'
 import { Failure } from '../../lib/failure.ts'
-import { verifyEd25519 } from '../../roll-crypto.ts'
 import { openCheckpoint, type SignedCheckpoint } from '../../tlog/checkpoint.ts'
 import { isRollFault } from '../../tlog/fault.ts'
 import type { RollKeys } from './keys.ts'

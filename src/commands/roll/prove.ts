@@ -1,10 +1,10 @@
 /** `chancery roll prove`: that an entry is on the roll, from a proof, the entry and the key of the roll: nobody is asked. */
 
 import { isProblem } from '../../errors.ts'
+import { verifyEd25519 } from '../../keys/note-signatures.ts'
 import { Failure } from '../../lib/failure.ts'
 import { readGiven, readGivenText } from '../../lib/input-files.ts'
 import { sha256 } from '../../lib/sha256.ts'
-import { verifyEd25519 } from '../../roll-crypto.ts'
 import { isRollFault } from '../../tlog/fault.ts'
 import { parseEntry, type RollEntry } from '../../tlog/forms.ts'
 import { openTreeHasher } from '../../tlog/merkle.ts'

@@ -6,8 +6,8 @@
 import { randomInt } from 'node:crypto'
 
 import { codec } from '../../codec.ts'
+import { verifyEd25519 } from '../../keys/note-signatures.ts'
 import { sha256 } from '../../lib/sha256.ts'
-import { verifyEd25519 } from '../../roll-crypto.ts'
 import { readStoredOrigin } from '../../store/origins.ts'
 import type { EntryRow, RollRows } from '../../store/roll-rows.ts'
 import { encodeEntry, issuedBy } from '../../tlog/entries.ts'

@@ -1,7 +1,7 @@
 /** What `roll/` is given in Node: it does no cryptography of its own, so that it runs elsewhere too. */
 import { verify } from 'node:crypto'
 
-import type { VerifyEd25519 } from './tlog/note.ts'
+import type { VerifyEd25519 } from '../tlog/note.ts'
 
 export const verifyEd25519: VerifyEd25519 = (publicKey, message, signature) =>
   verify(null, message, { key: Buffer.concat([ed25519SpkiStart, publicKey]), format: 'der', type: 'spki' }, signature)
