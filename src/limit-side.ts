@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import { openPrincipalLimits, type PrincipalLimits } from './ca/principal-limits.ts'
-import type { Config } from './config.ts'
+import type { Config } from './config/config.ts'
 import type { Job } from './jobs/schedule.ts'
 import type { Stores } from './service.ts'
 import { openShares } from './store/shares.ts'

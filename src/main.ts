@@ -151,7 +151,7 @@ const besideSettings = async () => {
 }
 
 const loadSettings = async (purpose: 'serve' | 'migrate') => {
-  const { loadConfig } = await import('./config.ts')
+  const { loadConfig } = await import('./config/config.ts')
   return loadConfig(process.env, purpose).catch((error: Error) => {
     throw new Failure('usage', error.message)
   })

@@ -1,7 +1,7 @@
 /** Files that settings name, and requests are decided by: read before anything else is opened, and all faults told at once. */
 import type { ClientAnchors } from './ca/client-trust.ts'
 import { openAnchorFile } from './client-side.ts'
-import type { Config } from './config.ts'
+import type { Config } from './config/config.ts'
 import { loadBlockLists } from './keys/block-lists.ts'
 import { blameFile, SettingFault } from './lib/setting-fault.ts'
 import type { KeyBlockList } from './x509/keys.ts'

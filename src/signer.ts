@@ -6,7 +6,7 @@
 import { flushCompileCache } from 'node:module'
 import { Socket } from 'node:net'
 
-import { loadConfig } from './config.ts'
+import { loadConfig } from './config/config.ts'
 import type { KeyLoad } from './keys/key-load.ts'
 import { openKeyring } from './keys/keyring.ts'
 import { keepOutOfCores } from './keys/no-core.ts'

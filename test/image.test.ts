@@ -11,7 +11,7 @@ import { text as textOf } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 
-import { loadConfig } from '../src/config.ts'
+import { loadConfig } from '../src/config/config.ts'
 import { decideAccount, runAs } from '../src/store/embedded/account.ts'
 import { findBinaries } from '../src/store/embedded/binaries.ts'
 import { pkcs11Binary } from '../tools/pkcs11.mjs'

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import type { Config } from '../src/config.ts'
+import type { Config } from '../src/config/config.ts'
 import { Problem } from '../src/errors.ts'
 import type { SigningKey } from '../src/keys/signing-key.ts'
 import {

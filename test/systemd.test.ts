@@ -8,7 +8,7 @@ import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 
 import { readOrders } from '../src/commands/issue/orders.ts'
-import { loadConfig } from '../src/config.ts'
+import { loadConfig } from '../src/config/config.ts'
 import { socketsFor } from '../src/open-files.ts'
 import { quiet } from './helpers/log.ts'
 

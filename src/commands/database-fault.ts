@@ -1,5 +1,5 @@
 /** A database that cannot be opened, in one sentence: where it is, what is wrong, what to do. */
-import { type DatabasePlace, placeOf } from '../config.ts'
+import { type DatabasePlace, placeOf } from '../config/config.ts'
 import { isProblem } from '../errors.ts'
 import { Failure, type FailureKind } from '../lib/failure.ts'
 import { WrongRecords } from '../roll-side.ts'

@@ -1,5 +1,5 @@
 /** `chancery doctor`: what is not fit for production, in sentences. */
-import { type Config, loadConfig } from '../config.ts'
+import { type Config, loadConfig } from '../config/config.ts'
 import { isProblem } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { heldUpBy } from '../store/held-up.ts'

@@ -1,7 +1,7 @@
 /** `chancery key`: keys in security modules, for the operator beside the database and the module. */
 import { hash } from 'node:crypto'
 
-import type { Config } from '../config.ts'
+import type { Config } from '../config/config.ts'
 import { isProblem } from '../errors.ts'
 import type { KeyAttributes } from '../keys/signing-key.ts'
 import { Failure } from '../lib/failure.ts'

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-import { type Config, loadConfig } from '../config.ts'
+import { type Config, loadConfig } from '../config/config.ts'
 import { isInToken, type Keyring, openGuarded, openKeyring } from '../keys/keyring.ts'
 import { makePassphrase, openPassphrase, roundsFor } from '../keys/passphrase.ts'
 import type { PinGuard } from '../keys/pkcs11/pins.ts'

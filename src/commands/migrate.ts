@@ -1,5 +1,5 @@
 /** `chancery migrate`: brings the schema up to date as its owner, and gives the serving role its rights. */
-import { type Config, roleOf } from '../config.ts'
+import { type Config, roleOf } from '../config/config.ts'
 import { Failure } from '../lib/failure.ts'
 import type { Log } from '../log.ts'
 import { openDatabase } from '../store/database.ts'

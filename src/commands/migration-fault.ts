@@ -1,5 +1,5 @@
 /** A migration that ended through no fault of its own: nothing of it remains, and a sentence says what to do before the next try. */
-import { placeOf } from '../config.ts'
+import { placeOf } from '../config/config.ts'
 import { isProblem } from '../errors.ts'
 import { Failure, type FailureKind } from '../lib/failure.ts'
 import { ofServer, wordsOf } from '../store/faults.ts'

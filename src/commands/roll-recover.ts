@@ -4,7 +4,7 @@
  */
 import type { RollHead } from '../ca/recorder.ts'
 import { codec } from '../codec.ts'
-import type { Config } from '../config.ts'
+import type { Config } from '../config/config.ts'
 import { verifyEd25519 } from '../keys/note-signatures.ts'
 import { Failure } from '../lib/failure.ts'
 import { countText, type Progress } from '../lib/progress.ts'

@@ -1,7 +1,7 @@
 /** What keeps a service from starting and is mended by whoever has set it up: a sentence with the setting, and no defect. */
 import { resolve, sep } from 'node:path'
 
-import type { Config } from '../config.ts'
+import type { Config } from '../config/config.ts'
 import { isProblem } from '../errors.ts'
 import { TokenFault } from '../keys/pkcs11/token-fault.ts'
 import { Failure } from '../lib/failure.ts'

@@ -8,7 +8,7 @@ import { join, resolve } from 'node:path'
 
 import type { Access, Role, Token } from '../ca/access.ts'
 import { own } from '../ca/own.ts'
-import type { Config } from '../config.ts'
+import type { Config } from '../config/config.ts'
 import { isProblem } from '../errors.ts'
 import { pooledRandom, timeOrderedIds } from '../keys/random.ts'
 import { Failure } from '../lib/failure.ts'

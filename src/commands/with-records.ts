@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import { codec } from '../codec.ts'
-import type { Config } from '../config.ts'
+import type { Config } from '../config/config.ts'
 import { Failure } from '../lib/failure.ts'
 import type { Log } from '../log.ts'
 import { assertSameRecords, assertWhole, readAnchor } from '../roll-side.ts'

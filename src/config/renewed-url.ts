@@ -1,6 +1,7 @@
 /** A password of the database that is changed while we run: whoever changes it puts it into the file that the settings name. */
-import type { Config } from '../config.ts'
+
 import { readFileOrPipe, readPrivateFile } from '../keys/private-file.ts'
+import type { Config } from './config.ts'
 import { parsePostgresUrl } from './postgres-url.ts'
 
 /**

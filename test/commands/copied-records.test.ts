@@ -5,7 +5,7 @@ import t from 'tap'
 
 import { runAdoptDatabase } from '../../src/commands/roll-succeed.ts'
 import { withRecords } from '../../src/commands/with-records.ts'
-import { type Config, loadConfig } from '../../src/config.ts'
+import { type Config, loadConfig } from '../../src/config/config.ts'
 import { readDatabaseId, readStanding } from '../../src/store/roll-opening.ts'
 import { copyBeside } from '../helpers/backup.ts'
 import { drill } from '../helpers/drill.ts'

@@ -5,7 +5,7 @@ import t from 'tap'
 
 import { diagnosisText } from '../../src/commands/doctor.ts'
 import { unwise } from '../../src/commands/fitness.ts'
-import { placeOf } from '../../src/config.ts'
+import { placeOf } from '../../src/config/config.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'

@@ -12,7 +12,7 @@ import { commands } from '../../src/main.ts'
 import { bare } from '../helpers/environment.ts'
 
 const main = join(import.meta.dirname, '../../src/main.ts')
-const config = join(import.meta.dirname, '../../src/config.ts')
+const config = join(import.meta.dirname, '../../src/config/config.ts')
 const serve = join(import.meta.dirname, '../../src/commands/serve.ts')
 
 const hookOf = async (t: Test, text: string): Promise<string> => {

@@ -13,7 +13,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { calledAt } from '../../src/commands/serve.ts'
-import { placeOf } from '../../src/config.ts'
+import { placeOf } from '../../src/config/config.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { drill } from '../helpers/drill.ts'

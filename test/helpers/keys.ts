@@ -1,5 +1,5 @@
 import { openKeys } from '../../src/commands/keys.ts'
-import type { Config } from '../../src/config.ts'
+import type { Config } from '../../src/config/config.ts'
 import type { Keyring } from '../../src/keys/keyring.ts'
 import { unguarded } from '../../src/keys/pkcs11/pins.ts'
 import { quiet } from './log.ts'

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 import { bootstrap } from '../../src/commands/bootstrap.ts'
-import { type Config, loadConfig } from '../../src/config.ts'
+import { type Config, loadConfig } from '../../src/config/config.ts'
 import type { Keyring } from '../../src/keys/keyring.ts'
 import { openStores, type Stores } from '../../src/service.ts'
 import { openTestDatabase, type TestDatabase } from './database.ts'

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 import { type Serving, serve } from '../../src/commands/serve.ts'
-import { type Config, loadConfig } from '../../src/config.ts'
+import { type Config, loadConfig } from '../../src/config/config.ts'
 import { openTestDatabase, type TestDatabase } from './database.ts'
 import { assertDescribed, assertMembers, assertNext, assertPointers, assertShape } from './described.ts'
 import { bare } from './environment.ts'

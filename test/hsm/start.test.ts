@@ -13,7 +13,7 @@ import type { TLSSocket } from 'node:tls'
 import t from 'tap'
 
 import { type Serving, serve } from '../../src/commands/serve.ts'
-import { loadConfig } from '../../src/config.ts'
+import { loadConfig } from '../../src/config/config.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { drill } from '../helpers/drill.ts'

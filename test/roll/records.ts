@@ -7,7 +7,7 @@ import pg from 'pg'
 import type { Test } from 'tap'
 
 import { encodeRootCrlTbs, seal } from '../../src/ca/ceremony.ts'
-import { loadConfig } from '../../src/config.ts'
+import { loadConfig } from '../../src/config/config.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'

@@ -1,8 +1,8 @@
 /** Records wherever they are: those of a service that is set up here, or any database, as one that a dump was loaded into. */
 import { pino } from 'pino'
 
+import type { Config } from '../../config/config.ts'
 import { faultOfPostgresUrl } from '../../config/postgres-url.ts'
-import type { Config } from '../../config.ts'
 import { Failure } from '../../lib/failure.ts'
 import type { Log } from '../../log.ts'
 import { type Database, openDatabase } from '../../store/database.ts'

@@ -4,14 +4,14 @@ import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
-import { runMigrate } from '../src/commands/migrate.ts'
-import { renewedUrl } from '../src/config/renewed-url.ts'
-import { settings } from '../src/config/settings.ts'
-import { loadConfig } from '../src/config.ts'
-import { encodeVerifierKey } from '../src/tlog/note.ts'
-import { renderConfiguration } from '../tools/configuration.ts'
-import { quiet } from './helpers/log.ts'
-import { newSigner } from './roll/hashing.ts'
+import { runMigrate } from '../../src/commands/migrate.ts'
+import { loadConfig } from '../../src/config/config.ts'
+import { renewedUrl } from '../../src/config/renewed-url.ts'
+import { settings } from '../../src/config/settings.ts'
+import { encodeVerifierKey } from '../../src/tlog/note.ts'
+import { renderConfiguration } from '../../tools/configuration.ts'
+import { quiet } from '../helpers/log.ts'
+import { newSigner } from '../roll/hashing.ts'
 
 const fileOf = async (test: Test, content: string, mode = 0o600): Promise<string> => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-config-'))
@@ -453,7 +453,7 @@ t.test('the CAs of clients are those that are named, and none unless somebody is
 })
 
 t.test('docs/configuration.md says what the table says, and nothing else', async (t) => {
-  const document = await readFile(new URL('../docs/configuration.md', import.meta.url), 'utf8')
+  const document = await readFile(new URL('../../docs/configuration.md', import.meta.url), 'utf8')
   t.equal(document, renderConfiguration(document), 'else run node tools/configuration.ts')
   const known = new Set(Object.values(settings).flatMap(({ env, secret }) => (secret ? [env, `${env}_FILE`] : [env])))
   for (const [name] of document.matchAll(/CHANCERY_[A-Z0-9_]*[A-Z]/g)) {

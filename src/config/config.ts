@@ -1,11 +1,11 @@
 /** The settings, read once at the start and frozen: the environment and a YAML file, judged together. */
 import { join } from 'node:path'
 
-import { parsePostgresUrl } from './config/postgres-url.ts'
-import { type Address, type LogLevel, type SettingKey, settings, type Witness } from './config/settings.ts'
-import { gather, type Purpose } from './config/sources.ts'
-import type { BlockListFiles } from './keys/block-lists.ts'
-import type { Name } from './x509/names.ts'
+import type { BlockListFiles } from '../keys/block-lists.ts'
+import type { Name } from '../x509/names.ts'
+import { parsePostgresUrl } from './postgres-url.ts'
+import { type Address, type LogLevel, type SettingKey, settings, type Witness } from './settings.ts'
+import { gather, type Purpose } from './sources.ts'
 
 export interface Config {
   readonly mode: 'development' | 'production'
