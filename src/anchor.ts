@@ -9,7 +9,7 @@ import { type FileHandle, link, open, readdir, rename, rm, stat } from 'node:fs/
 import { basename, dirname, join, resolve } from 'node:path'
 
 import { openOthers } from './anchor-others.ts'
-import type { Anchor } from './ca/checkpoints.ts'
+import type { Anchor } from './ca/log/checkpoints.ts'
 import { openBatch } from './lib/batch.ts'
 import { ifMissing, makeFolder, syncFolder } from './lib/fs.ts'
 import { withDeadline } from './lib/timeout.ts'

@@ -1,7 +1,7 @@
 /** Approvals, put together: what waits for people, and who carries out what they have approved. */
-import { type ApprovalStore, type Approvals, openApprovals } from './ca/approvals.ts'
-import type { Issuance } from './ca/issuance.ts'
-import type { Issuers } from './ca/issuers.ts'
+import { type ApprovalStore, type Approvals, openApprovals } from './ca/approvals/approvals.ts'
+import type { Issuance } from './ca/issuance/issuance.ts'
+import type { Issuers } from './ca/issuers/issuers.ts'
 import { approvalsJob } from './jobs/approvals.ts'
 import type { Job } from './jobs/schedule.ts'
 import type { Stores } from './service.ts'

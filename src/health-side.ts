@@ -1,10 +1,11 @@
 /** What `/readyz` looks at, put together. */
-import type { Checkpoints } from './ca/checkpoints.ts'
+
 import type { Health } from './ca/health.ts'
-import type { Issuance } from './ca/issuance.ts'
-import type { Issuers } from './ca/issuers.ts'
+import type { Issuance } from './ca/issuance/issuance.ts'
+import type { Issuers } from './ca/issuers/issuers.ts'
+import type { Checkpoints } from './ca/log/checkpoints.ts'
+import type { Witnesses } from './ca/log/witnesses.ts'
 import { openHealth } from './ca/readiness.ts'
-import type { Witnesses } from './ca/witnesses.ts'
 import type { Stores } from './service.ts'
 import type { Status } from './status.ts'
 

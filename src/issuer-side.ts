@@ -1,9 +1,9 @@
 /** Issuers, put together: those in the records with their keys, and how they come and go. */
 import { hash } from 'node:crypto'
 
-import type { Checkpoints } from './ca/checkpoints.ts'
-import { type IssuerLife, openIssuerLife } from './ca/issuer-life.ts'
-import { type Issuers, openIssuers } from './ca/issuers.ts'
+import { type IssuerLife, openIssuerLife } from './ca/issuers/issuer-life.ts'
+import { type Issuers, openIssuers } from './ca/issuers/issuers.ts'
+import type { Checkpoints } from './ca/log/checkpoints.ts'
 import type { Meter } from './ca/meter.ts'
 import type { Keyring } from './keys/keyring.ts'
 import { ed25519SpkiStart } from './keys/note-signatures.ts'

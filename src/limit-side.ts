@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { openPrincipalLimits, type PrincipalLimits } from './ca/principal-limits.ts'
+import { openPrincipalLimits, type PrincipalLimits } from './ca/access/principal-limits.ts'
 import type { Config } from './config/config.ts'
 import type { Job } from './jobs/schedule.ts'
 import type { Stores } from './service.ts'

@@ -3,10 +3,10 @@ import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
 
 import { collectDefaultMetrics, type Registry } from 'prom-client'
 
-import type { ApprovalFigures } from './ca/approvals.ts'
-import type { ShelvedCrl } from './ca/crl-shelf.ts'
+import type { ApprovalFigures } from './ca/approvals/approvals.ts'
+import type { WitnessFigures } from './ca/log/witnesses.ts'
 import type { Meter, Stage } from './ca/meter.ts'
-import type { WitnessFigures } from './ca/witnesses.ts'
+import type { ShelvedCrl } from './ca/revocation/crl-cache.ts'
 import type { KeyLoad } from './keys/key-load.ts'
 import { type AllSeries, openAllSeries, type Series } from './metric-series.ts'
 import type { GaugeName } from './metric-table.ts'

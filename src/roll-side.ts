@@ -5,10 +5,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import { type AnchorFile, openAnchorFile, readAnchorFile } from './anchor.ts'
-import { type Checkpoints, openCheckpoints } from './ca/checkpoints.ts'
+import type { RollHead } from './ca/issuance/recorder.ts'
+import { type Checkpoints, openCheckpoints } from './ca/log/checkpoints.ts'
+import { openWitnesses, type Witnesses } from './ca/log/witnesses.ts'
 import { own } from './ca/own.ts'
-import type { RollHead } from './ca/recorder.ts'
-import { openWitnesses, type Witnesses } from './ca/witnesses.ts'
 import { codec } from './codec.ts'
 import type { Config } from './config/config.ts'
 import { isProblem } from './errors.ts'

@@ -1,5 +1,5 @@
 /** How witnesses are spoken to. */
-import type { WitnessesDeps } from './ca/witnesses.ts'
+import type { WitnessesDeps } from './ca/log/witnesses.ts'
 
 /** Answers are some lines; whoever sends more, or sends us elsewhere, is not heard. */
 export const post: WitnessesDeps['post'] = async (url, body) => {

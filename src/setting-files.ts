@@ -1,5 +1,5 @@
 /** Files that settings name, and requests are decided by: read before anything else is opened, and all faults told at once. */
-import type { ClientAnchors } from './ca/client-trust.ts'
+import type { ClientAnchors } from './ca/access/client-trust.ts'
 import { openAnchorFile } from './client-side.ts'
 import type { Config } from './config/config.ts'
 import { loadBlockLists } from './keys/block-lists.ts'

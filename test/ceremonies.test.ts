@@ -11,7 +11,7 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { assertChainFits } from '../src/ca/issuer-chain.ts'
+import { assertChainFits } from '../src/ca/issuers/certification-path.ts'
 import { checkOne } from '../src/keys/verifier-batch.ts'
 import { parsePem, parsePemCertificates } from '../src/x509/pem.ts'
 import { faultsInRecords } from './crash/checker.ts'

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
-import type { Issuance } from '../src/ca/issuance.ts'
+import type { Issuance } from '../src/ca/issuance/issuance.ts'
 import { Problem, type ProblemCode } from '../src/errors.ts'
 import type { ServerCertificate } from '../src/jobs/own-certificate.ts'
 import { SigningFault, type SigningKey, trialText } from '../src/keys/signing-key.ts'

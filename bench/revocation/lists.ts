@@ -5,7 +5,7 @@
 import { hash } from 'node:crypto'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 
-import { openCrlPublisher } from '../../src/ca/crl.ts'
+import { openCrlPublisher } from '../../src/ca/revocation/crl.ts'
 import { loadConfig } from '../../src/config/config.ts'
 import { openKeyed } from '../../src/issuer-side.ts'
 import { openTurns } from '../../src/lib/yield.ts'

@@ -2,8 +2,8 @@
 import { withDeadline } from '../lib/timeout.ts'
 import { hasEnded } from '../policy/validity.ts'
 import type { Health, HealthCheck } from './health.ts'
-import type { Issuer } from './issuer.ts'
-import type { Issuers } from './issuers.ts'
+import type { Issuer } from './issuers/issuer.ts'
+import type { Issuers } from './issuers/issuers.ts'
 
 export interface ReadinessDeps {
   readonly issuers: Issuers

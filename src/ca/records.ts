@@ -4,7 +4,7 @@ import type { CheckResult } from '../policy/checks.ts'
 import type { Origin } from '../policy/origin.ts'
 import type { Tile } from '../tlog/tiles.ts'
 import type { Name } from '../x509/names.ts'
-import type { Revocation } from './revoke.ts'
+import type { Revocation } from './revocation/revoke.ts'
 
 /** What a search finds of a certificate. */
 export interface FoundCertificate {

@@ -2,7 +2,7 @@
  * `chancery roll recover`: a database that was restored from an older backup is brought to where its roll was, from
  * exported tiles. All of it is verified before anything is written, and nothing is written that is not on the roll.
  */
-import type { RollHead } from '../ca/recorder.ts'
+import type { RollHead } from '../ca/issuance/recorder.ts'
 import { codec } from '../codec.ts'
 import type { Config } from '../config/config.ts'
 import { verifyEd25519 } from '../keys/note-signatures.ts'

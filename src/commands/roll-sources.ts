@@ -4,7 +4,7 @@ import { hash, X509Certificate } from 'node:crypto'
 import { parse } from 'yaml'
 
 import { own } from '../ca/own.ts'
-import { replaceableBy } from '../ca/revoke.ts'
+import { replaceableBy } from '../ca/revocation/revoke.ts'
 import { codec } from '../codec.ts'
 import type { Config } from '../config/config.ts'
 import { pooledRandom } from '../keys/random.ts'

@@ -4,7 +4,7 @@ import { readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 import { openAnchorFile, readAnchorFile } from '../anchor.ts'
-import { reconcile } from '../ca/reconcile.ts'
+import { reconcile } from '../ca/issuance/reconcile.ts'
 import { codec } from '../codec.ts'
 import type { Config } from '../config/config.ts'
 import { settings } from '../config/settings.ts'

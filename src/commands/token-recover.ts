@@ -6,7 +6,7 @@
 import { lstat, readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 
-import type { Access, Role, Token } from '../ca/access.ts'
+import type { Access, Role, Token } from '../ca/access/access.ts'
 import { own } from '../ca/own.ts'
 import type { Config } from '../config/config.ts'
 import { isProblem } from '../errors.ts'

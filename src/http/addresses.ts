@@ -3,7 +3,7 @@
  * kept in this process alone, since a flood must not reach the database; each instance takes its share of them. However
  * many addresses come, no more than so many are remembered.
  */
-import { type AnyLimitName, limitReached } from '../limits.ts'
+import { type AnyLimitName, limitReached } from '../ca/access/limit-problems.ts'
 
 export interface AddressLimits {
   readonly requestsPerSecond: number

@@ -7,8 +7,8 @@ import type { Socket } from 'node:net'
 
 import type { FastifyRequest } from 'fastify'
 
-import type { Caller, Identities } from '../ca/access.ts'
-import type { Leave, PrincipalLimits } from '../ca/principal-limits.ts'
+import type { Caller, Identities } from '../ca/access/access.ts'
+import type { Leave, PrincipalLimits } from '../ca/access/principal-limits.ts'
 import { isProblem } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
 import { type AddressLimits, type Entry, openAddresses } from './addresses.ts'

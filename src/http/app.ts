@@ -21,7 +21,7 @@ import fastify, {
   type RouteOptions,
 } from 'fastify'
 
-import type { Caller } from '../ca/access.ts'
+import type { Caller } from '../ca/access/access.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
 import { closed, Type } from '../lib/schema.ts'
 import { openTurns } from '../lib/yield.ts'

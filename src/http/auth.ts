@@ -7,7 +7,7 @@ import type { TLSSocket } from 'node:tls'
 
 import type { FastifyRequest } from 'fastify'
 
-import { type Caller, hasRole, type Identities, type Role } from '../ca/access.ts'
+import { type Caller, hasRole, type Identities, type Role } from '../ca/access/access.ts'
 import { Problem } from '../errors.ts'
 import { parseSerial } from './api/views.ts'
 import { admissionTimeout, trustMs } from './bounds.ts'

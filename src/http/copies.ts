@@ -2,7 +2,7 @@
  * Who takes copies of the roll: whoever reads its bundles of entries has all that there is, as by an export, but in as many
  * requests as there are bundles. They are one row when the first is asked for and one when no more are.
  */
-import type { Access } from '../ca/accesses.ts'
+import type { Access } from '../ca/access/access-log.ts'
 import type { Log } from '../log.ts'
 import { withinDeadline } from './deadline.ts'
 

@@ -1,7 +1,7 @@
 /** For those who run it: is it alive, can it issue, what does it measure; and what each problem means. */
 import type { FastifyReply } from 'fastify'
 
-import { hasRole } from '../ca/access.ts'
+import { hasRole } from '../ca/access/access.ts'
 import { Problem, problems } from '../errors.ts'
 import { closed, Type } from '../lib/schema.ts'
 import * as examples from './api/examples.ts'

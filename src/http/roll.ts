@@ -4,7 +4,7 @@
  */
 import type { FastifyReply } from 'fastify'
 
-import type { Checkpoints } from '../ca/checkpoints.ts'
+import type { Checkpoints } from '../ca/log/checkpoints.ts'
 import type { RollTiles } from '../ca/records.ts'
 import { Problem } from '../errors.ts'
 import { Type } from '../lib/schema.ts'

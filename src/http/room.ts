@@ -4,7 +4,7 @@
  */
 import type { ServerResponse } from 'node:http'
 
-import type { Leave } from '../ca/principal-limits.ts'
+import type { Leave } from '../ca/access/principal-limits.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
 
 export interface RoomBounds {

@@ -1,5 +1,5 @@
 /** Carries out what people have approved, wherever it was left, and ends what nobody has approved in time. */
-import type { Approvals } from '../ca/approvals.ts'
+import type { Approvals } from '../ca/approvals/approvals.ts'
 import type { Job } from './schedule.ts'
 
 export interface ApprovalsJobDeps {

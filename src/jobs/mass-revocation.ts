@@ -1,5 +1,5 @@
 /** Carries out what was ordered to be revoked, one slice after the other, and leaves as much room as it takes. */
-import type { MassRevocations, SliceEnd } from '../ca/mass-revocation.ts'
+import type { MassRevocations, SliceEnd } from '../ca/revocation/mass-revocation.ts'
 import type { Log } from '../log.ts'
 import type { Job } from './schedule.ts'
 

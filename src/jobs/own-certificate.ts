@@ -4,8 +4,8 @@
  */
 import { generateKeyPairSync } from 'node:crypto'
 
-import type { Caller } from '../ca/access.ts'
-import type { Issuance } from '../ca/issuance.ts'
+import type { Caller } from '../ca/access/access.ts'
+import type { Issuance } from '../ca/issuance/issuance.ts'
 import { signatureAlgorithm } from '../x509/algorithms.ts'
 import type { Name } from '../x509/names.ts'
 import { encodePem } from '../x509/pem.ts'

@@ -2,9 +2,9 @@
  * An issuance that was under way while its key was reported as compromised ends all the same: its intent was recorded
  * before. Its certificate is revoked as soon as it is seen.
  */
-import type { Caller } from '../ca/access.ts'
+import type { Caller } from '../ca/access/access.ts'
 import { own } from '../ca/own.ts'
-import type { Revocations } from '../ca/revoke.ts'
+import type { Revocations } from '../ca/revocation/revoke.ts'
 import type { Job } from './schedule.ts'
 
 export interface ReportedKeysDeps {

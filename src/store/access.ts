@@ -1,5 +1,5 @@
 /** Principals, grants and tokens. Rows are only ever added; what ends one is a row too. */
-import type { Access, Grant, NewGrant, Principal, Token } from '../ca/access.ts'
+import type { Access, Grant, NewGrant, Principal, Token } from '../ca/access/access.ts'
 import { isProblem, Problem } from '../errors.ts'
 import { canonicalJson, type Unset } from '../lib/canonical-json.ts'
 import type { RollEvent } from '../tlog/entries.ts'

@@ -1,6 +1,6 @@
 /** Who has looked at the records of others: a row each, written together with those of the same moment. */
 
-import type { Access, Accesses, AccessFilter, AccessRecord } from '../ca/accesses.ts'
+import type { Access, Accesses, AccessFilter, AccessRecord } from '../ca/access/access-log.ts'
 import { isProblem } from '../errors.ts'
 import { openBatch } from '../lib/batch.ts'
 import { type TimedRow, type TimedTable, walkByTime } from './by-time.ts'

@@ -1,5 +1,5 @@
 /** Requests that people must approve, in the records: each step a row and an event, under the head of the roll. */
-import type { Grant } from '../ca/access.ts'
+import type { Grant } from '../ca/access/access.ts'
 import type {
   ApprovalFigures,
   ApprovalStore,
@@ -10,8 +10,8 @@ import type {
   Proposal,
   ProposedRequest,
   Vouched,
-} from '../ca/approvals.ts'
-import type { IssueInput } from '../ca/issuance.ts'
+} from '../ca/approvals/approvals.ts'
+import type { IssueInput } from '../ca/issuance/issuance.ts'
 import { Problem } from '../errors.ts'
 import { canonicalJson } from '../lib/canonical-json.ts'
 import type { RequestDecided, RequestExpired, RequestFailed } from '../tlog/entries.ts'

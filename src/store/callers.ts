@@ -1,7 +1,7 @@
 /** Who calls: what was shown, to principals with their grants. */
 import { hash } from 'node:crypto'
 
-import type { Caller, ClientCertificate } from '../ca/access.ts'
+import type { Caller, ClientCertificate } from '../ca/access/access.ts'
 import { Problem } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { findHolders } from './credentials.ts'

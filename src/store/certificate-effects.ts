@@ -1,5 +1,5 @@
 /** What entries of certificates and their revocation mean for the records of a recovery. */
-import type { RevocationReason } from '../ca/revoke.ts'
+import type { RevocationReason } from '../ca/revocation/revoke.ts'
 import type { Origin } from '../policy/origin.ts'
 import type { CertificateReleased, CertificateRevoked, RevocationsOrdered } from '../tlog/entries.ts'
 import type { EntryOf } from '../tlog/forms.ts'
@@ -19,7 +19,7 @@ const intentValues = (entry: Intended, tbs: Buffer): unknown[] => {
   const replaces = 'replaces' in entry ? Buffer.from(entry.replaces as string, 'hex') : null
   const octets = Buffer.from(serial, 'hex')
   const at = 'intended' in entry ? entry.intended : time
-  // As `shardOf` does it (ca/serial.ts).
+  // As `shardOf` does it (ca/issuance/serial.ts).
   const draw = octets.readUInt32BE(octets.length - 4)
   return [octets, principal, request, issuer, draw, profile.name, profile.version, tbs, plan, at, replaces]
 }

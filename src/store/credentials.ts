@@ -1,5 +1,5 @@
 /** What ties client certificates to principals. Rows are only ever added; what ends one is a row too. */
-import type { Access, ClientCertificate, Credential, CredentialMatch, NewCredential } from '../ca/access.ts'
+import type { Access, ClientCertificate, Credential, CredentialMatch, NewCredential } from '../ca/access/access.ts'
 import { Problem } from '../errors.ts'
 import type { RollEvent } from '../tlog/entries.ts'
 import type { Database, Queryable } from './database.ts'

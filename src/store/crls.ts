@@ -1,7 +1,7 @@
 /** Lists in the records, and the cache of those that are served. */
-import type { CrlHead, CrlStore, IntendedCrl, RevokedOfShard, SignedCrl, Unlisted } from '../ca/crl.ts'
-import type { ImportedCrl, ImportStore } from '../ca/crl-import.ts'
-import type { ShelfStore } from '../ca/crl-shelf.ts'
+import type { CrlHead, CrlStore, IntendedCrl, RevokedOfShard, SignedCrl, Unlisted } from '../ca/revocation/crl.ts'
+import type { ShelfStore } from '../ca/revocation/crl-cache.ts'
+import type { ImportedCrl, ImportStore } from '../ca/revocation/crl-import.ts'
 import type { CrlImported } from '../tlog/entries.ts'
 import { type CrlReason, crlReasons } from '../x509/crl.ts'
 import type { Database } from './database.ts'

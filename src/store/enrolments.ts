@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import type { Enrolled, Enrolment } from '../ca/recorder.ts'
+import type { Enrolled, Enrolment } from '../ca/issuance/recorder.ts'
 import { isProblem, Problem } from '../errors.ts'
 import { inHalves } from '../lib/batch.ts'
 import { sha256OfParts } from '../lib/sha256.ts'

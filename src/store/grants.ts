@@ -1,5 +1,5 @@
 /** Grants as they stand. */
-import type { Grant, Role } from '../ca/access.ts'
+import type { Grant, Role } from '../ca/access/access.ts'
 import type { Limits } from '../policy/limits.ts'
 import type { NameRules } from '../policy/names.ts'
 import type { OriginRules } from '../policy/origin.ts'

@@ -1,7 +1,7 @@
 /** What the records say of one certificate to whoever holds it: may it be renewed, and when. */
-import type { HeldObstacle, HeldRecord } from '../ca/holders.ts'
+import type { HeldObstacle, HeldRecord } from '../ca/issuance/holders.ts'
+import type { RenewalFacts } from '../ca/issuance/renewal-info.ts'
 import type { IssuerState } from '../ca/records.ts'
-import type { RenewalFacts } from '../ca/renewal-info.ts'
 import type { Queryable } from './database.ts'
 import { type GrantRow, grantOf, grantsOf } from './grants.ts'
 import { newestRevocation } from './revocations.ts'

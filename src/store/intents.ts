@@ -1,5 +1,5 @@
 /** Intents as they are recorded: many in one statement, each on the condition that nothing stands against it. */
-import type { Intent, IntentEnd } from '../ca/recorder.ts'
+import type { Intent, IntentEnd } from '../ca/issuance/recorder.ts'
 import type { DatabaseClock } from './clock.ts'
 import { columnsOf } from './columns.ts'
 import type { Database, Statement } from './database.ts'

@@ -5,8 +5,16 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 
+import type {
+  Enrolled,
+  Enrolment,
+  Intent,
+  IssuedRow,
+  PriorRequest,
+  Recorder,
+  RollHead,
+} from '../ca/issuance/recorder.ts'
 import type { Meter } from '../ca/meter.ts'
-import type { Enrolled, Enrolment, Intent, IssuedRow, PriorRequest, Recorder, RollHead } from '../ca/recorder.ts'
 import { isProblem, Problem } from '../errors.ts'
 import { openBatch } from '../lib/batch.ts'
 import { withDeadline } from '../lib/timeout.ts'

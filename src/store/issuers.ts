@@ -1,8 +1,8 @@
 /** Authorities and issuers in the records. */
 import { hash } from 'node:crypto'
 
-import type { IssuerRow } from '../ca/issuer.ts'
-import type { IssuerStore, NewIssuer } from '../ca/issuer-life.ts'
+import type { IssuerRow } from '../ca/issuers/issuer.ts'
+import type { IssuerStore, NewIssuer } from '../ca/issuers/issuer-life.ts'
 import type { IssuerState } from '../ca/records.ts'
 import {
   cutInto,

@@ -3,7 +3,7 @@
  * no room, and what there was before the first intent under a grant, in steps.
  */
 
-import type { CountedGrant } from '../ca/limits.ts'
+import type { CountedGrant } from '../ca/access/limits.ts'
 import { Problem } from '../errors.ts'
 import { openLanes } from '../lib/semaphore.ts'
 import { withDeadline } from '../lib/timeout.ts'

@@ -6,13 +6,13 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import type { Booking, CountedLimits } from '../ca/limits.ts'
+import { limitReached } from '../ca/access/limit-problems.ts'
+import type { Booking, CountedLimits } from '../ca/access/limits.ts'
+import type { Intent, IntentEnd } from '../ca/issuance/recorder.ts'
 import type { Meter } from '../ca/meter.ts'
-import type { Intent, IntentEnd } from '../ca/recorder.ts'
 import { Problem } from '../errors.ts'
 import { type Batch, openBatch } from '../lib/batch.ts'
 import { type InLane, openLanes } from '../lib/semaphore.ts'
-import { limitReached } from '../limits.ts'
 import type { Database } from './database.ts'
 import { sqlState } from './faults.ts'
 import { type Counts, type LedgerName, openCounts } from './limit-counts.ts'

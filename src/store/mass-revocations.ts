@@ -1,4 +1,6 @@
 /** Many revocations at once, in the records: what was approved, cut into slices, and what became of each. */
+
+import type { Page, PageRequest } from '../ca/records.ts'
 import type {
   AdvancedSlice,
   AsOf,
@@ -8,9 +10,8 @@ import type {
   Shares,
   SliceRules,
   Survey,
-} from '../ca/mass-revocation.ts'
-import type { Page, PageRequest } from '../ca/records.ts'
-import type { RevocationReason } from '../ca/revoke.ts'
+} from '../ca/revocation/mass-revocation.ts'
+import type { RevocationReason } from '../ca/revocation/revoke.ts'
 import type { RevocationsOrdered } from '../tlog/entries.ts'
 import { setConditions } from './certificates.ts'
 import type { Queryable } from './database.ts'

@@ -1,6 +1,6 @@
 /** What is on record of serials, for those who ask about one certificate at a time. */
 
-import type { OcspStore, SerialStanding } from '../ca/ocsp.ts'
+import type { OcspStore, SerialStanding } from '../ca/revocation/ocsp.ts'
 import { openBatch } from '../lib/batch.ts'
 import type { CrlReason } from '../x509/crl.ts'
 import type { DatabaseClock } from './clock.ts'

@@ -1,5 +1,5 @@
 /** Intents that nobody ended, and the end of them. */
-import type { OpenIntents } from '../ca/reconcile.ts'
+import type { OpenIntents } from '../ca/issuance/reconcile.ts'
 import type { IssuanceAbandoned } from '../tlog/entries.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'

@@ -1,5 +1,5 @@
 /** Principals as they stand, for everything that is given to one. */
-import type { Principal } from '../ca/access.ts'
+import type { Principal } from '../ca/access/access.ts'
 import { Problem } from '../errors.ts'
 import type { RollEvent } from '../tlog/entries.ts'
 import type { Queryable } from './database.ts'

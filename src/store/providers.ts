@@ -1,6 +1,6 @@
 /** Identity providers: immutable versions in the database, the newest of each in memory; and tokens that were shown. */
 
-import type { Providers, StoredProvider } from '../ca/providers.ts'
+import type { Providers, StoredProvider } from '../ca/access/providers.ts'
 import { Problem } from '../errors.ts'
 import { sha256 } from '../lib/sha256.ts'
 import type { Log } from '../log.ts'

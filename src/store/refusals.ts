@@ -1,7 +1,7 @@
 /** Refusals: rows up to a bound a minute and principal; beyond it a count, so that the audit can't be flooded. */
 
+import type { Refusal } from '../ca/issuance/recorder.ts'
 import type { Meter } from '../ca/meter.ts'
-import type { Refusal } from '../ca/recorder.ts'
 import { isProblem } from '../errors.ts'
 import { openBatch } from '../lib/batch.ts'
 import type { Log } from '../log.ts'

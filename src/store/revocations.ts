@@ -1,6 +1,6 @@
 /** Revocations in the records: each change a row and an event in one transaction, under the head of the roll. */
-import type { CertificateStanding } from '../ca/client-certificates.ts'
-import type { Change, Now, Revocation, RevocationReason, RevocationStore, Standing } from '../ca/revoke.ts'
+import type { CertificateStanding } from '../ca/access/client-certificates.ts'
+import type { Change, Now, Revocation, RevocationReason, RevocationStore, Standing } from '../ca/revocation/revoke.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
 import { isLivingAt } from './validity.ts'

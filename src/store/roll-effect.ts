@@ -1,6 +1,6 @@
 /** The form of what an entry of a roll means for the records, and what it is told beside the entry. */
-import type { Enrolment } from '../ca/recorder.ts'
-import type { RevocationReason } from '../ca/revoke.ts'
+import type { Enrolment } from '../ca/issuance/recorder.ts'
+import type { RevocationReason } from '../ca/revocation/revoke.ts'
 import type { EntryOf, EventType } from '../tlog/forms.ts'
 import type { Queryable } from './database.ts'
 

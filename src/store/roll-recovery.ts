@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import type { RollHead } from '../ca/recorder.ts'
+import type { RollHead } from '../ca/issuance/recorder.ts'
 import type { RollEntry } from '../tlog/forms.ts'
 import { type Edge, extend } from '../tlog/frontier.ts'
 import type { Hash, TreeHasher } from '../tlog/merkle.ts'

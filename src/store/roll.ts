@@ -2,7 +2,7 @@
  * Writing on the roll. The head's row orders all writers of all replicas: whoever moves it owns the indexes in
  * between, and nobody else can. Every entry goes through here, and makes the tree grow with it.
  */
-import type { Enrolled, RollHead } from '../ca/recorder.ts'
+import type { Enrolled, RollHead } from '../ca/issuance/recorder.ts'
 import type { RollEvent } from '../tlog/entries.ts'
 import { type Edge, type Extension, extend } from '../tlog/frontier.ts'
 import type { TreeHasher } from '../tlog/merkle.ts'

@@ -1,5 +1,5 @@
 /** What instances share of limits of requests, and how many instances there are: of seconds, and kept on no disk. */
-import type { Shares } from '../ca/principal-limits.ts'
+import type { Shares } from '../ca/access/principal-limits.ts'
 import type { Database } from './database.ts'
 
 export interface SharedLimits extends Shares {

@@ -3,7 +3,7 @@
  * leaf by leaf, or by a proof where many were missed. A database that was set back, or that is another one, is told from
  * the right one before anything is written to it.
  */
-import type { RollHead } from '../ca/recorder.ts'
+import type { RollHead } from '../ca/issuance/recorder.ts'
 import { Problem } from '../errors.ts'
 import { isRollFault, RollFault } from '../tlog/fault.ts'
 import { type Edge, emptyEdge, extend } from '../tlog/frontier.ts'

@@ -290,7 +290,7 @@ const versionOf = (
 }
 
 /**
- * Its last octets say which of its issuer's lists a serial is on (as `shardOf` does it, ca/serial.ts), and so does its certificate: nobody
+ * Its last octets say which of its issuer's lists a serial is on (as `shardOf` does it, ca/issuance/serial.ts), and so does its certificate: nobody
  * looks for it on another.
  */
 const onItsList = (

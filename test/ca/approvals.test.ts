@@ -1,8 +1,13 @@
 /** What is done about requests that are due, and by whom. */
 import t from 'tap'
 
-import type { Caller } from '../../src/ca/access.ts'
-import { type ApprovalStore, type ApprovalsDeps, type DueRequest, openApprovals } from '../../src/ca/approvals.ts'
+import type { Caller } from '../../src/ca/access/access.ts'
+import {
+  type ApprovalStore,
+  type ApprovalsDeps,
+  type DueRequest,
+  openApprovals,
+} from '../../src/ca/approvals/approvals.ts'
 import { Problem } from '../../src/errors.ts'
 
 /** What one look does about this one; `ends`: whether the records let it end. */

@@ -1,7 +1,7 @@
 /** What is to be trusted and until when, and what is sent along: of issuers with several ways up, in every state. */
 import t from 'tap'
 
-import { anchorsOf, sentAlong } from '../../src/ca/bundle.ts'
+import { anchorsOf, sentAlong } from '../../src/ca/issuers/bundle.ts'
 import type { IssuerRecord } from '../../src/ca/records.ts'
 import { openClientCa } from '../helpers/clients.ts'
 

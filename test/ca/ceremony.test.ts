@@ -12,7 +12,7 @@ import {
   seal,
   signIntermediate,
   signRoot,
-} from '../../src/ca/ceremony.ts'
+} from '../../src/ca/issuers/ceremony.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { encodeCaTbs, parseCertificate, parseTbs } from '../../src/x509/certificate.ts'

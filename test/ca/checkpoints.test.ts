@@ -2,8 +2,8 @@ import { generateKeyPairSync, sign } from 'node:crypto'
 
 import t from 'tap'
 
-import { type Checkpoints, openCheckpoints, type Published } from '../../src/ca/checkpoints.ts'
-import type { RollHead } from '../../src/ca/recorder.ts'
+import type { RollHead } from '../../src/ca/issuance/recorder.ts'
+import { type Checkpoints, openCheckpoints, type Published } from '../../src/ca/log/checkpoints.ts'
 import { Problem } from '../../src/errors.ts'
 import { verifyEd25519 as verifyNote } from '../../src/keys/note-signatures.ts'
 import { SigningFault } from '../../src/keys/signing-key.ts'

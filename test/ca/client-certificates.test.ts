@@ -3,9 +3,9 @@ import { generateKeyPairSync, hash } from 'node:crypto'
 
 import t from 'tap'
 
-import type { ClientCertificate } from '../../src/ca/access.ts'
-import { type CertificateStanding, openClientCertificates } from '../../src/ca/client-certificates.ts'
-import { openClientAnchors, openClientTrust, type TrustedIssuer } from '../../src/ca/client-trust.ts'
+import type { ClientCertificate } from '../../src/ca/access/access.ts'
+import { type CertificateStanding, openClientCertificates } from '../../src/ca/access/client-certificates.ts'
+import { openClientAnchors, openClientTrust, type TrustedIssuer } from '../../src/ca/access/client-trust.ts'
 import { isProblem } from '../../src/errors.ts'
 import { openVerifier } from '../../src/keys/verifier.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'

@@ -3,7 +3,13 @@ import { generateKeyPairSync, hash, sign } from 'node:crypto'
 
 import t from 'tap'
 
-import { type CrlImportsDeps, type ImportedCrl, type Link, openCrlImports, revokedBy } from '../../src/ca/crl-import.ts'
+import {
+  type CrlImportsDeps,
+  type ImportedCrl,
+  type Link,
+  openCrlImports,
+  revokedBy,
+} from '../../src/ca/revocation/crl-import.ts'
 import type { Problem } from '../../src/errors.ts'
 import { type SignatureAlgorithm, signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import type { TbsFacts } from '../../src/x509/certificate.ts'

@@ -1,6 +1,7 @@
 /** Which lists are due, what is on them, and what keeps them from being made: without records. */
 import t from 'tap'
 
+import type { Placed } from '../../src/ca/issuers/issuers.ts'
 import {
   type CrlHead,
   type CrlPublisherDeps,
@@ -8,8 +9,7 @@ import {
   type IntendedCrl,
   openCrlPublisher,
   type SignedCrl,
-} from '../../src/ca/crl.ts'
-import type { Placed } from '../../src/ca/issuers.ts'
+} from '../../src/ca/revocation/crl.ts'
 import { SigningFault } from '../../src/keys/signing-key.ts'
 import { type Crl, parseCrl } from '../../src/x509/crl.ts'
 import { drill } from '../helpers/drill.ts'

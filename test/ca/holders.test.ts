@@ -3,9 +3,9 @@ import { X509Certificate } from 'node:crypto'
 
 import t from 'tap'
 
-import type { Caller } from '../../src/ca/access.ts'
-import { openHolders } from '../../src/ca/holders.ts'
-import { requestLimits } from '../../src/ca/limits.ts'
+import type { Caller } from '../../src/ca/access/access.ts'
+import { requestLimits } from '../../src/ca/access/limits.ts'
+import { openHolders } from '../../src/ca/issuance/holders.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { readHeld } from '../../src/store/holders.ts'
 import { openClientCa } from '../helpers/clients.ts'

@@ -4,9 +4,9 @@ import { mock } from 'node:test'
 
 import t, { type Test } from 'tap'
 
-import type { IssueInput } from '../../src/ca/issuance.ts'
-import { openIssuance } from '../../src/ca/issue.ts'
-import { type IssuerLife, openIssuerLife } from '../../src/ca/issuer-life.ts'
+import type { IssueInput } from '../../src/ca/issuance/issuance.ts'
+import { openIssuance } from '../../src/ca/issuance/issue.ts'
+import { type IssuerLife, openIssuerLife } from '../../src/ca/issuers/issuer-life.ts'
 import { Problem } from '../../src/errors.ts'
 import { openKeyed } from '../../src/issuer-side.ts'
 import type { Keyring } from '../../src/keys/keyring.ts'

@@ -8,7 +8,7 @@ import { promisify } from 'node:util'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
-import type { Move } from '../../src/ca/issuer-moves.ts'
+import type { Move } from '../../src/ca/issuers/issuer-moves.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { parseRequest } from '../../src/x509/csr.ts'

@@ -1,8 +1,8 @@
 /** Which move of an issuer is made from which state, and what stands against it. */
 import t from 'tap'
 
-import type { IssuerRow } from '../../src/ca/issuer.ts'
-import { decideMove, type Move, moves, type World } from '../../src/ca/issuer-moves.ts'
+import type { IssuerRow } from '../../src/ca/issuers/issuer.ts'
+import { decideMove, type Move, moves, type World } from '../../src/ca/issuers/issuer-moves.ts'
 import { type IssuerState, issuerStates } from '../../src/ca/records.ts'
 import { isProblem } from '../../src/errors.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'

@@ -5,8 +5,8 @@ import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
-import { encodeCrossTbs, encodeRootCrlTbs, seal, signIntermediate, signRoot } from '../../src/ca/ceremony.ts'
-import { newSerial } from '../../src/ca/serial.ts'
+import { newSerial } from '../../src/ca/issuance/serial.ts'
+import { encodeCrossTbs, encodeRootCrlTbs, seal, signIntermediate, signRoot } from '../../src/ca/issuers/ceremony.ts'
 import { pooledRandom } from '../../src/keys/random.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { parseRequest } from '../../src/x509/csr.ts'

@@ -1,6 +1,6 @@
 import t from 'tap'
 
-import { type Issuer, type IssuerOptions, type IssuerRow, newIssuer } from '../../src/ca/issuer.ts'
+import { type Issuer, type IssuerOptions, type IssuerRow, newIssuer } from '../../src/ca/issuers/issuer.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
 import { loadIssuers } from '../../src/store/issuers.ts'
 import { silentMeter } from '../helpers/meter.ts'

@@ -3,9 +3,9 @@ import { randomBytes } from 'node:crypto'
 
 import t from 'tap'
 
-import { signIntermediate, signRoot } from '../../src/ca/ceremony.ts'
-import type { IssuerRow } from '../../src/ca/issuer.ts'
-import { openIssuers } from '../../src/ca/issuers.ts'
+import { signIntermediate, signRoot } from '../../src/ca/issuers/ceremony.ts'
+import type { IssuerRow } from '../../src/ca/issuers/issuer.ts'
+import { openIssuers } from '../../src/ca/issuers/issuers.ts'
 import type { IssuerState } from '../../src/ca/records.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'

@@ -1,9 +1,9 @@
 /** A request meets the grants of whoever asks: which one decides, and how many turns of the event loop that takes. */
 import t from 'tap'
 
-import type { Caller, Grant } from '../../src/ca/access.ts'
-import { assertTimely, judge } from '../../src/ca/draft.ts'
-import type { Issuer } from '../../src/ca/issuer.ts'
+import type { Caller, Grant } from '../../src/ca/access/access.ts'
+import { assertTimely, judge } from '../../src/ca/issuance/draft.ts'
+import type { Issuer } from '../../src/ca/issuers/issuer.ts'
 import { Problem } from '../../src/errors.ts'
 import type { Name } from '../../src/x509/names.ts'
 import { context, csrOf, namesOf, profileOf } from '../policy/requests.ts'

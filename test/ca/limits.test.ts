@@ -1,8 +1,8 @@
 /** What the limits of grants mean for one request, apart from who counts. */
 import t from 'tap'
 
-import type { Caller, Grant } from '../../src/ca/access.ts'
-import { bookingOf, requestLimits } from '../../src/ca/limits.ts'
+import type { Caller, Grant } from '../../src/ca/access/access.ts'
+import { bookingOf, requestLimits } from '../../src/ca/access/limits.ts'
 import type { Plan } from '../../src/policy/decide.ts'
 import type { Limits } from '../../src/policy/limits.ts'
 import { namesOf } from '../policy/requests.ts'

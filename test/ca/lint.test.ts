@@ -7,9 +7,9 @@ import { readFileSync } from 'node:fs'
 
 import t from 'tap'
 
-import { type DraftDeps, prepare } from '../../src/ca/draft.ts'
-import type { Issuer } from '../../src/ca/issuer.ts'
-import { type LintInput, lint, maxTbsOctets } from '../../src/ca/lint.ts'
+import { type DraftDeps, prepare } from '../../src/ca/issuance/draft.ts'
+import { type LintInput, lint, maxTbsOctets } from '../../src/ca/issuance/lint.ts'
+import type { Issuer } from '../../src/ca/issuers/issuer.ts'
 import { isProblem } from '../../src/errors.ts'
 import { checksOf, decide, type Plan, recheck } from '../../src/policy/decide.ts'
 import { readOrigin } from '../../src/policy/origin.ts'
@@ -454,7 +454,7 @@ t.test(
 )
 
 t.test('every lint has a lie that it finds', async (t) => {
-  const source = readFileSync(new URL('../../src/ca/lint.ts', import.meta.url), 'utf8')
+  const source = readFileSync(new URL('../../src/ca/issuance/lint.ts', import.meta.url), 'utf8')
   const all = [...source.matchAll(/^ {2}\[\s*'([\w.]+)',/gm)].map(([, id = '']) => id)
   t.ok(all.length >= 25, all.join())
   // The strict reader finds it first; the lint stays for the day on which it does not.

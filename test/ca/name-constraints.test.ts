@@ -9,7 +9,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { assertNameConstraints } from '../../src/ca/name-constraints.ts'
+import { assertNameConstraints } from '../../src/ca/issuance/name-constraints.ts'
 import { isProblem } from '../../src/errors.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { assertTools, run } from '../interop/tools.ts'

@@ -3,9 +3,9 @@ import { generateKeyPairSync, sign } from 'node:crypto'
 
 import t from 'tap'
 
-import type { Issuer } from '../../src/ca/issuer.ts'
-import { type OcspDeps, openOcsp, type SerialStanding } from '../../src/ca/ocsp.ts'
-import type { Responder } from '../../src/ca/responders.ts'
+import type { Issuer } from '../../src/ca/issuers/issuer.ts'
+import { type OcspDeps, openOcsp, type SerialStanding } from '../../src/ca/revocation/ocsp.ts'
+import type { Responder } from '../../src/ca/revocation/responders.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { keyBits } from '../../src/x509/keys.ts'
 import { issuerHashes } from '../../src/x509/ocsp.ts'

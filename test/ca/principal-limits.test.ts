@@ -1,8 +1,8 @@
 /** Limits of requests, of two instances together, while what the database says takes its time, or is never heard. */
 import t, { type Test } from 'tap'
 
-import type { Caller } from '../../src/ca/access.ts'
-import { type Leave, openPrincipalLimits, type PrincipalLimits } from '../../src/ca/principal-limits.ts'
+import type { Caller } from '../../src/ca/access/access.ts'
+import { type Leave, openPrincipalLimits, type PrincipalLimits } from '../../src/ca/access/principal-limits.ts'
 import type { Problem } from '../../src/errors.ts'
 import type { Limits } from '../../src/policy/limits.ts'
 

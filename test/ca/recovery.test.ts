@@ -1,8 +1,8 @@
 import t from 'tap'
 
-import type { Issuers } from '../../src/ca/issuers.ts'
+import type { Issuers } from '../../src/ca/issuers/issuers.ts'
+import { openRecovery } from '../../src/ca/issuers/recovery.ts'
 import type { IssuerState } from '../../src/ca/records.ts'
-import { openRecovery } from '../../src/ca/recovery.ts'
 
 t.test('a key out of use is tried each time while its issuer is active, and else ever more rarely', async (t) => {
   let now = 0

@@ -3,9 +3,9 @@ import { generateKeyPairSync } from 'node:crypto'
 
 import t from 'tap'
 
-import type { Caller, Grant } from '../../src/ca/access.ts'
-import type { Held } from '../../src/ca/holders.ts'
-import { asRenewal, grantsToRenew } from '../../src/ca/renew.ts'
+import type { Caller, Grant } from '../../src/ca/access/access.ts'
+import type { Held } from '../../src/ca/issuance/holders.ts'
+import { asRenewal, grantsToRenew } from '../../src/ca/issuance/renew.ts'
 import type { Violation } from '../../src/errors.ts'
 import type { Profile, RenewalRules } from '../../src/policy/profile.ts'
 import type { CertificationRequest } from '../../src/x509/csr.ts'

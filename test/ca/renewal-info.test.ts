@@ -1,7 +1,7 @@
 /** When a certificate is best renewed, as a pure function of what is on record. */
 import t from 'tap'
 
-import { type RenewalFacts, type RenewalReason, renewalInfoOf } from '../../src/ca/renewal-info.ts'
+import { type RenewalFacts, type RenewalReason, renewalInfoOf } from '../../src/ca/issuance/renewal-info.ts'
 
 const hour = 3_600_000
 const start = Date.UTC(2026, 10, 25)

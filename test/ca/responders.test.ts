@@ -3,8 +3,8 @@ import { createHash, createPublicKey, verify } from 'node:crypto'
 
 import t from 'tap'
 
-import type { Issuer } from '../../src/ca/issuer.ts'
-import { openResponders } from '../../src/ca/responders.ts'
+import type { Issuer } from '../../src/ca/issuers/issuer.ts'
+import { openResponders } from '../../src/ca/revocation/responders.ts'
 import { parseRequest } from '../../src/x509/csr.ts'
 import { openClientCa } from '../helpers/clients.ts'
 

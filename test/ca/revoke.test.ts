@@ -1,9 +1,14 @@
 /** What a proof of possession says of a revocation, and who may do what, below HTTP and its limits. */
 import t from 'tap'
 
-import type { Caller, Grant, Role } from '../../src/ca/access.ts'
-import { openMassRevocations } from '../../src/ca/mass-revocation.ts'
-import { decideRevocation, openRevocations, type RevocationsDeps, type Standing } from '../../src/ca/revoke.ts'
+import type { Caller, Grant, Role } from '../../src/ca/access/access.ts'
+import { openMassRevocations } from '../../src/ca/revocation/mass-revocation.ts'
+import {
+  decideRevocation,
+  openRevocations,
+  type RevocationsDeps,
+  type Standing,
+} from '../../src/ca/revocation/revoke.ts'
 
 const serial = '40'.repeat(16)
 const now = new Date('2026-11-27T12:00:00Z')

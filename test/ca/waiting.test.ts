@@ -1,11 +1,11 @@
 /** What a request that waits for people comes to, as whoever asks is told; and that it goes on as approved or not at all. */
 import t from 'tap'
 
-import type { Caller, Grant } from '../../src/ca/access.ts'
-import type { ProposedRequest, RequestState } from '../../src/ca/approvals.ts'
-import type { Draft } from '../../src/ca/draft.ts'
-import type { ApprovedPlan } from '../../src/ca/issuance.ts'
-import { assertApproved, assertFree, findWaiting, proposalOf, waitingFor } from '../../src/ca/waiting.ts'
+import type { Caller, Grant } from '../../src/ca/access/access.ts'
+import type { ProposedRequest, RequestState } from '../../src/ca/approvals/approvals.ts'
+import { assertApproved, assertFree, findWaiting, proposalOf, waitingFor } from '../../src/ca/approvals/waiting.ts'
+import type { Draft } from '../../src/ca/issuance/draft.ts'
+import type { ApprovedPlan } from '../../src/ca/issuance/issuance.ts'
 import { Problem } from '../../src/errors.ts'
 import { decide } from '../../src/policy/decide.ts'
 import { context, csrOf, namesOf, profileOf } from '../policy/requests.ts'

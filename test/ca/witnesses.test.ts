@@ -1,6 +1,6 @@
 import t from 'tap'
 
-import { openWitnesses, type WitnessesDeps } from '../../src/ca/witnesses.ts'
+import { openWitnesses, type WitnessesDeps } from '../../src/ca/log/witnesses.ts'
 import { post } from '../../src/roll-witnesses.ts'
 import { openCheckpoint } from '../../src/tlog/checkpoint.ts'
 import { encodeSignatures, parseNote, signText } from '../../src/tlog/note.ts'

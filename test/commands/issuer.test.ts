@@ -6,7 +6,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { encodeRootCrlTbs, seal } from '../../src/ca/ceremony.ts'
+import { encodeRootCrlTbs, seal } from '../../src/ca/issuers/ceremony.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { parsePem } from '../../src/x509/pem.ts'
 import { openTestRoot } from '../helpers/ceremony.ts'

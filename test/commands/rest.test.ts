@@ -10,7 +10,7 @@ import { promisify } from 'node:util'
 import t from 'tap'
 import { parse, stringify } from 'yaml'
 
-import { encodeRootCrlTbs, seal } from '../../src/ca/ceremony.ts'
+import { encodeRootCrlTbs, seal } from '../../src/ca/issuers/ceremony.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'

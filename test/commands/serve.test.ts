@@ -8,8 +8,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
-import { encodeRootCrlTbs, seal } from '../../src/ca/ceremony.ts'
-import type { ImportedCrl } from '../../src/ca/crl-import.ts'
+import { encodeRootCrlTbs, seal } from '../../src/ca/issuers/ceremony.ts'
+import type { ImportedCrl } from '../../src/ca/revocation/crl-import.ts'
 import { serve } from '../../src/commands/serve.ts'
 import { loadConfig } from '../../src/config/config.ts'
 import { openImportStore } from '../../src/store/crls.ts'

@@ -1,6 +1,7 @@
 /** A publisher of lists by itself: it waits for nobody, draws nothing and is never stopped. */
-import type { CrlPublisherDeps } from '../../src/ca/crl.ts'
-import type { Placed } from '../../src/ca/issuers.ts'
+
+import type { Placed } from '../../src/ca/issuers/issuers.ts'
+import type { CrlPublisherDeps } from '../../src/ca/revocation/crl.ts'
 import { sha256 } from './hash.ts'
 
 /** Of one issuer with so many lists; times, clock, records and whoever is told are the test's. */

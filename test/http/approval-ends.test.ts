@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 
 import t from 'tap'
 
-import type { Asked } from '../../src/ca/approvals.ts'
+import type { Asked } from '../../src/ca/approvals/approvals.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { drill } from '../helpers/drill.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'

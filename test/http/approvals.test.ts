@@ -3,7 +3,7 @@ import { createHash, randomBytes, randomUUID, X509Certificate } from 'node:crypt
 
 import t from 'tap'
 
-import type { ApprovalRequest, Asked } from '../../src/ca/approvals.ts'
+import type { ApprovalRequest, Asked } from '../../src/ca/approvals/approvals.ts'
 import { waitOf } from '../../src/http/api/requests.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { openLeases } from '../../src/store/leases.ts'

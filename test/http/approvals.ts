@@ -1,7 +1,7 @@
 /** What tests of approvals share: a profile that wants them, and people who give them. */
 import { randomBytes } from 'node:crypto'
 
-import { shardOf } from '../../src/ca/serial.ts'
+import { shardOf } from '../../src/ca/issuance/serial.ts'
 import { openStores } from '../../src/service.ts'
 import { openApprovalStore } from '../../src/store/approvals.ts'
 import type { Queryable } from '../../src/store/database.ts'

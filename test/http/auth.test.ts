@@ -1,6 +1,6 @@
 import t from 'tap'
 
-import { type Role, roles } from '../../src/ca/access.ts'
+import { type Role, roles } from '../../src/ca/access/access.ts'
 import type { AccessRule } from '../../src/http/auth.ts'
 import { openStandIn } from './stand-in.ts'
 

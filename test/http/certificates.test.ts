@@ -3,7 +3,7 @@ import { createHash, generateKeyPairSync, type KeyExportOptions, type KeyObject,
 import pg from 'pg'
 import t from 'tap'
 
-import { ungranted } from '../../src/ca/access.ts'
+import { ungranted } from '../../src/ca/access/access.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor, derFor, employ } from './people.ts'
 

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import type { Access } from '../../src/ca/accesses.ts'
+import type { Access } from '../../src/ca/access/access-log.ts'
 import { Problem } from '../../src/errors.ts'
 import { openCopies } from '../../src/http/copies.ts'
 import { openStores } from '../../src/service.ts'

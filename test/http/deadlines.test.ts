@@ -7,7 +7,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { LightMyRequestResponse } from 'fastify'
 import t from 'tap'
 
-import { roles } from '../../src/ca/access.ts'
+import { roles } from '../../src/ca/access/access.ts'
 import { batchPath, handlerTimeout } from '../../src/http/bounds.ts'
 import { callerFor, openStandIn, reached } from './stand-in.ts'
 

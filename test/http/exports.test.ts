@@ -9,7 +9,7 @@ import { setImmediate as nextRound, setTimeout as sleep } from 'node:timers/prom
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
-import type { Access } from '../../src/ca/accesses.ts'
+import type { Access } from '../../src/ca/access/access-log.ts'
 import type { EventRecord, Page, Walk } from '../../src/ca/records.ts'
 import { Problem } from '../../src/errors.ts'
 import { drill } from '../helpers/drill.ts'

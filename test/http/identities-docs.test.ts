@@ -55,7 +55,13 @@ t.test('its documents let in whom they say', async (t) => {
 
 t.test('every reason that the code gives has a line, with its code, and no other has', async (t) => {
   const source = new URL('../../src/', import.meta.url)
-  const files = ['ca/client-certificates.ts', 'ca/tokens.ts', 'keys/jwt.ts', 'policy/identity.ts', 'store/callers.ts']
+  const files = [
+    'ca/access/client-certificates.ts',
+    'ca/access/tokens.ts',
+    'keys/jwt.ts',
+    'policy/identity.ts',
+    'store/callers.ts',
+  ]
   const text = (await Promise.all(files.map((file) => readFile(new URL(file, source), 'utf8')))).join('\n')
   t.ok((await readdir(source)).includes('client-side.ts'))
   const told = [...page.matchAll(/^\| (`(?:token|certificate|jwt|principal)\.[^|]*) \| ([^|]*) \|/gm)].flatMap(

@@ -4,7 +4,7 @@
  */
 import t from 'tap'
 
-import { type Role, roles } from '../../src/ca/access.ts'
+import { type Role, roles } from '../../src/ca/access/access.ts'
 import { openClientCa, spiffe } from '../helpers/clients.ts'
 import { drill } from '../helpers/drill.ts'
 import { audience, newRsaKey, openTestIssuer, signToken } from '../helpers/issuer.ts'

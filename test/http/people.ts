@@ -1,5 +1,5 @@
 /** Principals with tokens, made as an administrator makes them: over the API. */
-import type { Role } from '../../src/ca/access.ts'
+import type { Role } from '../../src/ca/access/access.ts'
 import type { Limits } from '../../src/policy/limits.ts'
 import type { OriginRules } from '../../src/policy/origin.ts'
 import type { TestService } from '../helpers/service.ts'

@@ -4,7 +4,7 @@ import { X509Certificate } from 'node:crypto'
 import pg from 'pg'
 import t from 'tap'
 
-import { patienceMs } from '../../src/ca/reconcile.ts'
+import { patienceMs } from '../../src/ca/issuance/reconcile.ts'
 import { reportedKeysJob } from '../../src/jobs/reported-keys.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { issuedForReported } from '../../src/store/revocations.ts'

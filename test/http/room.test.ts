@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import type { Caller } from '../../src/ca/access.ts'
+import type { Caller } from '../../src/ca/access/access.ts'
 import { Problem } from '../../src/errors.ts'
 import { batchAnswerRoom, batchBodyLimit, batchPath } from '../../src/http/bounds.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'

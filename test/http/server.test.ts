@@ -6,7 +6,7 @@ import { connect } from 'node:tls'
 
 import t from 'tap'
 
-import type { Issued } from '../../src/ca/issuance.ts'
+import type { Issued } from '../../src/ca/issuance/issuance.ts'
 import { Problem } from '../../src/errors.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'

@@ -4,9 +4,9 @@
  */
 import { Registry } from 'prom-client'
 
-import type { Caller, Role } from '../../src/ca/access.ts'
-import type { Issued } from '../../src/ca/issuance.ts'
-import { openPrincipalLimits } from '../../src/ca/principal-limits.ts'
+import type { Caller, Role } from '../../src/ca/access/access.ts'
+import { openPrincipalLimits } from '../../src/ca/access/principal-limits.ts'
+import type { Issued } from '../../src/ca/issuance/issuance.ts'
 import { Problem } from '../../src/errors.ts'
 import { type App, openApp } from '../../src/http/app.ts'
 import type { HttpDeps } from '../../src/http/deps.ts'

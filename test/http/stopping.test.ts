@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
-import type { Access } from '../../src/ca/accesses.ts'
+import type { Access } from '../../src/ca/access/access-log.ts'
 import type { HttpDeps } from '../../src/http/deps.ts'
 import { drill } from '../helpers/drill.ts'
 import { openStandIn, reached, recordsOf } from './stand-in.ts'

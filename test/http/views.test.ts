@@ -1,6 +1,6 @@
 import t from 'tap'
 
-import type { Issued } from '../../src/ca/issuance.ts'
+import type { Issued } from '../../src/ca/issuance/issuance.ts'
 import { issuedJson, issuedView } from '../../src/http/api/views.ts'
 
 const hash = (octet: number): Buffer => Buffer.alloc(32, octet)

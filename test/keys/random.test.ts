@@ -1,6 +1,6 @@
 import t from 'tap'
 
-import { newSerial, shardOf } from '../../src/ca/serial.ts'
+import { newSerial, shardOf } from '../../src/ca/issuance/serial.ts'
 import { pooledRandom, timeOrderedIds } from '../../src/keys/random.ts'
 
 t.test('octets are given once, whoever writes into them', async (t) => {

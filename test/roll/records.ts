@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import pg from 'pg'
 import type { Test } from 'tap'
 
-import { encodeRootCrlTbs, seal } from '../../src/ca/ceremony.ts'
+import { encodeRootCrlTbs, seal } from '../../src/ca/issuers/ceremony.ts'
 import { loadConfig } from '../../src/config/config.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t from 'tap'
 
-import type { ApprovalRequest, ApprovalStore, Asked } from '../../src/ca/approvals.ts'
+import type { ApprovalRequest, ApprovalStore, Asked } from '../../src/ca/approvals/approvals.ts'
 import { verifyDatabase } from '../../src/commands/roll/database.ts'
 import { runRecover } from '../../src/commands/roll-recover.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'

@@ -12,7 +12,7 @@ import pg from 'pg'
 import t from 'tap'
 import { stringify } from 'yaml'
 
-import { shardOf } from '../../src/ca/serial.ts'
+import { shardOf } from '../../src/ca/issuance/serial.ts'
 import { verifyDatabase } from '../../src/commands/roll/database.ts'
 import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
 import { runRecover } from '../../src/commands/roll-recover.ts'

@@ -1,7 +1,7 @@
 /** Rolls with real certificates: an issuer with a key of its own, entries at times that go on, checkpoints of any size. */
 import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
 
-import { shardOf } from '../../src/ca/serial.ts'
+import { shardOf } from '../../src/ca/issuance/serial.ts'
 import { signCheckpoint } from '../../src/tlog/checkpoint.ts'
 import { encodeEntry, type RollEvent, unsaidShards } from '../../src/tlog/entries.ts'
 import type { Finding } from '../../src/tlog/findings.ts'

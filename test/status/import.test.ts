@@ -5,8 +5,8 @@ import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
-import { encodeRootCrlTbs, type RootCrlInput, seal } from '../../src/ca/ceremony.ts'
-import { type CrlImportsDeps, type Link, openCrlImports } from '../../src/ca/crl-import.ts'
+import { encodeRootCrlTbs, type RootCrlInput, seal } from '../../src/ca/issuers/ceremony.ts'
+import { type CrlImportsDeps, type Link, openCrlImports } from '../../src/ca/revocation/crl-import.ts'
 import { unwise } from '../../src/commands/fitness.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
 import { openDatabase } from '../../src/store/database.ts'

@@ -1,14 +1,14 @@
 /** How lists are dated, as settings and clocks go: without records. */
 import t from 'tap'
 
+import type { Placed } from '../../src/ca/issuers/issuers.ts'
 import {
   type CrlHead,
   type CrlPublisherDeps,
   type CrlTimes,
   type IntendedCrl,
   openCrlPublisher,
-} from '../../src/ca/crl.ts'
-import type { Placed } from '../../src/ca/issuers.ts'
+} from '../../src/ca/revocation/crl.ts'
 import { aloneFor } from '../helpers/publisher.ts'
 import { openTestService } from '../helpers/service.ts'
 

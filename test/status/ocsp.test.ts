@@ -6,8 +6,8 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import type { Caller } from '../../src/ca/access.ts'
-import { openRevocations } from '../../src/ca/revoke.ts'
+import type { Caller } from '../../src/ca/access/access.ts'
+import { openRevocations } from '../../src/ca/revocation/revoke.ts'
 import { codec } from '../../src/codec.ts'
 import { databaseClock } from '../../src/store/clock.ts'
 import { openDatabase } from '../../src/store/database.ts'

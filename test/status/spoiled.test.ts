@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type pg from 'pg'
 import t, { type Test } from 'tap'
 
-import { openCrlShelf } from '../../src/ca/crl-shelf.ts'
+import { openCrlShelf } from '../../src/ca/revocation/crl-cache.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'

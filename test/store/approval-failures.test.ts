@@ -1,7 +1,7 @@
 /** Where a roll is succeeded, however many requests wait for people: none is left, and no transaction takes too many locks. */
 import t from 'tap'
 
-import type { IssueInput } from '../../src/ca/issuance.ts'
+import type { IssueInput } from '../../src/ca/issuance/issuance.ts'
 import { failOpenRequests } from '../../src/store/approvals.ts'
 import type { ProfileVersion } from '../../src/tlog/entries.ts'
 import { drill } from '../helpers/drill.ts'

@@ -1,7 +1,7 @@
 /** Among very many requests that have ended, whatever is asked of a few looks at few. */
 import t from 'tap'
 
-import type { RequestFilter, Sight } from '../../src/ca/approvals.ts'
+import type { RequestFilter, Sight } from '../../src/ca/approvals/approvals.ts'
 import { openApprovalStore } from '../../src/store/approvals.ts'
 import { openDatabase, type Queryable, type Statement } from '../../src/store/database.ts'
 import { quiet } from '../helpers/log.ts'

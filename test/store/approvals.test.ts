@@ -4,8 +4,13 @@ import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
-import type { Caller } from '../../src/ca/access.ts'
-import { type ApprovalRequest, type ApprovalStore, type ApprovalsDeps, openApprovals } from '../../src/ca/approvals.ts'
+import type { Caller } from '../../src/ca/access/access.ts'
+import {
+  type ApprovalRequest,
+  type ApprovalStore,
+  type ApprovalsDeps,
+  openApprovals,
+} from '../../src/ca/approvals/approvals.ts'
 import { Problem } from '../../src/errors.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { failOpenRequests, openApprovalStore } from '../../src/store/approvals.ts'

@@ -3,8 +3,8 @@ import { randomBytes, randomUUID } from 'node:crypto'
 
 import t from 'tap'
 
-import type { Booking, CountedLimits } from '../../src/ca/limits.ts'
-import type { Intent } from '../../src/ca/recorder.ts'
+import type { Booking, CountedLimits } from '../../src/ca/access/limits.ts'
+import type { Intent } from '../../src/ca/issuance/recorder.ts'
 import { isProblem } from '../../src/errors.ts'
 import type { Database } from '../../src/store/database.ts'
 import { sqlState } from '../../src/store/faults.ts'

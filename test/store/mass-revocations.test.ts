@@ -4,7 +4,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import pg from 'pg'
 import t from 'tap'
 
-import { type MassAsk, type MassRevocations, openMassRevocations } from '../../src/ca/mass-revocation.ts'
+import { type MassAsk, type MassRevocations, openMassRevocations } from '../../src/ca/revocation/mass-revocation.ts'
 import { massRevocationJob } from '../../src/jobs/mass-revocation.ts'
 import type { Stores } from '../../src/service.ts'
 import { openMassRevocationStore } from '../../src/store/mass-revocations.ts'

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
-import { reconcile } from '../../src/ca/reconcile.ts'
+import { reconcile } from '../../src/ca/issuance/reconcile.ts'
 import type { Database } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openIntents } from '../../src/store/open-intents.ts'

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import pg from 'pg'
 import t from 'tap'
 
-import { sentAlong } from '../../src/ca/bundle.ts'
+import { sentAlong } from '../../src/ca/issuers/bundle.ts'
 import type { CertificateFilter, OpenWalk, Page, PageRequest, Records } from '../../src/ca/records.ts'
 import { codec } from '../../src/codec.ts'
 import type { Database, Statement } from '../../src/store/database.ts'

@@ -3,7 +3,7 @@ import { mock } from 'node:test'
 import type pg from 'pg'
 import t, { type Test } from 'tap'
 
-import type { Refusal } from '../../src/ca/recorder.ts'
+import type { Refusal } from '../../src/ca/issuance/recorder.ts'
 import { codec } from '../../src/codec.ts'
 import { timeOrderedIds } from '../../src/keys/random.ts'
 import type { CheckResult } from '../../src/policy/checks.ts'

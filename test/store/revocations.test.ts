@@ -3,8 +3,8 @@ import { mock } from 'node:test'
 
 import t, { type Test } from 'tap'
 
-import type { Caller } from '../../src/ca/access.ts'
-import { openRevocations, type Revocations } from '../../src/ca/revoke.ts'
+import type { Caller } from '../../src/ca/access/access.ts'
+import { openRevocations, type Revocations } from '../../src/ca/revocation/revoke.ts'
 import { openRevocationStore } from '../../src/store/revocations.ts'
 import { openTestStores } from './stores.ts'
 

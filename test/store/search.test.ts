@@ -6,9 +6,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import type { Caller } from '../../src/ca/access.ts'
-import { openHolders } from '../../src/ca/holders.ts'
-import type { Issued } from '../../src/ca/issuance.ts'
+import type { Caller } from '../../src/ca/access/access.ts'
+import { openHolders } from '../../src/ca/issuance/holders.ts'
+import type { Issued } from '../../src/ca/issuance/issuance.ts'
 import type { CertificateFilter, EventFilter, FoundCertificate, OpenWalk } from '../../src/ca/records.ts'
 import { codec } from '../../src/codec.ts'
 import { readHeld } from '../../src/store/holders.ts'

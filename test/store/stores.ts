@@ -1,8 +1,8 @@
 /** Stores over the database of a whole service: a second replica, as far as the records are concerned. */
 import type { Test } from 'tap'
 
-import type { Caller } from '../../src/ca/access.ts'
-import type { Issued } from '../../src/ca/issuance.ts'
+import type { Caller } from '../../src/ca/access/access.ts'
+import type { Issued } from '../../src/ca/issuance/issuance.ts'
 import { openStores, type Stores } from '../../src/service.ts'
 import { type NameKind, parseName } from '../../src/x509/names.ts'
 import { quiet } from '../helpers/log.ts'

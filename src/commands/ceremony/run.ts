@@ -2,6 +2,7 @@
 import { hash, randomBytes } from 'node:crypto'
 import { resolve } from 'node:path'
 
+import { newSerial } from '../../ca/issuance/serial.ts'
 import {
   assertRequestFits,
   encodeCrossTbs,
@@ -10,8 +11,7 @@ import {
   encodeRootTbs,
   Misfit,
   seal,
-} from '../../ca/ceremony.ts'
-import { newSerial } from '../../ca/serial.ts'
+} from '../../ca/issuers/ceremony.ts'
 import { isProblem } from '../../errors.ts'
 import type { SigningKey } from '../../keys/signing-key.ts'
 import { Failure } from '../../lib/failure.ts'

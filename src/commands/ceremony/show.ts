@@ -1,7 +1,7 @@
 /** What is about to be signed, as people read it; taken from the octets themselves, read back by the strict reader. */
 import { hash } from 'node:crypto'
 
-import type { RootCrlInput } from '../../ca/ceremony.ts'
+import type { RootCrlInput } from '../../ca/issuers/ceremony.ts'
 import type { SigningKey } from '../../keys/signing-key.ts'
 import type { TbsFacts } from '../../x509/certificate.ts'
 import { parsePublicKey } from '../../x509/keys.ts'

@@ -1,6 +1,6 @@
 /** Who may ask: principals, and the tokens that prove who they are. What they may do is in grants.ts. */
 
-import type { Principal, Token } from '../../ca/access.ts'
+import type { Principal, Token } from '../../ca/access/access.ts'
 import type { Problem } from '../../errors.ts'
 import { Type } from '../../lib/schema.ts'
 import type { App } from '../app.ts'

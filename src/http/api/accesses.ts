@@ -1,7 +1,7 @@
 /** Who has looked at the records of others. */
 import type { FastifyReply } from 'fastify'
 
-import { type AccessRecord, acts, formats, searchable } from '../../ca/accesses.ts'
+import { type AccessRecord, acts, formats, searchable } from '../../ca/access/access-log.ts'
 import { closed, Type } from '../../lib/schema.ts'
 import type { App } from '../app.ts'
 import { columnsOf } from './csv.ts'

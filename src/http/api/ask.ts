@@ -1,6 +1,6 @@
 /** One request to issue, from its JSON or raw form to what the cycle takes. Nothing in here decides anything. */
 
-import type { IssueInput } from '../../ca/issuance.ts'
+import type { IssueInput } from '../../ca/issuance/issuance.ts'
 import { Problem } from '../../errors.ts'
 import type { Static } from '../../lib/schema.ts'
 import { readOrigin } from '../../policy/origin.ts'

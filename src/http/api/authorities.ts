@@ -3,7 +3,7 @@ import { hash } from 'node:crypto'
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
-import type { Anchor } from '../../ca/bundle.ts'
+import type { Anchor } from '../../ca/issuers/bundle.ts'
 import type { IssuerRecord } from '../../ca/records.ts'
 import { Problem } from '../../errors.ts'
 import { closed, Type } from '../../lib/schema.ts'

@@ -1,8 +1,8 @@
 /** Many requests in one call. Each is judged, recorded and answered as if it had come alone. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
-import type { Caller } from '../../ca/access.ts'
-import type { Leave } from '../../ca/principal-limits.ts'
+import type { Caller } from '../../ca/access/access.ts'
+import type { Leave } from '../../ca/access/principal-limits.ts'
 import { Problem, problems } from '../../errors.ts'
 import { closed, Type } from '../../lib/schema.ts'
 import type { NextTurn } from '../../lib/yield.ts'

@@ -1,7 +1,7 @@
 /** The search for certificates. */
 import type { FastifyReply } from 'fastify'
 
-import type { Caller } from '../../ca/access.ts'
+import type { Caller } from '../../ca/access/access.ts'
 import type { Policies } from '../../ca/policies.ts'
 import type { CertificateFilter } from '../../ca/records.ts'
 import { Problem } from '../../errors.ts'

@@ -2,10 +2,10 @@
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
-import { type Caller, grantsToAsk, requesterGrants } from '../../ca/access.ts'
-import type { Issued, IssueInput, Waiting } from '../../ca/issuance.ts'
+import { type Caller, grantsToAsk, requesterGrants } from '../../ca/access/access.ts'
+import type { Issued, IssueInput, Waiting } from '../../ca/issuance/issuance.ts'
+import { refusalOf } from '../../ca/issuance/rejection.ts'
 import type { CertificateRecord, EventRecord } from '../../ca/records.ts'
-import { refusalOf } from '../../ca/refusal.ts'
 import { isProblem, Problem, type ProblemCode } from '../../errors.ts'
 import { closed, type Static, Type } from '../../lib/schema.ts'
 import { type Origin, readOrigin } from '../../policy/origin.ts'

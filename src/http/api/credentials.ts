@@ -1,6 +1,6 @@
 /** Which client certificates are whose. */
 
-import type { Credential, CredentialMatch } from '../../ca/access.ts'
+import type { Credential, CredentialMatch } from '../../ca/access/access.ts'
 import { isProblem, Problem } from '../../errors.ts'
 import { type TSchema, Type } from '../../lib/schema.ts'
 import { tags as derTags, openDer } from '../../x509/der.ts'

@@ -1,6 +1,6 @@
 /** Lists of what is revoked that offline CAs have signed: taken in here, and served by the public listener. */
 
-import { type ImportedCrl, unreadable } from '../../ca/crl-import.ts'
+import { type ImportedCrl, unreadable } from '../../ca/revocation/crl-import.ts'
 import { isProblem } from '../../errors.ts'
 import { closed, Type } from '../../lib/schema.ts'
 import { decodeBase64, parsePem } from '../../x509/pem.ts'

@@ -10,8 +10,8 @@ import { setImmediate as nextRound } from 'node:timers/promises'
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
-import type { Caller } from '../../ca/access.ts'
-import type { Access, Searchable } from '../../ca/accesses.ts'
+import type { Caller } from '../../ca/access/access.ts'
+import type { Access, Searchable } from '../../ca/access/access-log.ts'
 import type { Bounds, OpenWalk, Page, Range, Walk } from '../../ca/records.ts'
 import { isProblem, Problem } from '../../errors.ts'
 import type { App } from '../app.ts'

@@ -1,7 +1,7 @@
 /** What principals may do. */
 import { isDeepStrictEqual } from 'node:util'
 
-import type { Access, Grant, NewGrant } from '../../ca/access.ts'
+import type { Access, Grant, NewGrant } from '../../ca/access/access.ts'
 import type { Policies } from '../../ca/policies.ts'
 import { isProblem, Problem } from '../../errors.ts'
 import { canonicalJson } from '../../lib/canonical-json.ts'

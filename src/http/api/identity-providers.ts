@@ -1,9 +1,9 @@
 /** Identity providers: whose tokens are believed, and who they make somebody. */
 import { isDeepStrictEqual } from 'node:util'
 
+import type { StoredProvider } from '../../ca/access/providers.ts'
 import { own } from '../../ca/own.ts'
 import type { Policies } from '../../ca/policies.ts'
-import type { StoredProvider } from '../../ca/providers.ts'
 import { Problem, type Violation } from '../../errors.ts'
 import { Type } from '../../lib/schema.ts'
 import { isDistinct } from '../../policy/claims.ts'

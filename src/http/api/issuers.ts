@@ -1,8 +1,8 @@
 /** Issuers: how they come to be, and move from state to state. Any principal with a grant may read them. */
 
-import type { KeyPlace } from '../../ca/issuer-key.ts'
-import { type IssuerRequest, maxShards } from '../../ca/issuer-life.ts'
-import { moves } from '../../ca/issuer-moves.ts'
+import type { KeyPlace } from '../../ca/issuers/issuer-key.ts'
+import { type IssuerRequest, maxShards } from '../../ca/issuers/issuer-life.ts'
+import { moves } from '../../ca/issuers/issuer-moves.ts'
 import type { IssuerRecord } from '../../ca/records.ts'
 import { isProblem, Problem } from '../../errors.ts'
 import { closed, Type } from '../../lib/schema.ts'

@@ -1,7 +1,7 @@
 /** Requests that people must approve: what they are asked for, and what they say. */
 import type { FastifyReply } from 'fastify'
 
-import { type ApprovalRequest, requestStates } from '../../ca/approvals.ts'
+import { type ApprovalRequest, requestStates } from '../../ca/approvals/approvals.ts'
 import { closed, type Static, Type } from '../../lib/schema.ts'
 import type { App } from '../app.ts'
 import { callerOf, everyRole } from '../auth.ts'

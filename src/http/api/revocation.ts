@@ -1,6 +1,6 @@
 /** Revoking a certificate, and releasing one from hold. */
 
-import { revocationReasons, type Standing } from '../../ca/revoke.ts'
+import { revocationReasons, type Standing } from '../../ca/revocation/revoke.ts'
 import { Type } from '../../lib/schema.ts'
 import type { App } from '../app.ts'
 import { callerOf, readsAll } from '../auth.ts'

@@ -8,8 +8,8 @@ import {
   type MassPlan,
   type Shares,
   searchWords,
-} from '../../ca/mass-revocation.ts'
-import { revocationReasons } from '../../ca/revoke.ts'
+} from '../../ca/revocation/mass-revocation.ts'
+import { revocationReasons } from '../../ca/revocation/revoke.ts'
 import { closed, type Static, Type } from '../../lib/schema.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'

@@ -1,8 +1,8 @@
 /** Shapes that several calls share. Every string and array is bounded; unknown fields are errors. */
 
-import { roles } from '../../ca/access.ts'
+import { roles } from '../../ca/access/access.ts'
 import { issuerStates } from '../../ca/records.ts'
-import { revocationReasons } from '../../ca/revoke.ts'
+import { revocationReasons } from '../../ca/revocation/revoke.ts'
 import { closed, type TSchema, type TStringOptions, Type } from '../../lib/schema.ts'
 import { OriginSchema } from '../../policy/origin-schema.ts'
 import { keyUsages } from '../../x509/extensions.ts'

@@ -4,7 +4,7 @@
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
-import type { Access, Searchable } from '../../ca/accesses.ts'
+import type { Access, Searchable } from '../../ca/access/access-log.ts'
 import type { Range, Walk } from '../../ca/records.ts'
 import { Problem } from '../../errors.ts'
 import { callerOf, readsAll } from '../auth.ts'

@@ -1,7 +1,7 @@
 /** Documents that are kept in versions: reading them, and the next one. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
-import type { Role } from '../../ca/access.ts'
+import type { Role } from '../../ca/access/access.ts'
 import type { Precondition } from '../../ca/policies.ts'
 import { Problem, type ProblemCode } from '../../errors.ts'
 import { closed, type TSchema, Type } from '../../lib/schema.ts'

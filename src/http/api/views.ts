@@ -1,8 +1,8 @@
 /** Values of the domain as the API shows them: plain JSON data; times in RFC 3339, octets in hexadecimal or PEM. */
 
-import type { Issued } from '../../ca/issuance.ts'
+import type { Issued } from '../../ca/issuance/issuance.ts'
 import type { FoundCertificate } from '../../ca/records.ts'
-import type { Revocation } from '../../ca/revoke.ts'
+import type { Revocation } from '../../ca/revocation/revoke.ts'
 import { isProblem, Problem } from '../../errors.ts'
 import { escapeAscii } from '../../lib/canonical-json.ts'
 import { openInstants } from '../../lib/instants.ts'

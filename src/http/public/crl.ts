@@ -3,8 +3,8 @@ import { hash } from 'node:crypto'
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
-import type { ShelvedCrl } from '../../ca/crl-shelf.ts'
 import type { IssuerRecord } from '../../ca/records.ts'
+import type { ShelvedCrl } from '../../ca/revocation/crl-cache.ts'
 import { Problem } from '../../errors.ts'
 import { closed, Type } from '../../lib/schema.ts'
 import { Label } from '../api/schemas.ts'

@@ -1,7 +1,7 @@
 /** OCSP over HTTP (RFC 6960 appendix A.1, RFC 5019 5 and 6): by POST, and by GET with the request in the path. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
-import { malformedRequest, type OcspAnswer, tryLater } from '../../ca/ocsp.ts'
+import { malformedRequest, type OcspAnswer, tryLater } from '../../ca/revocation/ocsp.ts'
 import { isProblem, Problem } from '../../errors.ts'
 import { closed, Type } from '../../lib/schema.ts'
 import { decodeBase64 } from '../../x509/pem.ts'
