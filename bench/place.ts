@@ -5,7 +5,7 @@ import { join } from 'node:path'
 
 import pg from 'pg'
 
-import { openEmbedded } from '../src/store/embedded.ts'
+import { openEmbedded } from '../src/db/embedded/embedded.ts'
 import { quiet } from '../test/helpers/log.ts'
 
 export interface Place {

@@ -2,10 +2,10 @@
 import { type ApprovalStore, type Approvals, openApprovals } from './ca/approvals/approvals.ts'
 import type { Issuance } from './ca/issuance/issuance.ts'
 import type { Issuers } from './ca/issuers/issuers.ts'
+import { openLeases } from './db/leases.ts'
 import { approvalsJob } from './jobs/approvals.ts'
 import type { Job } from './jobs/schedule.ts'
 import type { Stores } from './service.ts'
-import { openLeases } from './store/leases.ts'
 
 export interface ApprovalSide {
   readonly approvals: Approvals

@@ -13,6 +13,8 @@ import { openRenewalInfos, type RenewalInfos } from './ca/issuance/renewal-info.
 import type { Issuers } from './ca/issuers/issuers.ts'
 import type { CrlImports } from './ca/revocation/crl-import.ts'
 import type { Config } from './config/config.ts'
+import { readHeld, readRenewalFacts } from './db/holders.ts'
+import { readCertificateStanding } from './db/revocations.ts'
 import type { Job } from './jobs/schedule.ts'
 import { discoverKeys, fetchJson } from './keys/fetch-json.ts'
 import { readToken, TokenFault, verifyToken } from './keys/jwt.ts'
@@ -23,8 +25,6 @@ import type { Metrics } from './metrics.ts'
 import type { Provider } from './policy/identity.ts'
 import { hasKeyFor } from './policy/identity-keys.ts'
 import type { Stores } from './service.ts'
-import { readHeld, readRenewalFacts } from './store/holders.ts'
-import { readCertificateStanding } from './store/revocations.ts'
 
 export interface ClientSide {
   /** What HTTP asks for. */

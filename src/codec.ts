@@ -1,7 +1,7 @@
 /** How events become entries of the roll, and records certificates: what the store does not know by itself. */
 
+import type { EntryCodec } from './db/log.ts'
 import { sha256 } from './lib/sha256.ts'
-import type { EntryCodec } from './store/roll.ts'
 import { encodeEntry, leafInput } from './tlog/entries.ts'
 import { openTreeHasher } from './tlog/merkle.ts'
 import { assembleCertificate } from './x509/assemble.ts'

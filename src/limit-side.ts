@@ -4,9 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { openPrincipalLimits, type PrincipalLimits } from './ca/access/principal-limits.ts'
 import type { Config } from './config/config.ts'
+import { openShares } from './db/rate-buckets.ts'
 import type { Job } from './jobs/schedule.ts'
 import type { Stores } from './service.ts'
-import { openShares } from './store/shares.ts'
 
 export interface LimitSide {
   readonly http: {

@@ -4,10 +4,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
+import { openDatabase } from '../src/db/database.ts'
+import { openTurnedDown } from '../src/db/write-failures.ts'
 import { databaseFault } from '../src/health-side.ts'
 import { openService } from '../src/service.ts'
-import { openDatabase } from '../src/store/database.ts'
-import { openTurnedDown } from '../src/store/turned-down.ts'
 import { drill } from './helpers/drill.ts'
 import { openOwnEmbedded } from './helpers/embedded.ts'
 import { quiet as log } from './helpers/log.ts'

@@ -5,6 +5,8 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import type { Config } from '../src/config/config.ts'
+import { type Database, openDatabase } from '../src/db/database.ts'
+import { readDatabaseId, readStanding } from '../src/db/log-opening.ts'
 import { Problem } from '../src/errors.ts'
 import type { SigningKey } from '../src/keys/signing-key.ts'
 import {
@@ -15,8 +17,6 @@ import {
   readAnchor,
   WrongRecords,
 } from '../src/roll-side.ts'
-import { type Database, openDatabase } from '../src/store/database.ts'
-import { readDatabaseId, readStanding } from '../src/store/roll-opening.ts'
 import type { Checkpoint } from '../src/tlog/checkpoint.ts'
 import { openTestDatabase } from './helpers/database.ts'
 import { drill } from './helpers/drill.ts'

@@ -1,10 +1,10 @@
 /** A database that cannot be opened, in one sentence: where it is, what is wrong, what to do. */
 import { type DatabasePlace, placeOf } from '../config/config.ts'
+import { sqlState, wordsOf } from '../db/errors.ts'
+import { WrongSchema } from '../db/migrate.ts'
 import { isProblem } from '../errors.ts'
 import { Failure, type FailureKind } from '../lib/failure.ts'
 import { WrongRecords } from '../roll-side.ts'
-import { sqlState, wordsOf } from '../store/faults.ts'
-import { WrongSchema } from '../store/migrate.ts'
 
 /** A URL to connect by, and the setting that it came from. */
 export interface DatabaseSetting {

@@ -2,11 +2,11 @@
 import { hash } from 'node:crypto'
 
 import type { Config } from '../config/config.ts'
+import { openPinGuard, unlatchTokens } from '../db/pins.ts'
 import { isProblem } from '../errors.ts'
 import type { KeyAttributes } from '../keys/signing-key.ts'
 import { Failure } from '../lib/failure.ts'
 import type { Log } from '../log.ts'
-import { openPinGuard, unlatchTokens } from '../store/pins.ts'
 import { openKeys } from './keys.ts'
 import { operator } from './operator.ts'
 import { probing } from './probe.ts'

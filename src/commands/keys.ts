@@ -4,14 +4,14 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 import { type Config, loadConfig } from '../config/config.ts'
+import { loadIssuers, openIssuerStore } from '../db/issuers.ts'
+import { readStanding } from '../db/log-opening.ts'
 import { isInToken, type Keyring, openGuarded, openKeyring } from '../keys/keyring.ts'
 import { makePassphrase, openPassphrase, roundsFor } from '../keys/passphrase.ts'
 import type { PinGuard } from '../keys/pkcs11/pins.ts'
 import { openSigners } from '../keys/signer/client.ts'
 import type { Log } from '../log.ts'
 import type { Stores } from '../service.ts'
-import { loadIssuers, openIssuerStore } from '../store/issuers.ts'
-import { readStanding } from '../store/roll-opening.ts'
 
 /** Nothing is opened yet, and no process started, before the first key is asked for. */
 export const openKeys = async (config: Config, log: Log, pins: PinGuard): Promise<Keyring> => {

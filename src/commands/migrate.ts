@@ -1,10 +1,10 @@
 /** `chancery migrate`: brings the schema up to date as its owner, and gives the serving role its rights. */
 import { type Config, roleOf } from '../config/config.ts'
+import { openDatabase } from '../db/database.ts'
+import { migrate } from '../db/migrate.ts'
+import { faultsOfRights, ownsTables } from '../db/safety.ts'
 import { Failure } from '../lib/failure.ts'
 import type { Log } from '../log.ts'
-import { openDatabase } from '../store/database.ts'
-import { migrate } from '../store/migrate.ts'
-import { faultsOfRights, ownsTables } from '../store/safety.ts'
 import { type DatabaseSetting, explainDatabase } from './database-fault.ts'
 import { explainMigration } from './migration-fault.ts'
 

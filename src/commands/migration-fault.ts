@@ -1,8 +1,8 @@
 /** A migration that ended through no fault of its own: nothing of it remains, and a sentence says what to do before the next try. */
 import { placeOf } from '../config/config.ts'
+import { ofServer, wordsOf } from '../db/errors.ts'
 import { isProblem } from '../errors.ts'
 import { Failure, type FailureKind } from '../lib/failure.ts'
-import { ofServer, wordsOf } from '../store/faults.ts'
 import { type DatabaseSetting, damagedFiles } from './database-fault.ts'
 
 /** Throws what came while migrating over an open connection as a `Failure`; anything else as it is. */

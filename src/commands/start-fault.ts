@@ -2,12 +2,12 @@
 import { resolve, sep } from 'node:path'
 
 import type { Config } from '../config/config.ts'
+import { sqlState } from '../db/errors.ts'
+import { WrongSchema } from '../db/migrate.ts'
 import { isProblem } from '../errors.ts'
 import { TokenFault } from '../keys/pkcs11/token-fault.ts'
 import { Failure } from '../lib/failure.ts'
 import { SettingFault } from '../lib/setting-fault.ts'
-import { sqlState } from '../store/faults.ts'
-import { WrongSchema } from '../store/migrate.ts'
 import { explainUnavailable } from './database-fault.ts'
 
 /** Throws these as a `Failure`; anything else as it is. */

@@ -53,7 +53,7 @@ export const planValidity = (
 
 /**
  * Whether what is valid until `notAfter` has ended. The second that it names is still within, to its last millisecond (RFC 5280
- * 4.1.2.5); `store/validity.ts` says the same to the database.
+ * 4.1.2.5); `db/validity.ts` says the same to the database.
  */
 export const hasEnded = (notAfter: Date, now: Date): boolean =>
   wholeSecond(now.getTime()) > wholeSecond(notAfter.getTime())

@@ -1,8 +1,8 @@
 import t from 'tap'
 
 import { type Issuer, type IssuerOptions, type IssuerRow, newIssuer } from '../../src/ca/issuers/issuer.ts'
+import { loadIssuers } from '../../src/db/issuers.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
-import { loadIssuers } from '../../src/store/issuers.ts'
 import { silentMeter } from '../helpers/meter.ts'
 import { openReplica } from '../helpers/replica.ts'
 

@@ -10,8 +10,8 @@ import { dirname, join } from 'node:path'
 
 import pg from 'pg'
 
-import { type Embedded, openEmbedded } from '../../src/store/embedded.ts'
-import { migrate } from '../../src/store/migrate.ts'
+import { type Embedded, openEmbedded } from '../../src/db/embedded/embedded.ts'
+import { migrate } from '../../src/db/migrate.ts'
 import { setApart } from './apart.ts'
 import { quiet } from './log.ts'
 

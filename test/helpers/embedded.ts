@@ -5,7 +5,7 @@ import { mkdtemp, readFile, realpath } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-import { type Embedded, openEmbedded } from '../../src/store/embedded.ts'
+import { type Embedded, openEmbedded } from '../../src/db/embedded/embedded.ts'
 import { quiet } from './log.ts'
 
 interface Teardown {

@@ -1,7 +1,7 @@
 /** How PostgreSQL carries out a statement as the service sends it. */
 import pg from 'pg'
 
-import type { Statement } from '../../src/store/database.ts'
+import type { Statement } from '../../src/db/database.ts'
 
 /**
  * `explain (analyze)` in sessions with the settings of the service, line by line: by a plan for these values, or for any. What is

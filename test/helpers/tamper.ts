@@ -2,8 +2,8 @@
 import pg from 'pg'
 
 import { codec } from '../../src/codec.ts'
-import type { Database } from '../../src/store/database.ts'
-import { tileReader } from '../../src/store/tree.ts'
+import type { Database } from '../../src/db/database.ts'
+import { tileReader } from '../../src/db/tree.ts'
 import { readRoot } from '../../src/tlog/merkle.ts'
 import { openTestServer, type TestDatabase } from './database.ts'
 

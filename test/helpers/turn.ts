@@ -2,8 +2,8 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import type { Database } from '../../src/store/database.ts'
-import { openLeases } from '../../src/store/leases.ts'
+import type { Database } from '../../src/db/database.ts'
+import { openLeases } from '../../src/db/leases.ts'
 
 interface Teardown {
   teardown(close: () => void): void

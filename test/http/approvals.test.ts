@@ -4,9 +4,9 @@ import { createHash, randomBytes, randomUUID, X509Certificate } from 'node:crypt
 import t from 'tap'
 
 import type { ApprovalRequest, Asked } from '../../src/ca/approvals/approvals.ts'
+import { openLeases } from '../../src/db/leases.ts'
 import { waitOf } from '../../src/http/api/requests.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
-import { openLeases } from '../../src/store/leases.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { drill } from '../helpers/drill.ts'
 import { audience, openTestIssuer } from '../helpers/issuer.ts'

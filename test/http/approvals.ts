@@ -2,9 +2,9 @@
 import { randomBytes } from 'node:crypto'
 
 import { shardOf } from '../../src/ca/issuance/serial.ts'
+import { openApprovalStore } from '../../src/db/approvals.ts'
+import type { Queryable } from '../../src/db/database.ts'
 import { openStores } from '../../src/service.ts'
-import { openApprovalStore } from '../../src/store/approvals.ts'
-import type { Queryable } from '../../src/store/database.ts'
 import { unsaidShards } from '../../src/tlog/entries.ts'
 import { quiet } from '../helpers/log.ts'
 import type { Answer, TestService } from '../helpers/service.ts'

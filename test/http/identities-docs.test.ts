@@ -60,7 +60,7 @@ t.test('every reason that the code gives has a line, with its code, and no other
     'ca/access/tokens.ts',
     'keys/jwt.ts',
     'policy/identity.ts',
-    'store/callers.ts',
+    'db/callers.ts',
   ]
   const text = (await Promise.all(files.map((file) => readFile(new URL(file, source), 'utf8')))).join('\n')
   t.ok((await readdir(source)).includes('client-side.ts'))

@@ -1,8 +1,8 @@
 /** When to renew, over the API: who is told, how it is cached, and what the records say of orders that are under way. */
 import t from 'tap'
 
-import { openDatabase } from '../../src/store/database.ts'
-import { readHeld, readRenewalFacts } from '../../src/store/holders.ts'
+import { openDatabase } from '../../src/db/database.ts'
+import { readHeld, readRenewalFacts } from '../../src/db/holders.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
 import { openHoldersOf } from './holders.ts'

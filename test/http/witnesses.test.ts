@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { readWitnessSettings, serveWitness } from '../../src/commands/witness.ts'
-import { readStanding } from '../../src/store/roll-opening.ts'
+import { readStanding } from '../../src/db/log-opening.ts'
 import { openCheckpoint } from '../../src/tlog/checkpoint.ts'
 import { parseVerifierKey } from '../../src/tlog/note.ts'
 import { drill } from '../helpers/drill.ts'

@@ -1,11 +1,11 @@
 import t from 'tap'
 
+import { originKeys, originText, readStoredOrigin } from '../../src/db/origins.ts'
 import { isProblem } from '../../src/errors.ts'
 import { type Ask, type Context, type Decision, decide, recheck } from '../../src/policy/decide.ts'
 import { factOf, type Origin, readOrigin } from '../../src/policy/origin.ts'
 import { parseOriginRules } from '../../src/policy/origin-rules.ts'
 import { parseProfile } from '../../src/policy/profile.ts'
-import { originKeys, originText, readStoredOrigin } from '../../src/store/origins.ts'
 import { ask, baseDocument, commonName, context, namesOf, profileOf, seed } from './requests.ts'
 
 const controller: Context = { ...context, grantOrigin: {} }

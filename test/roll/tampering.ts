@@ -1,5 +1,5 @@
 /** What somebody with the rights of a superuser may do to the records, one thing at a time, by chance from a seed. */
-import type { Queryable } from '../../src/store/database.ts'
+import type { Queryable } from '../../src/db/database.ts'
 import { additions, type Kind, type Table, tables } from './tampering-tables.ts'
 
 export interface Tampering {

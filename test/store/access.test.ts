@@ -4,9 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t from 'tap'
 
-import { openAccess } from '../../src/store/access.ts'
-import type { Database } from '../../src/store/database.ts'
-import { isSecret, newSecret } from '../../src/store/secrets.ts'
+import { openAccess } from '../../src/db/access.ts'
+import type { Database } from '../../src/db/database.ts'
+import { isSecret, newSecret } from '../../src/db/secrets.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestStores } from './stores.ts'
 

@@ -2,7 +2,7 @@
 import t from 'tap'
 
 import type { IssueInput } from '../../src/ca/issuance/issuance.ts'
-import { failOpenRequests } from '../../src/store/approvals.ts'
+import { failOpenRequests } from '../../src/db/approvals.ts'
 import type { ProfileVersion } from '../../src/tlog/entries.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'

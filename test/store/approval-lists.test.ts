@@ -2,8 +2,8 @@
 import t from 'tap'
 
 import type { RequestFilter, Sight } from '../../src/ca/approvals/approvals.ts'
-import { openApprovalStore } from '../../src/store/approvals.ts'
-import { openDatabase, type Queryable, type Statement } from '../../src/store/database.ts'
+import { openApprovalStore } from '../../src/db/approvals.ts'
+import { openDatabase, type Queryable, type Statement } from '../../src/db/database.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
 import { employApprovers, openBeside, openDesk, wantApprovals } from '../http/approvals.ts'

@@ -6,8 +6,8 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { openDatabase } from '../../src/store/database.ts'
-import { migrate } from '../../src/store/migrate.ts'
+import { openDatabase } from '../../src/db/database.ts'
+import { migrate } from '../../src/db/migrate.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { drill } from '../helpers/drill.ts'
 import { quiet as log } from '../helpers/log.ts'

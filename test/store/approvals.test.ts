@@ -11,10 +11,10 @@ import {
   type ApprovalsDeps,
   openApprovals,
 } from '../../src/ca/approvals/approvals.ts'
+import { failOpenRequests, openApprovalStore } from '../../src/db/approvals.ts'
+import type { Queryable } from '../../src/db/database.ts'
 import { Problem } from '../../src/errors.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
-import { failOpenRequests, openApprovalStore } from '../../src/store/approvals.ts'
-import type { Queryable } from '../../src/store/database.ts'
 import { openTestServer } from '../helpers/database.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { holdTurn } from '../helpers/turn.ts'

@@ -2,9 +2,9 @@ import { randomBytes } from 'node:crypto'
 
 import t from 'tap'
 
-import { openCallers } from '../../src/store/callers.ts'
-import type { Database } from '../../src/store/database.ts'
-import { newSecret } from '../../src/store/secrets.ts'
+import { openCallers } from '../../src/db/callers.ts'
+import type { Database } from '../../src/db/database.ts'
+import { newSecret } from '../../src/db/secrets.ts'
 import { quiet } from '../helpers/log.ts'
 
 const open = () => {

@@ -1,7 +1,7 @@
 /** Columns in binary: what PostgreSQL reads of them is what was meant. */
 import t from 'tap'
 
-import { boolArray, byteaArray, columnsOf, int4Array, textArray, timestamptzArray } from '../../src/store/columns.ts'
+import { boolArray, byteaArray, columnsOf, int4Array, textArray, timestamptzArray } from '../../src/db/columns.ts'
 import { openTestStores } from './stores.ts'
 
 const { stores } = await openTestStores(t)

@@ -24,11 +24,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
+import { copyBinaries, decideAccount, runAs } from '../../src/db/embedded/account.ts'
+import { findBinaries } from '../../src/db/embedded/binaries.ts'
+import { type Embedded, openEmbedded } from '../../src/db/embedded/embedded.ts'
+import { assertPrivate, makeHome } from '../../src/db/embedded/home.ts'
 import { SettingFault } from '../../src/lib/setting-fault.ts'
-import { copyBinaries, decideAccount, runAs } from '../../src/store/embedded/account.ts'
-import { findBinaries } from '../../src/store/embedded/binaries.ts'
-import { assertPrivate, makeHome } from '../../src/store/embedded/home.ts'
-import { type Embedded, openEmbedded } from '../../src/store/embedded.ts'
 import { drill, drillBut } from '../helpers/drill.ts'
 import { embeddedFolder } from '../helpers/embedded.ts'
 import { quiet as log } from '../helpers/log.ts'
@@ -69,7 +69,7 @@ const opening = (dataDir: string): string[] => [
   '--input-type=module',
   '-e',
   `
-    import { openEmbedded } from ${JSON.stringify(new URL('../../src/store/embedded.ts', import.meta.url).href)}
+    import { openEmbedded } from ${JSON.stringify(new URL('../../src/db/embedded/embedded.ts', import.meta.url).href)}
     const log = { debug() {}, info() {}, warn() {}, error() {} }
     const embedded = await openEmbedded({ dataDir: ${JSON.stringify(dataDir)}, log })
     process.stdin.on('end', async () => { await embedded.stop(); process.exit(0) }).resume()

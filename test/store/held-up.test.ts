@@ -1,9 +1,9 @@
 /** Whether another session keeps what issuing writes, and which one. */
 import t from 'tap'
 
-import { openDatabase } from '../../src/store/database.ts'
-import { heldUpBy, isHeldUp } from '../../src/store/held-up.ts'
-import { migrate } from '../../src/store/migrate.ts'
+import { openDatabase } from '../../src/db/database.ts'
+import { heldUpBy, isHeldUp } from '../../src/db/lock-waits.ts'
+import { migrate } from '../../src/db/migrate.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { drill } from '../helpers/drill.ts'
 import { embeddedFolder, openOwnEmbedded } from '../helpers/embedded.ts'

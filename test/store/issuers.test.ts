@@ -1,7 +1,7 @@
 /** Requests for issuers: one at a time for each name of a key, of all instances. */
 import t from 'tap'
 
-import { openIssuerStore } from '../../src/store/issuers.ts'
+import { openIssuerStore } from '../../src/db/issuers.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { tamper } from '../helpers/tamper.ts'
 

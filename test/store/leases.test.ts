@@ -2,8 +2,8 @@ import { randomUUID } from 'node:crypto'
 
 import t from 'tap'
 
-import { openDatabase } from '../../src/store/database.ts'
-import { openLeases } from '../../src/store/leases.ts'
+import { openDatabase } from '../../src/db/database.ts'
+import { openLeases } from '../../src/db/leases.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
 

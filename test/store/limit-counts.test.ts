@@ -1,9 +1,9 @@
 /** What is counted for limits apart from issuing: only what the limit is about, not too often, and in steps. */
 import t, { type Test } from 'tap'
 
+import { openDatabase, type Queryable, type Statement } from '../../src/db/database.ts'
+import { type LedgerName, openCounts } from '../../src/db/quota-counts.ts'
 import { openLanes } from '../../src/lib/semaphore.ts'
-import { openDatabase, type Queryable, type Statement } from '../../src/store/database.ts'
-import { type LedgerName, openCounts } from '../../src/store/limit-counts.ts'
 import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { tamper } from '../helpers/tamper.ts'

@@ -5,10 +5,10 @@ import t from 'tap'
 
 import type { Booking, CountedLimits } from '../../src/ca/access/limits.ts'
 import type { Intent } from '../../src/ca/issuance/recorder.ts'
+import type { Database } from '../../src/db/database.ts'
+import { sqlState } from '../../src/db/errors.ts'
+import { openRecorder } from '../../src/db/issuance.ts'
 import { isProblem } from '../../src/errors.ts'
-import type { Database } from '../../src/store/database.ts'
-import { sqlState } from '../../src/store/faults.ts'
-import { openRecorder } from '../../src/store/issuance.ts'
 import { silentMeter } from '../helpers/meter.ts'
 import { openReplica } from '../helpers/replica.ts'
 

@@ -6,9 +6,9 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { reconcile } from '../../src/ca/issuance/reconcile.ts'
-import type { Database } from '../../src/store/database.ts'
-import { openRecorder } from '../../src/store/issuance.ts'
-import { openIntents } from '../../src/store/open-intents.ts'
+import type { Database } from '../../src/db/database.ts'
+import { openRecorder } from '../../src/db/issuance.ts'
+import { openIntents } from '../../src/db/open-intents.ts'
 import { silentMeter } from '../helpers/meter.ts'
 import { openReplica } from '../helpers/replica.ts'
 

@@ -4,11 +4,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import type { Precondition } from '../../src/ca/policies.ts'
+import type { Database } from '../../src/db/database.ts'
+import { openPolicies } from '../../src/db/policies.ts'
 import type { Problem } from '../../src/errors.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { type Profile, parseProfile } from '../../src/policy/profile.ts'
-import type { Database } from '../../src/store/database.ts'
-import { openPolicies } from '../../src/store/policies.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestStores } from './stores.ts'
 

@@ -3,9 +3,9 @@ import { hash } from 'node:crypto'
 
 import t from 'tap'
 
+import { openProviders } from '../../src/db/providers.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { parseProvider } from '../../src/policy/identity.ts'
-import { openProviders } from '../../src/store/providers.ts'
 import { openTestStores } from './stores.ts'
 
 const { stores } = await openTestStores(t)

@@ -5,7 +5,7 @@ import t, { type Test } from 'tap'
 
 import type { Caller } from '../../src/ca/access/access.ts'
 import { openRevocations, type Revocations } from '../../src/ca/revocation/revoke.ts'
-import { openRevocationStore } from '../../src/store/revocations.ts'
+import { openRevocationStore } from '../../src/db/revocations.ts'
 import { openTestStores } from './stores.ts'
 
 // The clock that a test sets stands still, and one that is slow may take some seconds.

@@ -2,8 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { type Database, openDatabase } from '../../src/store/database.ts'
-import { rehearse } from '../../src/store/roll-recovery.ts'
+import { type Database, openDatabase } from '../../src/db/database.ts'
+import { rehearse } from '../../src/db/log-recovery.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
 

@@ -1,8 +1,8 @@
 /** What reads all the records at once, on the real PostgreSQL. */
 import t from 'tap'
 
-import { openDatabase } from '../../src/store/database.ts'
-import { withRollRows } from '../../src/store/roll-rows.ts'
+import { openDatabase } from '../../src/db/database.ts'
+import { withRollRows } from '../../src/db/log-rows.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
 import { openSql } from '../helpers/sql.ts'

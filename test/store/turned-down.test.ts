@@ -2,10 +2,10 @@
 import pg from 'pg'
 import t from 'tap'
 
+import { openDatabase, type Queryable } from '../../src/db/database.ts'
+import { lacksRights } from '../../src/db/safety.ts'
+import { openTurnedDown } from '../../src/db/write-failures.ts'
 import { Problem } from '../../src/errors.ts'
-import { openDatabase, type Queryable } from '../../src/store/database.ts'
-import { lacksRights } from '../../src/store/safety.ts'
-import { openTurnedDown } from '../../src/store/turned-down.ts'
 import { nameOf } from '../helpers/backup.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'

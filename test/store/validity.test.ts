@@ -1,8 +1,8 @@
 /** Whether something has ended is one rule, which code and SQL tell alike. */
 import t from 'tap'
 
+import { hasEndedBy, isLivingAt } from '../../src/db/validity.ts'
 import { hasEnded } from '../../src/policy/validity.ts'
-import { hasEndedBy, isLivingAt } from '../../src/store/validity.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { openSql } from '../helpers/sql.ts'
 

@@ -1,6 +1,6 @@
 import t from 'tap'
 
-import { nameRange, searchKey } from '../../src/store/names.ts'
+import { nameRange, searchKey } from '../../src/db/names.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { openDer } from '../../src/x509/der.ts'
 import { isMixedScript } from '../../src/x509/idna.ts'

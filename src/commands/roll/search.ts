@@ -4,11 +4,11 @@
  */
 import { hash } from 'node:crypto'
 
+import { isOneName, keysFor, type NameRange, nameRange, searchKey } from '../../db/names.ts'
 import { isProblem } from '../../errors.ts'
 import { Failure } from '../../lib/failure.ts'
 import { sha256 } from '../../lib/sha256.ts'
 import { hasEnded } from '../../policy/validity.ts'
-import { isOneName, keysFor, type NameRange, nameRange, searchKey } from '../../store/names.ts'
 import { isRollFault } from '../../tlog/fault.ts'
 import { type EntryOf, parseEntry, type RollEntry } from '../../tlog/forms.ts'
 import { emptyEdge, extend } from '../../tlog/frontier.ts'

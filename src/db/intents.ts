@@ -1,0 +1,146 @@
+/** Intents as they are recorded: many in one statement, each on the condition that nothing stands against it. */
+import type { Intent, IntentEnd } from '../ca/issuance/recorder.ts'
+import type { DatabaseClock } from './clock.ts'
+import { columnsOf } from './columns.ts'
+import type { Database, Statement } from './database.ts'
+import { originText } from './origins.ts'
+import { type Asked, type BookedIntent, bookedIntents, type NoRoom } from './quota-usage.ts'
+
+const columns = columnsOf<Intent>([
+  ['principal', 'text', ({ request }) => request.principal],
+  ['key', 'text', ({ request }) => request.key],
+  ['digest', 'bytea', ({ request }) => request.digest],
+  ['attempt', 'integer', ({ attempt }) => attempt],
+  ['serial', 'bytea', ({ serial }) => serial],
+  ['issuer', 'text', ({ issuer }) => issuer],
+  ['states', 'text', ({ states }) => states.join(' ')],
+  ['shard', 'integer', ({ shard }) => shard],
+  ['profile', 'text', ({ profile }) => profile.name],
+  ['version', 'integer', ({ profile }) => profile.version],
+  ['tbs', 'bytea', ({ tbs }) => tbs],
+  ['plan', 'bytea', ({ plan }) => plan],
+  ['spki', 'bytea', ({ keySha256 }) => keySha256],
+  ['replaces', 'bytea', ({ replaces }) => replaces],
+  ['approval', 'text', ({ approval }) => approval],
+  ['origin', 'text', ({ origin }) => origin && originText(origin)],
+])
+
+/**
+ * What is on record against the key `asked.spki`; null where nothing is. It is held where a principal other than
+ * `asked.principal` has a certificate with it: before it or behind it among those of the key in one index, where each look
+ * ends at the first row of its own, however many those are (looks for the first and the last of a key read a whole page of
+ * them each: 26 instead of 19 µs, measured). By `exists`, the planner would read the whole table wherever most certificates
+ * are of few keys, since it expects to find one of another principal soon; by `=` it would read along the principals for the
+ * same reason, but not by `any`, after which an order by the key is still one; by a comparison of rows, a server before
+ * PostgreSQL 18 reads all rows of the key (4 ms for 30,000, measured); and with the kind beside it, it may take any other index
+ * of certificates while the table is new and has no statistics.
+ */
+const standingOfKey = (): string => {
+  const beside = (outward: '<' | '>', direction: 'asc' | 'desc'): string => `
+  (select true from outcomes
+    where key_sha256 = any (array[asked.spki]) and principal ${outward} asked.principal
+    order by key_sha256 ${direction}, principal ${direction} limit 1)`
+  return `
+    case when (select true from compromised_keys where key_sha256 = asked.spki limit 1) then 'compromised'
+      when ${beside('<', 'asc')} or ${beside('>', 'desc')} then 'held' end`
+}
+
+/**
+ * Whoever finds the attempt of its request taken, its issuer moved, or something on record against its key or the
+ * certificate that it renews, inserts nothing. Who was recorded is told only where not all were.
+ */
+const insertIntentsText = (booked?: ReturnType<typeof bookedIntents>): string => `
+    with ${booked?.steps ?? ''} asked as (
+      select * from ${columns.from}
+    ), issuers as materialized (
+      select issuer, state_for_intent(issuer) as state from (select distinct issuer from asked) i
+      ${booked ? `where ${booked.condition}` : ''}
+    ), judged as materialized (
+      select serial, case when not i.state = any (string_to_array(asked.states, ' ')) then 'moved'
+        else coalesce(case when replaces is not null then standing_of_held(replaces) end, ${standingOfKey()})
+        end as obstacle
+      from asked join issuers i using (issuer)
+    ), added as (
+      insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
+        plan, replaces, first, approval, origin)
+      select serial, principal, key, attempt, digest, issuer, shard, profile, version, tbs, plan, replaces,
+        (select coalesce(b.first, b.serial) from intents b where b.serial = asked.replaces), approval::uuid, origin
+      from asked
+      where ${booked ? `${booked.condition} and` : ''} serial not in (select serial from judged where obstacle is not null)
+      on conflict (principal, idempotency_key, attempt) where idempotency_key is not null do nothing
+      returning serial
+    )${booked?.uses ?? ''}
+    select count(*)::integer as recorded, clock_timestamp() as now,
+      case when count(*) < $${columns.next}::integer then string_agg(encode(serial, 'hex'), ' ') end as serials,
+      case when count(*) < $${columns.next}::integer then (select json_object_agg(encode(serial, 'hex'), obstacle) from judged) end as obstacles
+      ${booked?.answer ?? ''}
+    from added`
+
+const insertIntentsStatement: Statement = { name: 'insert_intents', pool: 'issuing', text: insertIntentsText() }
+const insertBookedStatement = {
+  name: 'insert_booked_intents',
+  text: insertIntentsText(bookedIntents(`$${columns.next + 1}`, `$${columns.next + 2}`)),
+}
+
+export interface IntentsDeps {
+  readonly db: Database
+  /** Told what the database's clock says: what was dated by one that has been set since is not signed. */
+  readonly dbClock: Pick<DatabaseClock, 'observe'>
+}
+
+interface IntentsRecorded {
+  readonly recorded: number
+  readonly now: Date
+  readonly serials: string | null
+  /** What stood against each serial. */
+  readonly obstacles: Readonly<Record<string, Exclude<IntentEnd, 'recorded' | 'taken'> | null>> | null
+}
+
+export const isBooked = (intent: Intent): intent is BookedIntent => intent.booking !== undefined
+
+export const insertIntents = async (deps: IntentsDeps, batch: readonly Intent[]): Promise<IntentEnd[]> =>
+  intentEnds(batch, await ask(deps, insertIntentsStatement, [...valuesOf(batch), batch.length]))
+
+export const insertBooked = async (
+  deps: IntentsDeps,
+  batch: readonly BookedIntent[],
+  { ledgers, uses }: Asked,
+): Promise<IntentEnd[] | NoRoom> => {
+  const answer = await ask(deps, insertBookedStatement, [...valuesOf(batch), batch.length, ledgers, uses])
+  return answer?.ledgers ? { ledgers: answer.ledgers } : intentEnds(batch, answer)
+}
+
+const ask = async (
+  { db, dbClock }: IntentsDeps,
+  statement: Statement,
+  values: readonly unknown[],
+): Promise<(IntentsRecorded & Partial<NoRoom>) | undefined> => {
+  const asked = performance.now()
+  const answer = (await db.query<IntentsRecorded & Partial<NoRoom>>(statement, values)).rows[0]
+  if (answer) dbClock.observe(answer.now, performance.now() - asked)
+  return answer
+}
+
+const intentEnds = (batch: readonly Intent[], answer: IntentsRecorded | undefined): IntentEnd[] => {
+  if (answer?.recorded === batch.length) return batch.map(() => 'recorded')
+  const recorded = new Set(answer?.serials?.split(' '))
+  return batch.map((intent) => {
+    const serial = intent.serial.toString('hex')
+    if (recorded.has(serial)) return 'recorded'
+    return answer?.obstacles?.[serial] ?? 'taken'
+  })
+}
+
+/** In one order of their requests: of two that have the same two, each could wait for the other. */
+const valuesOf = (batch: readonly Intent[]): Buffer[] =>
+  columns.values(batch.length < 2 ? batch : batch.toSorted(byRequest))
+
+const byRequest = ({ request: a }: Intent, { request: b }: Intent): number =>
+  compare(a.key ?? '', b.key ?? '') || compare(a.principal, b.principal)
+
+const compare = (a: string, b: string): number => (a < b ? -1 : Number(a > b))
+
+export const selectKeyStanding = {
+  name: 'select_key_standing',
+  text: `select coalesce(${standingOfKey()}, 'free') as standing from (select $1::bytea as spki, $2::text as principal) as asked`,
+}
