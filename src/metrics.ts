@@ -8,8 +8,8 @@ import type { WitnessFigures } from './ca/log/witnesses.ts'
 import type { Meter, Stage } from './ca/meter.ts'
 import type { ShelvedCrl } from './ca/revocation/crl-cache.ts'
 import type { KeyLoad } from './keys/key-load.ts'
-import { type AllSeries, openAllSeries, type Series } from './metric-series.ts'
-import type { GaugeName } from './metric-table.ts'
+import { type AllSeries, openAllSeries, type Series } from './server/metric-series.ts'
+import type { GaugeName } from './server/metric-table.ts'
 
 export interface Metrics extends Meter {
   readonly registry: Registry

@@ -9,7 +9,7 @@ import { parse } from 'yaml'
 
 import { readOrders } from '../src/commands/issue/orders.ts'
 import { loadConfig } from '../src/config/config.ts'
-import { socketsFor } from '../src/open-files.ts'
+import { socketsFor } from '../src/server/open-files.ts'
 import { quiet } from './helpers/log.ts'
 
 const home = join(import.meta.dirname, '..')

@@ -3,7 +3,6 @@
  * exported tiles. All of it is verified before anything is written, and nothing is written that is not on the roll.
  */
 import type { RollHead } from '../ca/issuance/recorder.ts'
-import { codec } from '../codec.ts'
 import type { Config } from '../config/config.ts'
 import type { Database } from '../db/database.ts'
 import { todoOf } from '../db/log-effects.ts'
@@ -14,7 +13,8 @@ import { verifyEd25519 } from '../keys/note-signatures.ts'
 import { Failure } from '../lib/failure.ts'
 import { countText, type Progress } from '../lib/progress.ts'
 import type { Log } from '../log.ts'
-import { readAnchor } from '../roll-side.ts'
+import { codec } from '../server/codec.ts'
+import { readAnchor } from '../server/log.ts'
 import { type Checkpoint, openCheckpoint } from '../tlog/checkpoint.ts'
 import { isRollFault } from '../tlog/fault.ts'
 import { parseEntry } from '../tlog/forms.ts'

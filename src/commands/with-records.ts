@@ -2,7 +2,6 @@
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 
-import { codec } from '../codec.ts'
 import type { Config } from '../config/config.ts'
 import { databaseClock } from '../db/clock.ts'
 import { type Database, type DatabaseOptions, openDatabase } from '../db/database.ts'
@@ -11,7 +10,8 @@ import { openRollWriter, type RollWriter } from '../db/log.ts'
 import { assertMigrated } from '../db/migrate.ts'
 import { Failure } from '../lib/failure.ts'
 import type { Log } from '../log.ts'
-import { assertSameRecords, assertWhole, readAnchor } from '../roll-side.ts'
+import { codec } from '../server/codec.ts'
+import { assertSameRecords, assertWhole, readAnchor } from '../server/log.ts'
 import { explainDatabase, explainRecords, explainUnavailable } from './database-fault.ts'
 import { explainStart } from './start-fault.ts'
 

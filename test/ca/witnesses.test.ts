@@ -1,7 +1,7 @@
 import t from 'tap'
 
 import { openWitnesses, type WitnessesDeps } from '../../src/ca/log/witnesses.ts'
-import { post } from '../../src/roll-witnesses.ts'
+import { post } from '../../src/server/witness-client.ts'
 import { openCheckpoint } from '../../src/tlog/checkpoint.ts'
 import { encodeSignatures, parseNote, signText } from '../../src/tlog/note.ts'
 import { parseAddCheckpoint } from '../../src/tlog/witness.ts'

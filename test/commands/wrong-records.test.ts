@@ -3,11 +3,11 @@ import { readFile, rm, writeFile } from 'node:fs/promises'
 
 import t, { type Test } from 'tap'
 
-import { openAnchorFile } from '../../src/anchor.ts'
 import { serve } from '../../src/commands/serve.ts'
 import { withRecords } from '../../src/commands/with-records.ts'
 import { loadConfig } from '../../src/config/config.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
+import { openAnchorFile } from '../../src/server/pinned-checkpoint.ts'
 import type { Checkpoint } from '../../src/tlog/checkpoint.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
 import { drill } from '../helpers/drill.ts'

@@ -1,9 +1,9 @@
 /** What somebody with the rights of a superuser can do to the records, past every trigger; and restored backups. */
 import pg from 'pg'
 
-import { codec } from '../../src/codec.ts'
 import type { Database } from '../../src/db/database.ts'
 import { tileReader } from '../../src/db/tree.ts'
+import { codec } from '../../src/server/codec.ts'
 import { readRoot } from '../../src/tlog/merkle.ts'
 import { openTestServer, type TestDatabase } from './database.ts'
 

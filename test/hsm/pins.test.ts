@@ -4,12 +4,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
-import { codec } from '../../src/codec.ts'
 import { serve } from '../../src/commands/serve.ts'
 import { databaseClock } from '../../src/db/clock.ts'
 import { openDatabase } from '../../src/db/database.ts'
 import { openRollWriter } from '../../src/db/log.ts'
 import { unlatchTokens } from '../../src/db/pins.ts'
+import { codec } from '../../src/server/codec.ts'
 import { openTestServer } from '../helpers/database.ts'
 import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'

@@ -2,8 +2,8 @@ import { Registry } from 'prom-client'
 import t from 'tap'
 
 import { noLoad, noWaits } from '../../src/keys/key-load.ts'
-import { metricTable } from '../../src/metric-table.ts'
 import { openMetrics } from '../../src/metrics.ts'
+import { metricTable } from '../../src/server/metric-table.ts'
 
 t.test('what only the database knows is not told while it is away', async (t) => {
   const metrics = openMetrics(new Registry())

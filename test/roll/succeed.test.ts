@@ -4,11 +4,11 @@ import { basename, dirname, join } from 'node:path'
 
 import t from 'tap'
 
-import { readAnchorFile } from '../../src/anchor.ts'
 import { verifyDatabase } from '../../src/commands/roll/database.ts'
 import { runSucceed } from '../../src/commands/roll-succeed.ts'
 import { openApprovalStore } from '../../src/db/approvals.ts'
-import { openStores } from '../../src/service.ts'
+import { readAnchorFile } from '../../src/server/pinned-checkpoint.ts'
+import { openStores } from '../../src/server/service.ts'
 import type { Finding } from '../../src/tlog/findings.ts'
 import { takeBackup } from '../helpers/backup.ts'
 import { drill } from '../helpers/drill.ts'

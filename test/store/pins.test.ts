@@ -3,11 +3,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { codec } from '../../src/codec.ts'
 import { databaseClock } from '../../src/db/clock.ts'
 import { type Database, openDatabase } from '../../src/db/database.ts'
 import { openRollWriter } from '../../src/db/log.ts'
 import { openPinGuard, unlatchTokens } from '../../src/db/pins.ts'
+import { codec } from '../../src/server/codec.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
 import { openSql } from '../helpers/sql.ts'

@@ -1,10 +1,10 @@
 import t from 'tap'
 
 import type { CertificateFilter } from '../../src/ca/records.ts'
-import { codec } from '../../src/codec.ts'
 import type { Database, Statement } from '../../src/db/database.ts'
 import { openShapes } from '../../src/db/search/prepared.ts'
 import { openRecords } from '../../src/db/search/records.ts'
+import { codec } from '../../src/server/codec.ts'
 import { readNames } from '../../src/x509/names-kept.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestStores } from './stores.ts'

@@ -1,9 +1,9 @@
 import t, { type Test } from 'tap'
 
-import { codec } from '../../src/codec.ts'
 import { databaseClock } from '../../src/db/clock.ts'
 import { type Database, openDatabase } from '../../src/db/database.ts'
 import { type Head, openRollWriter, type RollWriter } from '../../src/db/log.ts'
+import { codec } from '../../src/server/codec.ts'
 import type { RollEvent } from '../../src/tlog/entries.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'

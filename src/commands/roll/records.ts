@@ -5,11 +5,11 @@
 
 import { randomInt } from 'node:crypto'
 
-import { codec } from '../../codec.ts'
 import type { EntryRow, RollRows } from '../../db/log-rows.ts'
 import { readStoredOrigin } from '../../db/origins.ts'
 import { verifyEd25519 } from '../../keys/note-signatures.ts'
 import { sha256 } from '../../lib/sha256.ts'
+import { codec } from '../../server/codec.ts'
 import { encodeEntry, issuedBy } from '../../tlog/entries.ts'
 import { isRollFault } from '../../tlog/fault.ts'
 import type { Finding } from '../../tlog/findings.ts'

@@ -1,0 +1,274 @@
+/**
+ * The roll put together: its name, its key, where its last checkpoint is kept outside of the database, and what signs. What
+ * the records say of all this outweighs the settings, which are for the first start.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import type { RollHead } from '../ca/issuance/recorder.ts'
+import { type Checkpoints, openCheckpoints } from '../ca/log/checkpoints.ts'
+import { openWitnesses, type Witnesses } from '../ca/log/witnesses.ts'
+import { own } from '../ca/own.ts'
+import type { Config } from '../config/config.ts'
+import type { Database } from '../db/database.ts'
+import type { RollWriter } from '../db/log.ts'
+import { isSameDatabase, readDatabaseId, readStanding } from '../db/log-opening.ts'
+import { tileReader } from '../db/tree.ts'
+import { isProblem } from '../errors.ts'
+import { isInToken, type Keyring } from '../keys/keyring.ts'
+import { ed25519SpkiStart, verifyEd25519 } from '../keys/note-signatures.ts'
+import { KeyExists, TokenFault } from '../keys/pkcs11/token-fault.ts'
+import type { SigningKey } from '../keys/signing-key.ts'
+import { checkOne } from '../keys/verifier-batch.ts'
+import { openParts } from '../lib/disposer.ts'
+import { blameSetting, SettingFault } from '../lib/setting-fault.ts'
+import { sha256 } from '../lib/sha256.ts'
+import { withDeadline } from '../lib/timeout.ts'
+import type { Log } from '../log.ts'
+import type { Checkpoint } from '../tlog/checkpoint.ts'
+import type { DatabaseAdopted } from '../tlog/entries.ts'
+import { consistencyProof } from '../tlog/merkle.ts'
+import { encodeVerifierKey, makeVerifierKey, parseVerifierKey } from '../tlog/note.ts'
+import { type KeyKind, signatureAlgorithm } from '../x509/algorithms.ts'
+import { codec } from './codec.ts'
+import { openLazily } from './lazy-key.ts'
+import { type AnchorFile, openAnchorFile, readAnchorFile } from './pinned-checkpoint.ts'
+import type { Stores } from './service.ts'
+import { post } from './witness-client.ts'
+
+/** The last checkpoint as it is kept outside of the database. Throws `WrongRecords` where it cannot be read. */
+export const readAnchor = async ({ roll: { anchor } }: Pick<Config, 'roll'>): Promise<Checkpoint | undefined> => {
+  if (anchor === undefined) return undefined
+  return readAnchorFile(anchor).catch((error: Error) => {
+    // Of a folder, for example, it is the cause that has it.
+    const { code } = (error.cause ?? error) as NodeJS.ErrnoException
+    throw new WrongRecords(
+      code === undefined
+        ? error.message
+        : `The anchor ${anchor} cannot be read (${code}): let the account that the service runs as read and write it, or name the right file by CHANCERY_ROLL_ANCHOR.`,
+    )
+  })
+}
+
+/** What there is when it is opened for the first time is seen from then on: the next start must find it. */
+const openAnchor = async (
+  { roll: { anchor, anchorEveryMs } }: Config,
+  log: Log,
+  head: () => Promise<Checkpoint>,
+): Promise<AnchorFile | undefined> => {
+  if (anchor === undefined) return undefined
+  const failed = (err: unknown): void =>
+    log.error({ event: 'roll.unanchored', err }, 'the last checkpoint could not be kept')
+  return openParts(async (parts) => {
+    const shared = (): void => log.warn({ event: 'roll.anchor_shared', path: anchor }, sharedAnchor)
+    const file = await openAnchorFile({ path: anchor, everyMs: anchorEveryMs, failed, shared }).catch(
+      blameSetting('CHANCERY_ROLL_ANCHOR'),
+    )
+    parts.add(file.close)
+    if (file.found === undefined) await file.write(await head()).catch(failed)
+    return file
+  })
+}
+
+const sharedAnchor =
+  'another instance writes the same anchor, and whatever takes that file takes what both have seen: give each its own by CHANCERY_ROLL_ANCHOR'
+
+/** These records are not those that this installation has worked with; the message says why, and what to do. */
+export class WrongRecords extends Error {}
+
+/** Throws `WrongRecords` where they are of another roll, or in another database. */
+export const assertSameRecords = async (
+  db: Database,
+  config: Pick<Config, 'roll'>,
+  seen: Checkpoint | undefined,
+): Promise<void> => {
+  await assertSameRoll(db, config, seen)
+  const { database } = await readStanding(db)
+  if (database === undefined || database === null) return
+  const found = await readDatabaseId(db)
+  if (!isSameDatabase(database, found)) throw new WrongRecords(elsewhere(database, found))
+}
+
+const elsewhere = (before: string, found: string | null): string => {
+  const [server, oid] = before.split('/')
+  const [thisServer = 'one that does not tell its number', thisOid] = found?.split('/') ?? []
+  return server === thisServer
+    ? `The records were in another database of this server (oid ${oid}, and this one has ${thisOid}), of which this is a copy: make sure that nothing serves that one any more; then "chancery roll adopt-database" accepts the move.`
+    : `The records were on the database server ${server}, and this is ${thisServer}: "chancery roll adopt-database" accepts a move.`
+}
+
+/**
+ * Earlier versions put on record which server it is, and not which of its databases, so that a copy beside it could be served by the
+ * same keys: the first start of this one adds that.
+ */
+const recordDatabase = async ({ db, roll, log }: Pick<Stores, 'db' | 'roll' | 'log'>): Promise<void> => {
+  const { database: before } = await readStanding(db)
+  if (!before || before.includes('/')) return
+  const database = await readDatabaseId(db)
+  const reason = 'which database of the server it is was not on record'
+  const event: DatabaseAdopted = { type: 'database.adopted', v: 2, database, before, reason, by: own.principal }
+  await roll.change(async () => ({ events: [event], result: undefined }))
+  log.info({ event: 'roll.database', database }, 'which database the records are in is on record')
+}
+
+/** The same, wherever they are. */
+export const assertSameRoll = async (
+  db: Database,
+  { roll }: Pick<Config, 'roll'>,
+  seen: Checkpoint | undefined,
+): Promise<void> => {
+  const origin = (await readStanding(db)).opened?.origin
+  if (seen && origin !== undefined && seen.origin !== origin)
+    throw new WrongRecords(
+      `The database holds the roll ${origin}, but ${roll.anchor} is of the roll ${seen.origin}: check CHANCERY_DATABASE_URL and CHANCERY_ROLL_ANCHOR. Where ${origin} succeeds it, "chancery roll succeed" says so here too.`,
+    )
+  if (seen && origin === undefined && seen.size > 0)
+    throw new WrongRecords(
+      `The database holds no roll, but ${roll.anchor} has seen ${seen.size} entries of the roll ${seen.origin}: check CHANCERY_DATABASE_URL, or restore the database (docs/roll.md).`,
+    )
+  if (roll.origin !== undefined && origin !== undefined && roll.origin !== origin)
+    throw new WrongRecords(
+      `The roll on record is called ${origin}, and keeps its name: leave CHANCERY_ROLL_ORIGIN out, or set it so.`,
+    )
+}
+
+/** The head as it is now. Throws `WrongRecords` where what was seen is not part of its roll. */
+export const assertWhole = async (roll: Pick<RollWriter, 'head'>): Promise<RollHead> => {
+  try {
+    return await roll.head()
+  } catch (error) {
+    throw isProblem(error, 'roll.inconsistent') ? new WrongRecords(error.detail) : error
+  }
+}
+
+/** Gives the roll its name and its key where it has none. Of several that start at once one comes after the other. */
+export const openRollForTheFirstTime = async (
+  stores: Stores,
+  keys: Pick<Keyring, 'open' | 'create'>,
+): Promise<void> => {
+  const { db, config, roll, log } = stores
+  if ((await readStanding(db)).opened) return recordDatabase(stores)
+  const origin = firstOrigin(config)
+  const key = await rollKeyOf(keys, config, origin)
+  const event = {
+    type: 'roll.opened',
+    origin,
+    key,
+    database: await readDatabaseId(db),
+    succeeds: null,
+    by: own.principal,
+  } as const
+  await roll.change(async () => ({ events: [event], result: undefined }))
+  log.info({ event: 'roll.opened', origin, key: event.key }, 'the roll has its name and its key')
+}
+
+/** What the roll is called from its first start on. */
+export const firstOrigin = ({ names, roll: { origin } }: Pick<Config, 'names' | 'roll'>): string =>
+  origin ?? `${names[0]?.value ?? 'localhost'}/roll`
+
+/** As those who verify a roll of this name are given its key, which is made where there is none. */
+export const rollKeyOf = async (
+  keys: Pick<Keyring, 'open' | 'create'>,
+  { roll: { key: uri } }: Pick<Config, 'roll'>,
+  origin: string,
+): Promise<string> => {
+  const key = await openOrCreate(keys, uri, 'ed25519').catch(tellOtherPlaces(uri))
+  await key.close()
+  if (key.algorithm.id !== ed25519.id)
+    return blameSetting('CHANCERY_ROLL_KEY')(
+      new Error(
+        `${uri} is not an Ed25519 key, which checkpoints are signed with; name another, which is made where it is missing.`,
+      ),
+    )
+  const publicKey = key.spki.subarray(ed25519SpkiStart.length)
+  return encodeVerifierKey(makeVerifierKey({ name: origin, type: 'ed25519', publicKey }, sha256))
+}
+
+/** Most tokens make keys for issuers, and some of them none for the roll. What may pass is told as it is. */
+const tellOtherPlaces =
+  (uri: string) =>
+  (error: unknown): never => {
+    if (!(error instanceof TokenFault) || error.remedy !== 'request' || !isInToken(uri)) throw error
+    const advice =
+      'That is the key of the roll, an Ed25519 one: CHANCERY_ROLL_KEY may name one in a file, as it does by default, or in another token.'
+    throw new SettingFault(error.message, { cause: error, advice })
+  }
+
+/**
+ * By one at a time, so that nobody makes it in between. Of one that is there and does not open, the reason is told, and not that
+ * none is made in its place.
+ */
+export const openOrCreate = (keys: Pick<Keyring, 'open' | 'create'>, uri: string, kind: KeyKind): Promise<SigningKey> =>
+  keys.open(uri).catch((unopened: Error) =>
+    keys.create(uri, kind).catch((error: Error) => {
+      throw error instanceof KeyExists ? unopened : error
+    }),
+  )
+
+export interface RollSide {
+  readonly checkpoints: Checkpoints
+  readonly witnesses: Witnesses
+  /** Why its key did not open last. */
+  keyFault(): string | undefined
+  close(): Promise<void>
+}
+
+/** What signs for the roll. Its key is opened when it is first needed, and again when that failed. */
+export const openRollSide = (
+  stores: Pick<Stores, 'db' | 'roll' | 'config' | 'log'>,
+  keys: Pick<Keyring, 'open'>,
+): Promise<RollSide> =>
+  openParts(async (parts) => {
+    const { db, roll, config, log } = stores
+    const { opened } = await readStanding(db)
+    if (!opened) throw new Error('The roll has no name and no key yet.')
+    const verifierKey = parseVerifierKey(opened.key, sha256)
+    const key = openLazily({
+      keys,
+      uri: config.roll.key,
+      spki: Buffer.concat([ed25519SpkiStart, verifierKey.publicKey]),
+      algorithm: ed25519,
+      log,
+      now: () => performance.now(),
+    })
+    const anchor = await openAnchor(config, log, async () => ({ origin: verifierKey.name, ...(await roll.head()) }))
+    if (anchor) parts.add(anchor.close)
+    parts.add(key.close)
+    // They are asked about checkpoints, which show what they have answered.
+    let witnesses: Witnesses | undefined
+    const checkpoints = openCheckpoints({
+      verifierKey,
+      key,
+      // One for each batch, here and now: handing it to another thread would keep the whole batch waiting for longer.
+      verify: async (check) => checkOne(check),
+      anchor: anchor ?? { write: async () => {} },
+      head: roll.head,
+      readTile: tileReader(db),
+      hasher: codec.hasher,
+      cosigned: () => witnesses?.fresh(),
+      deadlineMs: config.limits.signingDeadlineMs,
+      sleep,
+    })
+    // Nobody waits for the checkpoint of a list, and whoever restores a backup of before it must be told of it all the same. The
+    // database is not asked: it may be away, and one that hangs would have to be waited for.
+    parts.add(() => withDeadline(checkpoints.end(roll.seen()), lastSignatureMs).catch(() => {}))
+    witnesses = witnessesOf(stores, checkpoints)
+    return { checkpoints, witnesses, keyFault: key.fault, close: parts.close }
+  })
+
+const witnessesOf = ({ db, config, log }: Pick<Stores, 'db' | 'config' | 'log'>, checkpoints: Checkpoints): Witnesses =>
+  openWitnesses({
+    witnesses: config.roll.witnesses.map(({ key, url }) => ({ url, key: parseVerifierKey(key, sha256) })),
+    checkpoint: async () => {
+      await checkpoints.follow()
+      return checkpoints.newest()
+    },
+    proof: (from, to) => consistencyProof(from, to, tileReader(db), codec.hasher),
+    post,
+    verify: verifyEd25519,
+    now: () => Math.floor(Date.now() / 1_000),
+    log,
+  })
+
+const ed25519 = signatureAlgorithm('ed25519')
+/** A key that hangs keeps nothing from being closed. */
+const lastSignatureMs = 2_000
