@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 
-import { readOrders } from '../src/commands/issue/orders.ts'
+import { readOrders } from '../src/client/issue/orders.ts'
 import { loadConfig } from '../src/config/config.ts'
 import { socketsFor } from '../src/server/open-files.ts'
 import { quiet } from './helpers/log.ts'

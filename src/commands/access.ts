@@ -1,10 +1,10 @@
 /** `chancery principal`, `grant` and `token`: who may ask. */
 import type { Command } from 'commander'
 
+import { type Client, segment } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 import { openOutput, visible } from '../lib/output.ts'
 import { limitNames } from '../policy/limits.ts'
-import { type Client, segment } from './client.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 import { keepSecret } from './secret-file.ts'
 import type { LoadSettings } from './with-records.ts'

@@ -5,10 +5,10 @@ import { finished } from 'node:stream/promises'
 
 import type { Command } from 'commander'
 
+import type { Client } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 import { formatTable } from '../lib/output.ts'
 import { countText, openStderrProgress, type Progress } from '../lib/progress.ts'
-import type { Client } from './client.ts'
 import { type EntryRow, eventColumns, eventRow, searchText } from './event-text.ts'
 import { certificateFilters } from './filters.ts'
 import { assertReplaceable, endOctets, type Replacement } from './replaceable.ts'

@@ -3,11 +3,11 @@ import { writeFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
+import { segment } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 import { formatTable, visible } from '../lib/output.ts'
 import { exactDurationText } from '../lib/progress.ts'
 import type { Origin } from '../policy/origin.ts'
-import { segment } from './client.ts'
 import { type EntryRow, eventColumns, eventRow } from './event-text.ts'
 import { certificateFilters } from './filters.ts'
 import { originLine } from './origin-text.ts'

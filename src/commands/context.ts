@@ -4,10 +4,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Command } from 'commander'
 
-import { Failure } from '../lib/failure.ts'
-import { readGivenText } from '../lib/input-files.ts'
-import { openOutput } from '../lib/output.ts'
-import { assertAnchor, clientAt } from './client.ts'
 import {
   assertContextName,
   assertServer,
@@ -15,8 +11,12 @@ import {
   changeContexts,
   contextNamed,
   loadContexts,
-} from './contexts.ts'
-import { readIdentity, tokenIn } from './proof.ts'
+} from '../client/contexts.ts'
+import { readIdentity, tokenIn } from '../client/proof.ts'
+import { assertAnchor, clientAt } from '../client/rest.ts'
+import { Failure } from '../lib/failure.ts'
+import { readGivenText } from '../lib/input-files.ts'
+import { openOutput } from '../lib/output.ts'
 
 interface AddOptions {
   readonly server: string
@@ -172,7 +172,7 @@ const logIn = async (options: AddOptions, issuer: string): Promise<Context> => {
     ...(oidcCa !== undefined && { ca: await readAnchor(oidcCa, '--oidc-ca') }),
   }
   const made = { server, ca: await readAnchor(ca) }
-  const { loginByDevice } = await import('./oidc.ts')
+  const { loginByDevice } = await import('../client/oidc.ts')
   const deps = { elapsed: () => performance.now(), sleep, tell: (text: string) => void process.stderr.write(text) }
   return { ...made, oidc: { ...provider, ...(await loginByDevice(provider, deps)) } }
 }

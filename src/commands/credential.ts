@@ -3,12 +3,12 @@ import { hash } from 'node:crypto'
 
 import type { Command } from 'commander'
 
+import { segment } from '../client/rest.ts'
 import { isProblem } from '../errors.ts'
 import { Failure } from '../lib/failure.ts'
 import { readGivenText } from '../lib/input-files.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { parsePem } from '../x509/pem.ts'
-import { segment } from './client.ts'
 import { nameText } from './event-text.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 

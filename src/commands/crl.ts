@@ -2,6 +2,9 @@
 
 import type { Command } from 'commander'
 
+import { octetsOf, unfetched } from '../client/fetch-fault.ts'
+import { kindOfStatus } from '../client/rejected.ts'
+import { type Client, segment } from '../client/rest.ts'
 import { Problem } from '../errors.ts'
 import { Failure } from '../lib/failure.ts'
 import { readGiven } from '../lib/input-files.ts'
@@ -10,9 +13,6 @@ import { parseCertificate } from '../x509/certificate.ts'
 import { type Crl, parseCrl } from '../x509/crl.ts'
 import { encodePem, parsePem } from '../x509/pem.ts'
 import { formatSubject, parseSubject } from '../x509/subject.ts'
-import { type Client, segment } from './client.ts'
-import { octetsOf, unfetched } from './fetch-fault.ts'
-import { kindOfStatus } from './refused.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 interface InspectOptions {

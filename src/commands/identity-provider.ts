@@ -2,13 +2,13 @@
 
 import type { Command } from 'commander'
 
+import { type Client, segment } from '../client/rest.ts'
 import { isProblem, problems } from '../errors.ts'
 import { Failure } from '../lib/failure.ts'
 import { readGivenText } from '../lib/input-files.ts'
 import { violationText, visible } from '../lib/output.ts'
 import { parseYaml } from '../lib/yaml.ts'
 import type { ProviderDocument } from '../policy/identity-document.ts'
-import { type Client, segment } from './client.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 import { addShowAndList, type Version } from './versions.ts'
 

@@ -4,15 +4,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Command } from 'commander'
 
+import { hasEnded } from '../client/issue/approval.ts'
+import { callBatch, callsOf, mayBeDone } from '../client/issue/calls.ts'
+import { sweepChains } from '../client/issue/chain-file.ts'
+import { type Ended, issuedOrNot, rowText, sumText, withoutAnswer } from '../client/issue/ended.ts'
+import { type RequestFile, readRequestFiles } from '../client/issue/requests.ts'
+import type { Client } from '../client/rest.ts'
 import { Failure, type FailureKind } from '../lib/failure.ts'
 import { visible } from '../lib/output.ts'
 import { openStderrProgress } from '../lib/progress.ts'
-import type { Client } from './client.ts'
-import { hasEnded } from './issue/approval.ts'
-import { callBatch, callsOf, mayBeDone } from './issue/calls.ts'
-import { sweepChains } from './issue/chain-file.ts'
-import { type Ended, issuedOrNot, rowText, sumText, withoutAnswer } from './issue/ended.ts'
-import { type RequestFile, readRequestFiles } from './issue/requests.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 interface ManyOptions extends RestOptions {

@@ -1,16 +1,16 @@
 /** `chancery issue` and `explain`: ask for a certificate, or ask why (not). */
 import type { Command } from 'commander'
 
+import { type Decision, explanation } from '../client/issue/explanation.ts'
+import { assertNoKey, issueFor, type RequestBody } from '../client/issue/for-request.ts'
+import { type IntoOptions, issueInto, type OrderOptions, readOrder } from '../client/issue/new-certificate.ts'
+import { bodyFor, keyTypeNames, newKey, readNames, requestFor } from '../client/issue/order.ts'
+import { readOrders } from '../client/issue/orders.ts'
+import { runDaemon } from '../client/issue/run-daemon.ts'
+import type { Client } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 import { readGiven } from '../lib/input-files.ts'
 import { flagOf } from '../lib/output.ts'
-import type { Client } from './client.ts'
-import { type Decision, explanation } from './issue/explanation.ts'
-import { assertNoKey, issueFor, type RequestBody } from './issue/for-request.ts'
-import { type IntoOptions, issueInto, type OrderOptions, readOrder } from './issue/into.ts'
-import { bodyFor, keyTypeNames, newKey, readNames, requestFor } from './issue/order.ts'
-import { readOrders } from './issue/orders.ts'
-import { runDaemon } from './issue/run-daemon.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 interface AskOptions extends RestOptions, OrderOptions {

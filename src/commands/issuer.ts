@@ -3,11 +3,11 @@ import { X509Certificate } from 'node:crypto'
 
 import type { Command } from 'commander'
 
+import { type Client, segment } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 import { readGivenText } from '../lib/input-files.ts'
 import { bundleFault, hasBlock, isKeyMaterial } from '../x509/pem.ts'
 import { type AttributeType, attributes, isAttributeType } from '../x509/subject.ts'
-import { type Client, segment } from './client.ts'
 import { openRest, parseCount, type RestOptions, withRestOptions } from './rest.ts'
 
 interface IssuerView extends Readonly<Record<string, unknown>> {

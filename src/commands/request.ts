@@ -3,6 +3,7 @@ import { hash } from 'node:crypto'
 
 import type { Command } from 'commander'
 
+import { type Client, segment } from '../client/rest.ts'
 import { canonicalJson } from '../lib/canonical-json.ts'
 import { Failure } from '../lib/failure.ts'
 import { ascii, formatRows, formatTable, plain, visible } from '../lib/output.ts'
@@ -10,7 +11,6 @@ import { exactDurationText } from '../lib/progress.ts'
 import type { Origin } from '../policy/origin.ts'
 import { formatSubject, isAttributeType, type Subject } from '../x509/subject.ts'
 import { type Answers, openAnswers } from './answers.ts'
-import { type Client, segment } from './client.ts'
 import { originLine } from './origin-text.ts'
 import { openRest, parseCount, type Rest, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 

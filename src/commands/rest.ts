@@ -1,10 +1,10 @@
 /** What every command over REST shares: its options, its client, its output. */
 import type { Command } from 'commander'
 
+import { type Client, openClient } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 import { type Output, openOutput } from '../lib/output.ts'
 import { countText } from '../lib/progress.ts'
-import { type Client, openClient } from './client.ts'
 
 export interface RestOptions {
   readonly server?: string

@@ -3,13 +3,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Command } from 'commander'
 
+import { askedMs, secondsOf } from '../client/rejected.ts'
+import { type Answer, type Client, segment } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 import { formatTable, visible } from '../lib/output.ts'
 import { countText, durationText, openStderrProgress, type Progress } from '../lib/progress.ts'
 import { type Answers, openAnswers } from './answers.ts'
-import { type Answer, type Client, segment } from './client.ts'
 import { searchText } from './event-text.ts'
-import { askedMs, secondsOf } from './refused.ts'
 import { openRest, parseCount, type Rest, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 
 interface RevokeManyOptions extends RestOptions {

@@ -2,10 +2,10 @@
 
 import type { Command } from 'commander'
 
+import { segment } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 import { readGivenText } from '../lib/input-files.ts'
 import { flagOf } from '../lib/output.ts'
-import { segment } from './client.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 interface RevokeOptions extends RestOptions {

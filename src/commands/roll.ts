@@ -2,12 +2,12 @@
 
 import type { Command } from 'commander'
 
+import { segment } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 import { readGiven } from '../lib/input-files.ts'
 import { formatTable, type Output, openOutput, visible } from '../lib/output.ts'
 import { openStderrProgress } from '../lib/progress.ts'
 import type { Finding } from '../tlog/findings.ts'
-import { segment } from './client.ts'
 import { eventRow } from './event-text.ts'
 import { openRest, type RestOptions, readAll, withRestOptions } from './rest.ts'
 import type { Exported } from './roll/export.ts'

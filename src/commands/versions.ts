@@ -1,9 +1,9 @@
 /** Documents in immutable versions, as the commands of profiles and of identity providers show and list them. */
 import type { Command } from 'commander'
 
+import { segment } from '../client/rest.ts'
 import { versionLine } from '../lib/output.ts'
 import { formatYaml } from '../lib/yaml.ts'
-import { segment } from './client.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 export interface Version {

@@ -8,7 +8,7 @@ import { createSecureContext } from 'node:tls'
 import { bufferFromFileOrString, type Cluster as ClusterEntry, KubeConfig, type User } from '@kubernetes/client-node'
 import { parseDocument } from 'yaml'
 
-import { trustFault } from '../commands/trust.ts'
+import { trustFault } from '../client/trust.ts'
 import type { Access } from './api.ts'
 import { boundedTo, type RunProgram } from './programs.ts'
 

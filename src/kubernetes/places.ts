@@ -6,7 +6,7 @@ import { hash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { getCACertificates } from 'node:tls'
 
-import { trustFault } from '../commands/trust.ts'
+import { trustFault } from '../client/trust.ts'
 import type { KubernetesApi } from './api.ts'
 import { isApiFault } from './api.ts'
 import { type Chancery, openChancery, type Place } from './chancery.ts'

@@ -18,7 +18,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { replaceChain, sweepChains } from '../../src/commands/issue/chain-file.ts'
+import { replaceChain, sweepChains } from '../../src/client/issue/chain-file.ts'
 import { newFolder } from './folders.ts'
 
 const isRoot = process.geteuid?.() === 0

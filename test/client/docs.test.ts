@@ -7,8 +7,8 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { keyTypeNames } from '../../src/commands/issue/order.ts'
-import { readOrders } from '../../src/commands/issue/orders.ts'
+import { keyTypeNames } from '../../src/client/issue/order.ts'
+import { readOrders } from '../../src/client/issue/orders.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { drill } from '../helpers/drill.ts'

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { loginByDevice, mostOfIdToken } from '../../src/commands/oidc.ts'
+import { loginByDevice, mostOfIdToken } from '../../src/client/oidc.ts'
 import { readToken, type TokenFault } from '../../src/keys/jwt.ts'
 import { openDeviceIssuer, peopleDocument } from '../helpers/device-issuer.ts'
 import { drill } from '../helpers/drill.ts'

@@ -4,7 +4,7 @@ import { mkdtemp, readFile, readlink, realpath, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-import { fileNames } from '../../src/commands/issue/folder.ts'
+import { fileNames } from '../../src/client/issue/folder.ts'
 
 interface Teardown {
   teardown(close: () => Promise<void>): void

@@ -8,7 +8,7 @@ import { promisify } from 'node:util'
 import t from 'tap'
 import { parse, stringify } from 'yaml'
 
-import { endOf, loginByDevice, refresh, subjectOf } from '../../src/commands/oidc.ts'
+import { endOf, loginByDevice, refresh, subjectOf } from '../../src/client/oidc.ts'
 import { exitCodes, Failure } from '../../src/lib/failure.ts'
 import { openClientCa } from '../helpers/clients.ts'
 import {

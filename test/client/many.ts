@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import type { Test } from 'tap'
 
-import type { Row } from '../../src/commands/issue/ended.ts'
+import type { Row } from '../../src/client/issue/ended.ts'
 import type { Run } from '../helpers/run.ts'
 import { newFolder } from './folders.ts'
 

@@ -4,9 +4,9 @@ import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
-import { type Client, openClient } from '../../src/commands/client.ts'
-import { type LogLine, lookAfter, type Standing, type Ward } from '../../src/commands/issue/daemon.ts'
-import { type IntoOptions, issueInto, readTask, wardOf } from '../../src/commands/issue/into.ts'
+import { type LogLine, lookAfter, type Standing, type Ward } from '../../src/client/issue/daemon.ts'
+import { type IntoOptions, issueInto, readTask, wardOf } from '../../src/client/issue/new-certificate.ts'
+import { type Client, openClient } from '../../src/client/rest.ts'
 import { Failure } from '../../src/lib/failure.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'

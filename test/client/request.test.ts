@@ -5,8 +5,8 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { clientAt } from '../../src/commands/client.ts'
-import { issueFor } from '../../src/commands/issue/for-request.ts'
+import { issueFor } from '../../src/client/issue/for-request.ts'
+import { clientAt } from '../../src/client/rest.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { drill } from '../helpers/drill.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'

@@ -5,7 +5,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
-import { tellBy } from '../../src/commands/issue/tell.ts'
+import { tellBy } from '../../src/client/issue/hook.ts'
 import { drill } from '../helpers/drill.ts'
 import { newFolder } from './folders.ts'
 

@@ -2,7 +2,7 @@
  * Time that goes by only while everybody sleeps: an hour takes as long as what is done in it. The work is real (requests,
  * signatures, files); nothing but waiting is left out.
  */
-import type { DaemonDeps } from '../../src/commands/issue/daemon.ts'
+import type { DaemonDeps } from '../../src/client/issue/daemon.ts'
 
 export interface Time extends Pick<DaemonDeps, 'now' | 'elapsed'> {
   /** For one of those who sleep; they all must use it. */

@@ -7,8 +7,8 @@ import { PassThrough } from 'node:stream'
 
 import t from 'tap'
 
+import type { Answer, Client } from '../../src/client/rest.ts'
 import { openAnswers } from '../../src/commands/answers.ts'
-import type { Answer, Client } from '../../src/commands/client.ts'
 import { type OrderAnswer, type PlanAnswer, planText, reportText, revokeMany } from '../../src/commands/revoke-many.ts'
 import { exitCodes, Failure } from '../../src/lib/failure.ts'
 import { openOutput } from '../../src/lib/output.ts'

@@ -5,7 +5,7 @@ import { connect, createServer } from 'node:tls'
 
 import t from 'tap'
 
-import { trustFault } from '../../src/commands/trust.ts'
+import { trustFault } from '../../src/client/trust.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
 
 const authorities = ['One', 'Two', 'Three'].map((name) => openClientCa(name))

@@ -3,10 +3,10 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
+import { octetsOf, unfetched } from '../../client/fetch-fault.ts'
+import { failureOf } from '../../client/rejected.ts'
+import { type Client, chooseServer, openClient } from '../../client/rest.ts'
 import { Failure } from '../../lib/failure.ts'
-import { type Client, chooseServer, openClient } from '../client.ts'
-import { octetsOf, unfetched } from '../fetch-fault.ts'
-import { failureOf } from '../refused.ts'
 import type { RestOptions } from '../rest.ts'
 
 export interface RollSource {

@@ -9,7 +9,7 @@ import { Failure } from '../lib/failure.ts'
 import { visible } from '../lib/output.ts'
 import { exactDurationText } from '../lib/progress.ts'
 import { tlsReasonOf } from './fetch-fault.ts'
-import { secondsOf } from './refused.ts'
+import { secondsOf } from './rejected.ts'
 
 export interface Provider {
   /** As its tokens and its discovery name it, octet by octet. */

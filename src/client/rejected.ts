@@ -2,7 +2,7 @@
 import { isToldIn, type Violation } from '../errors.ts'
 import { Failure, type FailureKind } from '../lib/failure.ts'
 import { violationText, visible } from '../lib/output.ts'
-import type { Answer } from './client.ts'
+import type { Answer } from './rest.ts'
 
 interface ProblemBody {
   readonly status: number

@@ -8,8 +8,8 @@ import type { ProblemCode } from '../../errors.ts'
 import { Failure } from '../../lib/failure.ts'
 import { hasEnded as hasExpired } from '../../policy/validity.ts'
 import { hasEnded } from './approval.ts'
+import { ExecFailure } from './hook.ts'
 import { pauseOf } from './renewal.ts'
-import { ExecFailure } from './tell.ts'
 
 /** One certificate that is looked after. */
 export interface Ward {

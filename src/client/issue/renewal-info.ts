@@ -4,7 +4,7 @@
  */
 
 import { Failure } from '../../lib/failure.ts'
-import type { Client } from '../client.ts'
+import type { Client } from '../rest.ts'
 import type { Folder, Held } from './folder.ts'
 
 export interface Advice {

@@ -11,7 +11,7 @@ import { Failure, type FailureKind } from '../lib/failure.ts'
 import { assertServer, chooseContext, type Environment, type NamedContext } from './contexts.ts'
 import { notTls, tlsReasonOf } from './fetch-fault.ts'
 import { type Identity, type Proof, proofOf, readOption } from './proof.ts'
-import { failureOf, parsed } from './refused.ts'
+import { failureOf, parsed } from './rejected.ts'
 import { trustFault } from './trust.ts'
 
 export interface ClientOptions {

@@ -1,11 +1,11 @@
 /** The daemon as a process: real clocks, signals, lines on standard output. */
 import { setTimeout as wait } from 'node:timers/promises'
 
+import { openLines } from '../../commands/standard-streams.ts'
 import { jsonText, visible } from '../../lib/output.ts'
-import type { Client } from '../client.ts'
-import { openLines } from '../standard-streams.ts'
+import type { Client } from '../rest.ts'
 import { type LogLine, lookAfter } from './daemon.ts'
-import { type IntoOptions, readTasks, wardOf } from './into.ts'
+import { type IntoOptions, readTasks, wardOf } from './new-certificate.ts'
 
 export interface DaemonOptions {
   readonly orders: readonly IntoOptions[]

@@ -3,7 +3,7 @@
 import { Failure } from '../../lib/failure.ts'
 import { readGivenText } from '../../lib/input-files.ts'
 import { parseYaml } from '../../lib/yaml.ts'
-import type { IntoOptions } from './into.ts'
+import type { IntoOptions } from './new-certificate.ts'
 
 /** Each as the command line would have it. Throws a usage failure that names the order and what is wrong with it. */
 export const readOrders = async (file: string): Promise<readonly IntoOptions[]> => {

@@ -3,7 +3,7 @@
 import { Failure } from '../../lib/failure.ts'
 import { parseDuration } from '../../policy/duration.ts'
 import { hasEnded } from '../../policy/validity.ts'
-import { askedMs } from '../refused.ts'
+import { askedMs } from '../rejected.ts'
 
 /** How much is left when it is time: a share of the whole life, or milliseconds. */
 export type RenewBefore = { readonly share: number } | { readonly ms: number }

@@ -1,12 +1,12 @@
 /** A certificate that people must approve first: waiting for them, or saying how to come back. */
 import { setTimeout as sleep } from 'node:timers/promises'
 
+import { obstacleText, type RequestAnswer } from '../../commands/request.ts'
 import type { ProblemCode } from '../../errors.ts'
 import { Failure } from '../../lib/failure.ts'
 import { visible } from '../../lib/output.ts'
-import { type Answer, type Client, segment } from '../client.ts'
-import { askedMs, secondsOf } from '../refused.ts'
-import { obstacleText, type RequestAnswer } from '../request.ts'
+import { askedMs, secondsOf } from '../rejected.ts'
+import { type Answer, type Client, segment } from '../rest.ts'
 
 /** Nothing is there yet: the same question gets the certificate when people have approved it. */
 export class Awaited extends Failure {

@@ -2,13 +2,13 @@
 import { createPrivateKey, randomUUID, X509Certificate } from 'node:crypto'
 
 import { Failure, finalKinds } from '../../lib/failure.ts'
-import type { Client } from '../client.ts'
+import type { Client } from '../rest.ts'
 import { Awaited, askedAnew, assertAnswered, theSame } from './approval.ts'
 import { type Folder, type Held, isUnderWay, type Pending } from './folder.ts'
+import { tellBy } from './hook.ts'
 import { assertLeadsTo, assertOfKey, type IssuedAnswer, readIssued } from './issued.ts'
 import { bodyFor, digestOf, newKey, type Order, requestFor } from './order.ts'
 import type { Life } from './renewal.ts'
-import { tellBy } from './tell.ts'
 
 /** An order, the folder that it is for, and how that is kept. */
 export interface Task {
