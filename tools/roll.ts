@@ -1,7 +1,7 @@
 /** Writes the tables of docs/roll.md from those of the code; `node tools/roll.ts`. The tests compare the file with what this makes. */
 import { readFile, writeFile } from 'node:fs/promises'
 
-import { unknown } from '../src/commands/roll/unknown.ts'
+import { unknown } from '../src/auditor/unknown.ts'
 import { type FaultCode, faults } from '../src/tlog/fault.ts'
 import { findings, storageFindings } from '../src/tlog/findings.ts'
 import { type EntryForm, entryForms, type Fields } from '../src/tlog/forms.ts'

@@ -2,6 +2,11 @@
  * `chancery roll recover`: a database that was restored from an older backup is brought to where its roll was, from
  * exported tiles. All of it is verified before anything is written, and nothing is written that is not on the roll.
  */
+
+import { readKeys } from '../auditor/keys.ts'
+import { openSource } from '../auditor/source.ts'
+import { seenOf } from '../auditor/state.ts'
+import { type BundledEntries, openTileReader, readEntries } from '../auditor/tiles.ts'
 import type { RollHead } from '../ca/issuance/recorder.ts'
 import type { Config } from '../config/config.ts'
 import type { Database } from '../db/database.ts'
@@ -22,10 +27,6 @@ import { type Edge, emptyEdge, extend } from '../tlog/frontier.ts'
 import { type Hash, readRoot } from '../tlog/merkle.ts'
 import { isEqual } from '../tlog/text.ts'
 import { explainRecords } from './database-fault.ts'
-import { readKeys } from './roll/keys.ts'
-import { openSource } from './roll/source.ts'
-import { seenOf } from './roll/state.ts'
-import { type BundledEntries, openTileReader, readEntries } from './roll/tiles.ts'
 import { openSources, type SourceFiles, type Sources } from './roll-sources.ts'
 import { withDatabase } from './with-records.ts'
 

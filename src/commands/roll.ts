@@ -2,6 +2,10 @@
 
 import type { Command } from 'commander'
 
+import type { Exported } from '../auditor/export.ts'
+import type { Verified } from '../auditor/findings.ts'
+import type { GivenEntry, GivenProof } from '../auditor/prove.ts'
+import type { GivenNote } from '../auditor/state.ts'
 import { segment } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 import { readGiven } from '../lib/input-files.ts'
@@ -10,10 +14,6 @@ import { openStderrProgress } from '../lib/progress.ts'
 import type { Finding } from '../tlog/findings.ts'
 import { eventRow } from './event-text.ts'
 import { openRest, type RestOptions, readAll, withRestOptions } from './rest.ts'
-import type { Exported } from './roll/export.ts'
-import type { Verified } from './roll/findings.ts'
-import type { GivenEntry, GivenProof } from './roll/prove.ts'
-import type { GivenNote } from './roll/state.ts'
 import type { LoadSettings } from './with-records.ts'
 
 export interface RollOptions extends RestOptions {
@@ -47,9 +47,9 @@ const addKeyCommand = (roll: Command): void => {
 const addCheckpointCommand = (roll: Command): void => {
   withSourceOptions(roll.command('checkpoint').description('the newest checkpoint, when its signature holds')).action(
     async (options: RollOptions) => {
-      const { readKeys } = await import('./roll/keys.ts')
-      const { openNote } = await import('./roll/checkpoints.ts')
-      const { openSource, readCheckpoint } = await import('./roll/source.ts')
+      const { readKeys } = await import('../auditor/keys.ts')
+      const { openNote } = await import('../auditor/checkpoints.ts')
+      const { openSource, readCheckpoint } = await import('../auditor/source.ts')
       const keys = await readKeys(options.key)
       const source = await openSource(options.from, options)
       const note = await readCheckpoint(source)
@@ -71,9 +71,9 @@ const addExportCommand = (roll: Command): void => {
     .requiredOption('--out <folder>', 'where to')
     .option('--to <file>', 'end at this checkpoint, and not at the newest')
     .action(async (options: RollOptions & { readonly out: string; readonly to?: string }) => {
-      const { exportRoll } = await import('./roll/export.ts')
-      const { readKeys } = await import('./roll/keys.ts')
-      const { openSource } = await import('./roll/source.ts')
+      const { exportRoll } = await import('../auditor/export.ts')
+      const { readKeys } = await import('../auditor/keys.ts')
+      const { openSource } = await import('../auditor/source.ts')
       const progress = openStderrProgress()
       const exported = await exportRoll({
         source: await openSource(options.from, options),
@@ -111,7 +111,7 @@ const addVerifyCommand = (roll: Command, settings: LoadSettings): void => {
     .option('--checkpoint <file>', 'a checkpoint that others have seen, of any size; again for others', collect, [])
     .option('--database [url]', 'the records themselves, against their entries: those of the settings without a URL')
     .action(async (options: VerifyOptions) => {
-      const { openReport, showReport, findingText } = await import('./roll/findings.ts')
+      const { openReport, showReport, findingText } = await import('../auditor/findings.ts')
       const progress = openStderrProgress()
       const report = openReport((finding) => progress.tell(findingText(finding)))
       const verify = options.database === undefined ? verifyTiles : verifyDatabase(options.database, settings)
@@ -126,10 +126,10 @@ interface Told {
 }
 
 const verifyTiles = async (options: VerifyOptions, told: Told): Promise<Verified> => {
-  const { readKeys } = await import('./roll/keys.ts')
-  const { openSource } = await import('./roll/source.ts')
-  const { openStateFolder } = await import('./roll/state.ts')
-  const { verifySource } = await import('./roll/verify.ts')
+  const { readKeys } = await import('../auditor/keys.ts')
+  const { openSource } = await import('../auditor/source.ts')
+  const { openStateFolder } = await import('../auditor/state.ts')
+  const { verifySource } = await import('../auditor/verify.ts')
   return verifySource({
     source: await openSource(options.from, options),
     keys: await readKeys(options.key),
@@ -143,9 +143,9 @@ const verifyTiles = async (options: VerifyOptions, told: Told): Promise<Verified
 const verifyDatabase =
   (url: string | true, settings: LoadSettings) =>
   async (options: VerifyOptions, told: Told): Promise<Verified> => {
-    const { readKeys } = await import('./roll/keys.ts')
-    const { verifyDatabase } = await import('./roll/database.ts')
-    const { openStateFolder } = await import('./roll/state.ts')
+    const { readKeys } = await import('../auditor/keys.ts')
+    const { verifyDatabase } = await import('../auditor/database.ts')
+    const { openStateFolder } = await import('../auditor/state.ts')
     if (options.from !== undefined) throw new Failure('usage', 'Either --from or --database.')
     const given = await Promise.all(options.checkpoint.map(readSeen))
     const seen = options.state === undefined ? [] : (await openStateFolder(options.state)).seen
@@ -164,8 +164,8 @@ const addProveCommand = (roll: Command): void => {
     .option('--key <key>', 'a key of the roll, or a file with one a line; again for others', collect, [])
     .action(
       async (path: string, options: RestOptions & { readonly key: readonly string[]; readonly entry?: string }) => {
-        const { readKeys } = await import('./roll/keys.ts')
-        const { isProof, prove, readEntry, readProof } = await import('./roll/prove.ts')
+        const { readKeys } = await import('../auditor/keys.ts')
+        const { isProof, prove, readEntry, readProof } = await import('../auditor/prove.ts')
         const keys = await readKeys(options.key)
         const given = await readProof(path)
         if (options.entry === undefined && given.serial === undefined && !isProof(given))
@@ -219,9 +219,9 @@ const addSearchCommand = (roll: Command): void => {
       const { soughtFault } = await import('../x509/names.ts')
       const fault = soughtFault(options.name)
       if (fault !== undefined) throw new Failure('usage', `${visible(options.name)} ${fault}.`)
-      const { readKeys } = await import('./roll/keys.ts')
-      const { searchRoll } = await import('./roll/search.ts')
-      const { openSource } = await import('./roll/source.ts')
+      const { readKeys } = await import('../auditor/keys.ts')
+      const { searchRoll } = await import('../auditor/search.ts')
+      const { openSource } = await import('../auditor/source.ts')
       const progress = openStderrProgress()
       const found = await searchRoll({
         source: await openSource(options.from, options),

@@ -2,7 +2,7 @@
 import pg from 'pg'
 import t from 'tap'
 
-import { verifyDatabase } from '../../src/commands/roll/database.ts'
+import { verifyDatabase } from '../../src/auditor/database.ts'
 import type { Finding } from '../../src/tlog/findings.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { openTestService } from '../helpers/service.ts'

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net'
 
 import t, { type Test } from 'tap'
 
-import { openSource } from '../../src/commands/roll/source.ts'
+import { openSource } from '../../src/auditor/source.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { defaultSignatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { encodeCrl, encodeCrlTbs } from '../../src/x509/crl.ts'

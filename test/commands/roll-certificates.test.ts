@@ -3,7 +3,7 @@ import { generateKeyPairSync, sign } from 'node:crypto'
 
 import t from 'tap'
 
-import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
+import { openRollCertificates } from '../../src/auditor/certificates.ts'
 import type { SignedBy } from '../../src/tlog/known.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { encodeCaTbs, parseCertificate } from '../../src/x509/certificate.ts'

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { writeWhole } from '../../src/commands/roll/state.ts'
+import { writeWhole } from '../../src/auditor/state.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 
 t.test('a disk that takes no more is told with the file, and what was begun gives its room back', async (t) => {

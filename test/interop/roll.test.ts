@@ -13,9 +13,9 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { exportRoll } from '../../src/commands/roll/export.ts'
-import { readKeys } from '../../src/commands/roll/keys.ts'
-import { openSource } from '../../src/commands/roll/source.ts'
+import { exportRoll } from '../../src/auditor/export.ts'
+import { readKeys } from '../../src/auditor/keys.ts'
+import { openSource } from '../../src/auditor/source.ts'
 import { signCheckpoint } from '../../src/tlog/checkpoint.ts'
 import { encodeEntry } from '../../src/tlog/entries.ts'
 import { emptyEdge, extend } from '../../src/tlog/frontier.ts'

@@ -1,7 +1,7 @@
 /** What the verifier remembers of a request that people must approve, where more than one entry of it is looked at. */
 import t from 'tap'
 
-import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
+import { openRollCertificates } from '../../src/auditor/certificates.ts'
 import { encodeEntry, type ProfileChanged, type RollEvent } from '../../src/tlog/entries.ts'
 import {
   approved,

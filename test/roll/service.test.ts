@@ -1,7 +1,7 @@
 /** The roll of a real service, with something of each kind that its API can do: nothing is found, and every flipped bit is. */
 import t from 'tap'
 
-import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
+import { openRollCertificates } from '../../src/auditor/certificates.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
 import { csrFor, employ } from '../http/people.ts'

@@ -5,11 +5,11 @@
  */
 import t from 'tap'
 
-import { openReport } from '../../src/commands/roll/findings.ts'
-import { readKeys } from '../../src/commands/roll/keys.ts'
-import { verifyRecords } from '../../src/commands/roll/records.ts'
-import { unknown } from '../../src/commands/roll/unknown.ts'
-import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
+import { openRollCertificates } from '../../src/auditor/certificates.ts'
+import { openReport } from '../../src/auditor/findings.ts'
+import { readKeys } from '../../src/auditor/keys.ts'
+import { verifyRecords } from '../../src/auditor/records.ts'
+import { unknown } from '../../src/auditor/unknown.ts'
 import { openDatabase, type Queryable } from '../../src/db/database.ts'
 import { sqlState } from '../../src/db/errors.ts'
 import { type RollRows, rollRowsOf, withRollRows } from '../../src/db/log-rows.ts'

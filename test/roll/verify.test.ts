@@ -3,7 +3,7 @@ import { hash } from 'node:crypto'
 
 import t from 'tap'
 
-import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
+import { openRollCertificates } from '../../src/auditor/certificates.ts'
 import { type CrlsIntended, encodeEntry, type ProfileChanged, type RollEvent } from '../../src/tlog/entries.ts'
 import { findings as meanings } from '../../src/tlog/findings.ts'
 import { emptyEdge, extend } from '../../src/tlog/frontier.ts'

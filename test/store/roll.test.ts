@@ -4,7 +4,7 @@ import { setTimeout } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
-import { openSource } from '../../src/commands/roll/source.ts'
+import { openSource } from '../../src/auditor/source.ts'
 import { databaseClock } from '../../src/db/clock.ts'
 import type { Database } from '../../src/db/database.ts'
 import { openRollWriter } from '../../src/db/log.ts'

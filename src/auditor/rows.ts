@@ -5,9 +5,9 @@
  */
 import { hash } from 'node:crypto'
 
-import type { ChangeRow, ListRow } from '../../db/log-rows.ts'
-import { shardsIn } from '../../tlog/entries.ts'
-import type { EntryOf, EventType, RollEntry } from '../../tlog/forms.ts'
+import type { ChangeRow, ListRow } from '../db/log-rows.ts'
+import { shardsIn } from '../tlog/entries.ts'
+import type { EntryOf, EventType, RollEntry } from '../tlog/forms.ts'
 import { type Columns, timeText } from './columns.ts'
 import { factsIn } from './issuances.ts'
 

@@ -1,10 +1,10 @@
 /** The keys by which a roll is known: what an auditor has from somewhere else than the roll itself. */
 
-import { Failure } from '../../lib/failure.ts'
-import { readGivenText } from '../../lib/input-files.ts'
-import { sha256 } from '../../lib/sha256.ts'
-import { isRollFault } from '../../tlog/fault.ts'
-import { encodeVerifierKey, parseVerifierKey, type VerifierKey } from '../../tlog/note.ts'
+import { Failure } from '../lib/failure.ts'
+import { readGivenText } from '../lib/input-files.ts'
+import { sha256 } from '../lib/sha256.ts'
+import { isRollFault } from '../tlog/fault.ts'
+import { encodeVerifierKey, parseVerifierKey, type VerifierKey } from '../tlog/note.ts'
 
 export interface RollKeys {
   readonly roll: readonly VerifierKey[]

@@ -1,5 +1,5 @@
 /** Columns of records as they must be, and which of those that are there differ. */
-import { sortMembers } from '../../lib/canonical-json.ts'
+import { sortMembers } from '../lib/canonical-json.ts'
 
 /** By name, as PostgreSQL's text or as JSON. */
 export type Columns = Readonly<Record<string, unknown>>

@@ -1,10 +1,10 @@
 /** Tiles and entries of a source, as wide as they are wanted, and what is wrong with them. */
 
-import { isRollFault } from '../../tlog/fault.ts'
-import type { Finding, StorageFindingCode } from '../../tlog/findings.ts'
-import type { HashTile } from '../../tlog/tiles.ts'
-import { encodeTilePath, hashesPerTile, parseBundle, parseTile, type Tile } from '../../tlog/tiles.ts'
-import type { FedEntry } from '../../tlog/verify.ts'
+import { isRollFault } from '../tlog/fault.ts'
+import type { Finding, StorageFindingCode } from '../tlog/findings.ts'
+import type { HashTile } from '../tlog/tiles.ts'
+import { encodeTilePath, hashesPerTile, parseBundle, parseTile, type Tile } from '../tlog/tiles.ts'
+import type { FedEntry } from '../tlog/verify.ts'
 import type { RollSource } from './source.ts'
 
 export type Found<T> = { readonly found: T } | { readonly code: StorageFindingCode; readonly message: string }

@@ -3,11 +3,11 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { octetsOf, unfetched } from '../../client/fetch-fault.ts'
-import { failureOf } from '../../client/rejected.ts'
-import { type Client, chooseServer, openClient } from '../../client/rest.ts'
-import { Failure } from '../../lib/failure.ts'
-import type { RestOptions } from '../rest.ts'
+import { octetsOf, unfetched } from '../client/fetch-fault.ts'
+import { failureOf } from '../client/rejected.ts'
+import { type Client, chooseServer, openClient } from '../client/rest.ts'
+import type { RestOptions } from '../commands/rest.ts'
+import { Failure } from '../lib/failure.ts'
 
 export interface RollSource {
   /** As it was given, for sentences. */

@@ -1,15 +1,15 @@
 /** `chancery roll prove`: that an entry is on the roll, from a proof, the entry and the key of the roll: nobody is asked. */
 
-import { isProblem } from '../../errors.ts'
-import { verifyEd25519 } from '../../keys/note-signatures.ts'
-import { Failure } from '../../lib/failure.ts'
-import { readGiven, readGivenText } from '../../lib/input-files.ts'
-import { sha256 } from '../../lib/sha256.ts'
-import { isRollFault } from '../../tlog/fault.ts'
-import { parseEntry, type RollEntry } from '../../tlog/forms.ts'
-import { openTreeHasher } from '../../tlog/merkle.ts'
-import { verifyProof } from '../../tlog/proof.ts'
-import { parsePem } from '../../x509/pem.ts'
+import { isProblem } from '../errors.ts'
+import { verifyEd25519 } from '../keys/note-signatures.ts'
+import { Failure } from '../lib/failure.ts'
+import { readGiven, readGivenText } from '../lib/input-files.ts'
+import { sha256 } from '../lib/sha256.ts'
+import { isRollFault } from '../tlog/fault.ts'
+import { parseEntry, type RollEntry } from '../tlog/forms.ts'
+import { openTreeHasher } from '../tlog/merkle.ts'
+import { verifyProof } from '../tlog/proof.ts'
+import { parsePem } from '../x509/pem.ts'
 import type { RollKeys } from './keys.ts'
 
 /** A bare proof (c2sp.org/tlog-proof), or an answer of the service that has it, and perhaps the certificate with it. */

@@ -6,11 +6,11 @@ import { hash } from 'node:crypto'
 import { open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
-import { Failure } from '../../lib/failure.ts'
-import { makeFolder } from '../../lib/fs.ts'
-import { parseCheckpoint } from '../../tlog/checkpoint.ts'
-import { parseNote } from '../../tlog/note.ts'
-import type { VerifierState } from '../../tlog/verify.ts'
+import { Failure } from '../lib/failure.ts'
+import { makeFolder } from '../lib/fs.ts'
+import { parseCheckpoint } from '../tlog/checkpoint.ts'
+import { parseNote } from '../tlog/note.ts'
+import type { VerifierState } from '../tlog/verify.ts'
 
 export interface GivenNote {
   readonly note: Buffer

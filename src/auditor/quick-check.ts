@@ -6,13 +6,13 @@
 import { open, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 
-import { sha256 } from '../../lib/sha256.ts'
-import type { SignedCheckpoint } from '../../tlog/checkpoint.ts'
-import { isRollFault } from '../../tlog/fault.ts'
-import { type Edge, edgeWidths, openEdge, storeEdge } from '../../tlog/frontier.ts'
-import { openTreeHasher } from '../../tlog/merkle.ts'
-import { isEqual } from '../../tlog/text.ts'
-import { encodeTilePath, hashesPerTile, hashOctets, type Tile, tilesAt } from '../../tlog/tiles.ts'
+import { sha256 } from '../lib/sha256.ts'
+import type { SignedCheckpoint } from '../tlog/checkpoint.ts'
+import { isRollFault } from '../tlog/fault.ts'
+import { type Edge, edgeWidths, openEdge, storeEdge } from '../tlog/frontier.ts'
+import { openTreeHasher } from '../tlog/merkle.ts'
+import { isEqual } from '../tlog/text.ts'
+import { encodeTilePath, hashesPerTile, hashOctets, type Tile, tilesAt } from '../tlog/tiles.ts'
 import { ahead, type TileReader } from './tiles.ts'
 
 /** From where the folder goes on; undefined where something is missing, cut off, or not of its checkpoint. */

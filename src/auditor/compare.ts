@@ -1,8 +1,8 @@
 /** The records beside the entries, compared with what the entries say of them. */
 
-import type { ChangeRow, EntryRow, NameRow, RecordsPage, RollRows } from '../../db/log-rows.ts'
-import type { Finding } from '../../tlog/findings.ts'
-import type { EntryOf, RollEntry } from '../../tlog/forms.ts'
+import type { ChangeRow, EntryRow, NameRow, RecordsPage, RollRows } from '../db/log-rows.ts'
+import type { Finding } from '../tlog/findings.ts'
+import type { EntryOf, RollEntry } from '../tlog/forms.ts'
 import { type Columns, differing } from './columns.ts'
 import { abandonedOf, type Issuance, nameTextOf } from './issuances.ts'
 import {

@@ -1,9 +1,9 @@
 /** Findings as they are told: as they come, and in the end. */
 
-import { Failure } from '../../lib/failure.ts'
-import { type Output, visible } from '../../lib/output.ts'
-import { countText } from '../../lib/progress.ts'
-import type { Finding } from '../../tlog/findings.ts'
+import { Failure } from '../lib/failure.ts'
+import { type Output, visible } from '../lib/output.ts'
+import { countText } from '../lib/progress.ts'
+import type { Finding } from '../tlog/findings.ts'
 
 export interface Report {
   readonly tell: (finding: Finding) => void

@@ -1,14 +1,14 @@
 /** The records of an issuance: what its entry, and the certificate in it, say of intent, outcome and names. */
 import { hash } from 'node:crypto'
 
-import type { EntryRow, NameRow } from '../../db/log-rows.ts'
-import { searchKey } from '../../db/names.ts'
-import { originKeys, originText } from '../../db/origins.ts'
-import type { Origin } from '../../policy/origin.ts'
-import type { EntryOf } from '../../tlog/forms.ts'
-import { parseCertificate, parseTbs, type TbsFacts } from '../../x509/certificate.ts'
-import { keptNames } from '../../x509/names-kept.ts'
-import { formatSubject } from '../../x509/subject.ts'
+import type { EntryRow, NameRow } from '../db/log-rows.ts'
+import { searchKey } from '../db/names.ts'
+import { originKeys, originText } from '../db/origins.ts'
+import type { Origin } from '../policy/origin.ts'
+import type { EntryOf } from '../tlog/forms.ts'
+import { parseCertificate, parseTbs, type TbsFacts } from '../x509/certificate.ts'
+import { keptNames } from '../x509/names-kept.ts'
+import { formatSubject } from '../x509/subject.ts'
 import { type Columns, timeText } from './columns.ts'
 
 export interface Issuance {

@@ -8,10 +8,10 @@
 import { readFile, rm, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
-import { Failure } from '../../lib/failure.ts'
-import { sha256 } from '../../lib/sha256.ts'
-import type { SignedCheckpoint } from '../../tlog/checkpoint.ts'
-import { type Edge, emptyEdge, extend, storeEdge } from '../../tlog/frontier.ts'
+import { Failure } from '../lib/failure.ts'
+import { sha256 } from '../lib/sha256.ts'
+import type { SignedCheckpoint } from '../tlog/checkpoint.ts'
+import { type Edge, emptyEdge, extend, storeEdge } from '../tlog/frontier.ts'
 import {
   type Growth,
   inclusionProof,
@@ -19,8 +19,8 @@ import {
   openTreeHasher,
   type ReadTile,
   verifyInclusion,
-} from '../../tlog/merkle.ts'
-import { isEqual } from '../../tlog/text.ts'
+} from '../tlog/merkle.ts'
+import { isEqual } from '../tlog/text.ts'
 import {
   encodeBundle,
   encodeTile,
@@ -31,10 +31,10 @@ import {
   parseBundle,
   type Tile,
   tilesAt,
-} from '../../tlog/tiles.ts'
+} from '../tlog/tiles.ts'
 import { openNote } from './checkpoints.ts'
-import { edgeOfWhole } from './glance.ts'
 import type { RollKeys } from './keys.ts'
+import { edgeOfWhole } from './quick-check.ts'
 import { openSource, type RollSource, readCheckpoint } from './source.ts'
 import { seenOf, writeWhole } from './state.ts'
 import { ahead, bundlesBetween, type Found, openTileReader, type TileReader, widthAt } from './tiles.ts'
