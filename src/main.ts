@@ -2,9 +2,9 @@
 /** The `chancery` command. Each verb is a file in commands/; what serves is loaded only by those that need it. */
 import { Command, CommanderError, type Option } from 'commander'
 
-import { guardStreams } from './commands/standard-streams.ts'
-import { takeSignals } from './commands/stop.ts'
-import { version } from './commands/version.ts'
+import { guardStreams } from './cli/standard-streams.ts'
+import { takeSignals } from './cli/stop.ts'
+import { version } from './cli/version.ts'
 import { exitCodes, Failure } from './lib/failure.ts'
 import { jsonText, openOutput } from './lib/output.ts'
 
@@ -50,15 +50,15 @@ const addServiceCommands = (program: Command): void => {
     .description('run the service; settings come from CHANCERY_* and the file that CHANCERY_CONFIG names')
     .action(async () => {
       const stop = takeSignals()
-      const [{ runServe }, settings] = [await import('./commands/serve.ts'), await loadService('serve')]
-      const { explainStart } = await import('./commands/start-fault.ts')
+      const [{ runServe }, settings] = [await import('./cli/serve.ts'), await loadService('serve')]
+      const { explainStart } = await import('./cli/start-fault.ts')
       await runServe(settings.config, settings.log, stop).catch(explainStart(settings.config))
     })
   program
     .command('migrate')
     .description("bring the database's schema up to date, as its owner")
     .action(async () => {
-      const [{ runMigrate }, settings] = [await import('./commands/migrate.ts'), await loadService('migrate')]
+      const [{ runMigrate }, settings] = [await import('./cli/migrate.ts'), await loadService('migrate')]
       const version = await runMigrate(settings.config, settings.log)
       process.stdout.write(`The schema is at version ${version}.\n`)
     })
@@ -70,10 +70,7 @@ const addDoctorCommand = (program: Command): void => {
     .description('say what is not fit for production; exit code 3 if anything')
     .option('--json', 'print JSON for machines')
     .action(async ({ json = false }: { readonly json?: boolean }) => {
-      const [{ runDoctor, diagnosisText }, { config, log }] = [
-        await import('./commands/doctor.ts'),
-        await besideSettings(),
-      ]
+      const [{ runDoctor, diagnosisText }, { config, log }] = [await import('./cli/doctor.ts'), await besideSettings()]
       const found = await runDoctor(process.env, config, log)
       openOutput(json, (text) => process.stdout.write(text)).show(found, diagnosisText(found))
       if (found.refused.length + found.unwise.length > 0) throw new Failure('refused', '')
@@ -86,7 +83,7 @@ const addKeyCommand = (program: Command): void => {
     .command('unlatch <token>')
     .description('let the token with this label be tried again, once, after it refused a PIN, or might have')
     .action(async (token: string) => {
-      const [{ runUnlatch }, { config, log }] = [await import('./commands/key.ts'), await besideSettings()]
+      const [{ runUnlatch }, { config, log }] = [await import('./cli/key.ts'), await besideSettings()]
       process.stdout.write(`${await runUnlatch(config, log, token)}\n`)
     })
   key
@@ -94,7 +91,7 @@ const addKeyCommand = (program: Command): void => {
     .description('open a key as the service would, with a trial signature, and show how its token holds it')
     .option('--json', 'print JSON for machines')
     .action(async (uri: string, { json = false }: { readonly json?: boolean }) => {
-      const [{ runProbe, probeText }, { config, log }] = [await import('./commands/key.ts'), await besideSettings()]
+      const [{ runProbe, probeText }, { config, log }] = [await import('./cli/key.ts'), await besideSettings()]
       const found = await runProbe(config, log, uri)
       openOutput(json, (text) => process.stdout.write(text)).show(found, probeText(found))
     })
@@ -110,8 +107,8 @@ const addWitnessCommand = (program: Command): void => {
     .action(async (file: string) => {
       const stop = takeSignals()
       const [{ runWitness }, { openServiceLog }] = [
-        await import('./commands/witness.ts'),
-        await import('./log-output.ts'),
+        await import('./cli/witness.ts'),
+        await import('./cli/log-output.ts'),
       ]
       await runWitness(file, openServiceLog('info', atOnce), stop)
     })
@@ -127,8 +124,8 @@ const addControllerCommand = (program: Command): void => {
     .action(async (file: string | undefined) => {
       const stop = takeSignals()
       const [{ runController }, { openServiceLog }] = [
-        await import('./commands/controller.ts'),
-        await import('./log-output.ts'),
+        await import('./cli/controller.ts'),
+        await import('./cli/log-output.ts'),
       ]
       await runController(file, (level) => openServiceLog(level, atOnce), stop)
       // A program of the kubeconfig that hangs would keep us.
@@ -139,7 +136,7 @@ const addControllerCommand = (program: Command): void => {
 /** With the log of a process that serves, or migrates. */
 const loadService = async (purpose: 'serve' | 'migrate') => {
   const config = await loadSettings(purpose)
-  const { openServiceLog } = await import('./log-output.ts')
+  const { openServiceLog } = await import('./cli/log-output.ts')
   return { config, log: openServiceLog(config.log.level, gathered) }
 }
 
@@ -202,34 +199,31 @@ export const commands: readonly (readonly [verbs: readonly string[], add: Add])[
   [['key'], addKeyCommand],
   [['witness'], addWitnessCommand],
   [['controller'], addControllerCommand],
-  [['issue', 'explain'], async (to) => (await import('./commands/issue.ts')).addIssueCommands(to)],
-  [['issue-many'], async (to) => (await import('./commands/issue-many.ts')).addIssueManyCommand(to)],
-  [['certificate'], async (to) => (await import('./commands/certificate.ts')).addCertificateCommand(to)],
-  [['revoke'], async (to) => (await import('./commands/revoke.ts')).addRevokeCommand(to)],
-  [['crl'], async (to) => (await import('./commands/crl.ts')).addCrlCommand(to)],
-  [['revoke-many', 'revocations'], async (to) => (await import('./commands/revoke-many.ts')).addRevokeManyCommand(to)],
-  [['request'], async (to) => (await import('./commands/request.ts')).addRequestCommand(to)],
-  [['profile'], async (to) => (await import('./commands/profile.ts')).addProfileCommand(to)],
-  [['principal'], async (to) => (await import('./commands/access.ts')).addPrincipalCommand(to)],
-  [['grant'], async (to) => (await import('./commands/access.ts')).addGrantCommand(to)],
-  [['token'], async (to) => (await import('./commands/access.ts')).addTokenCommand(to, besideSettings)],
-  [['credential'], async (to) => (await import('./commands/credential.ts')).addCredentialCommand(to)],
-  [
-    ['identity-provider'],
-    async (to) => (await import('./commands/identity-provider.ts')).addIdentityProviderCommand(to),
-  ],
-  [['issuer'], async (to) => (await import('./commands/issuer.ts')).addIssuerCommand(to)],
-  [['refusals', 'events'], async (to) => (await import('./commands/certificate.ts')).addRecordCommands(to)],
-  [['audit'], async (to) => (await import('./commands/audit.ts')).addAuditCommand(to)],
-  [['ceremony'], async (to) => (await import('./commands/ceremony.ts')).addCeremonyCommand(to)],
-  [['login', 'context'], async (to) => (await import('./commands/context.ts')).addContextCommands(to)],
+  [['issue', 'explain'], async (to) => (await import('./cli/issue.ts')).addIssueCommands(to)],
+  [['issue-many'], async (to) => (await import('./cli/issue-many.ts')).addIssueManyCommand(to)],
+  [['certificate'], async (to) => (await import('./cli/certificate.ts')).addCertificateCommand(to)],
+  [['revoke'], async (to) => (await import('./cli/revoke.ts')).addRevokeCommand(to)],
+  [['crl'], async (to) => (await import('./cli/crl.ts')).addCrlCommand(to)],
+  [['revoke-many', 'revocations'], async (to) => (await import('./cli/revoke-many.ts')).addRevokeManyCommand(to)],
+  [['request'], async (to) => (await import('./cli/request.ts')).addRequestCommand(to)],
+  [['profile'], async (to) => (await import('./cli/profile.ts')).addProfileCommand(to)],
+  [['principal'], async (to) => (await import('./cli/access.ts')).addPrincipalCommand(to)],
+  [['grant'], async (to) => (await import('./cli/access.ts')).addGrantCommand(to)],
+  [['token'], async (to) => (await import('./cli/access.ts')).addTokenCommand(to, besideSettings)],
+  [['credential'], async (to) => (await import('./cli/credential.ts')).addCredentialCommand(to)],
+  [['identity-provider'], async (to) => (await import('./cli/identity-provider.ts')).addIdentityProviderCommand(to)],
+  [['issuer'], async (to) => (await import('./cli/issuer.ts')).addIssuerCommand(to)],
+  [['refusals', 'events'], async (to) => (await import('./cli/certificate.ts')).addRecordCommands(to)],
+  [['audit'], async (to) => (await import('./cli/audit.ts')).addAuditCommand(to)],
+  [['ceremony'], async (to) => (await import('./cli/ceremony/ceremony.ts')).addCeremonyCommand(to)],
+  [['login', 'context'], async (to) => (await import('./cli/context.ts')).addContextCommands(to)],
   // Of all the others, so that naming it loads them.
-  [[], async (to) => (await import('./commands/completion.ts')).addCompletionCommand(to)],
+  [[], async (to) => (await import('./cli/completion.ts')).addCompletionCommand(to)],
   [
     ['roll'],
     async (to) => {
-      ;(await import('./commands/roll.ts')).addRollCommand(to, besideSettings)
-      ;(await import('./commands/roll-recovery.ts')).addRollRecoveryCommands(to, besideSettings)
+      ;(await import('./cli/log.ts')).addRollCommand(to, besideSettings)
+      ;(await import('./cli/log-recovery.ts')).addRollRecoveryCommands(to, besideSettings)
     },
   ],
 ]

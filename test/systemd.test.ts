@@ -132,7 +132,7 @@ t.test(
 t.test(
   'the service is told to end as it ends: by one signal to itself, and with time for what it does then',
   async (t) => {
-    const stop = await readFile(join(home, 'src/commands/stop.ts'), 'utf8')
+    const stop = await readFile(join(home, 'src/cli/stop.ts'), 'utf8')
     const within = Number(/^const stopWithinMs = (\d+)_000$/m.exec(stop)?.[1])
     const grace = Number(one(units.service, 'TimeoutStopSec'))
     t.ok(grace > within, `${grace} s, and it takes up to ${within}`)

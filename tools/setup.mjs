@@ -42,7 +42,7 @@ const lockPath = path.join(root, '.chancery-setup.lock')
 /**
  * The service and its commands never need `__proto__`; hostile JSON likes it. A young generation of 12 MiB takes 40 MB less
  * than the default of 16 (measured). By SIGUSR1, which others take for "open the log anew", Node would open its debugger, to everybody
- * on this machine. What else the service asks of V8 it asks when it serves (`commands/serve.ts`): most flags
+ * on this machine. What else the service asks of V8 it asks when it serves (`cli/serve.ts`): most flags
  * make worthless what Node has compiled of itself.
  */
 const flags = ['--disable-proto=delete', '--disable-sigusr1', '--max-semi-space-size=12']

@@ -1,8 +1,8 @@
 /** Records wherever they are: those of a service that is set up here, or any database, as one that a dump was loaded into. */
 import { pino } from 'pino'
 
-import { explainDatabase, explainUnavailable } from '../commands/database-fault.ts'
-import { withDatabase } from '../commands/with-records.ts'
+import { explainDatabase, explainUnavailable } from '../cli/database-fault.ts'
+import { withDatabase } from '../cli/with-records.ts'
 import type { Config } from '../config/config.ts'
 import { faultOfPostgresUrl } from '../config/postgres-url.ts'
 import { type Database, openDatabase } from '../db/database.ts'

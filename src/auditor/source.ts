@@ -3,10 +3,10 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
+import type { RestOptions } from '../cli/rest.ts'
 import { octetsOf, unfetched } from '../client/fetch-fault.ts'
 import { failureOf } from '../client/rejected.ts'
 import { type Client, chooseServer, openClient } from '../client/rest.ts'
-import type { RestOptions } from '../commands/rest.ts'
 import { Failure } from '../lib/failure.ts'
 
 export interface RollSource {

@@ -8,11 +8,11 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
+import { decide, type RequestAnswer } from '../../src/cli/request.ts'
 import { Awaited, assertAnswered, untilDecided } from '../../src/client/issue/approval.ts'
 import { askedMs, secondsOf } from '../../src/client/rejected.ts'
 import type { Answer, Client } from '../../src/client/rest.ts'
 import { openClient } from '../../src/client/rest.ts'
-import { decide, type RequestAnswer } from '../../src/commands/request.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { exitCodes, Failure } from '../../src/lib/failure.ts'
 import { openOutput } from '../../src/lib/output.ts'

@@ -9,7 +9,7 @@ import {
   spanOf,
   subjectOf,
   updatesOf,
-} from '../../src/commands/ceremony/parameters.ts'
+} from '../../src/cli/ceremony/parameters.ts'
 import { Failure } from '../../src/lib/failure.ts'
 import { crlParameters, fileKey, type Parameters, rootParameters, signParameters } from './ceremonies.ts'
 

@@ -3,8 +3,8 @@ import { rm } from 'node:fs/promises'
 
 import t from 'tap'
 
-import { runAdoptDatabase } from '../../src/commands/roll-succeed.ts'
-import { withRecords } from '../../src/commands/with-records.ts'
+import { runAdoptDatabase } from '../../src/cli/log-succeed.ts'
+import { withRecords } from '../../src/cli/with-records.ts'
 import { type Config, loadConfig } from '../../src/config/config.ts'
 import { readDatabaseId, readStanding } from '../../src/db/log-opening.ts'
 import { copyBeside } from '../helpers/backup.ts'

@@ -3,8 +3,8 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { diagnosisText } from '../../src/commands/doctor.ts'
-import { unwise } from '../../src/commands/fitness.ts'
+import { diagnosisText } from '../../src/cli/doctor.ts'
+import { unwise } from '../../src/cli/preflight.ts'
 import { placeOf } from '../../src/config/config.ts'
 import { openDatabase } from '../../src/db/database.ts'
 import { exitCodes } from '../../src/lib/failure.ts'

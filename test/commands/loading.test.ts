@@ -13,7 +13,7 @@ import { bare } from '../helpers/environment.ts'
 
 const main = join(import.meta.dirname, '../../src/main.ts')
 const config = join(import.meta.dirname, '../../src/config/config.ts')
-const serve = join(import.meta.dirname, '../../src/commands/serve.ts')
+const serve = join(import.meta.dirname, '../../src/cli/serve.ts')
 
 const hookOf = async (t: Test, text: string): Promise<string> => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-loading-'))

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { tellReady } from '../../src/commands/notify.ts'
+import { tellReady } from '../../src/cli/notify.ts'
 import { quiet } from '../helpers/log.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-notify-'))

@@ -3,7 +3,7 @@ import { hash } from 'node:crypto'
 
 import t from 'tap'
 
-import { type RequestAnswer, requestText } from '../../src/commands/request.ts'
+import { type RequestAnswer, requestText } from '../../src/cli/request.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
 
 const plan = {

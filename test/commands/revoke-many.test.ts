@@ -7,9 +7,9 @@ import { PassThrough } from 'node:stream'
 
 import t from 'tap'
 
+import { openAnswers } from '../../src/cli/answers.ts'
+import { type OrderAnswer, type PlanAnswer, planText, reportText, revokeMany } from '../../src/cli/revoke-many.ts'
 import type { Answer, Client } from '../../src/client/rest.ts'
-import { openAnswers } from '../../src/commands/answers.ts'
-import { type OrderAnswer, type PlanAnswer, planText, reportText, revokeMany } from '../../src/commands/revoke-many.ts'
 import { exitCodes, Failure } from '../../src/lib/failure.ts'
 import { openOutput } from '../../src/lib/output.ts'
 import { durationText, exactDurationText, openProgress, progressText } from '../../src/lib/progress.ts'

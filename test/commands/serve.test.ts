@@ -10,7 +10,7 @@ import t, { type Test } from 'tap'
 
 import { encodeRootCrlTbs, seal } from '../../src/ca/issuers/ceremony.ts'
 import type { ImportedCrl } from '../../src/ca/revocation/crl-import.ts'
-import { serve } from '../../src/commands/serve.ts'
+import { serve } from '../../src/cli/serve.ts'
 import { loadConfig } from '../../src/config/config.ts'
 import { openImportStore } from '../../src/db/crls.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'

@@ -7,8 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { unwise } from '../../src/commands/fitness.ts'
-import { serve } from '../../src/commands/serve.ts'
+import { unwise } from '../../src/cli/preflight.ts'
+import { serve } from '../../src/cli/serve.ts'
 import { openDatabase } from '../../src/db/database.ts'
 import { isProblem } from '../../src/errors.ts'
 import { SigningFault } from '../../src/keys/signing-key.ts'

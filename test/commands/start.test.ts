@@ -12,7 +12,7 @@ import * as x509 from '@peculiar/x509'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
-import { calledAt } from '../../src/commands/serve.ts'
+import { calledAt } from '../../src/cli/serve.ts'
 import { placeOf } from '../../src/config/config.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'

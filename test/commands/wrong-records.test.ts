@@ -3,8 +3,8 @@ import { readFile, rm, writeFile } from 'node:fs/promises'
 
 import t, { type Test } from 'tap'
 
-import { serve } from '../../src/commands/serve.ts'
-import { withRecords } from '../../src/commands/with-records.ts'
+import { serve } from '../../src/cli/serve.ts'
+import { withRecords } from '../../src/cli/with-records.ts'
 import { loadConfig } from '../../src/config/config.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { openAnchorFile } from '../../src/server/pinned-checkpoint.ts'

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
-import { runMigrate } from '../../src/commands/migrate.ts'
+import { runMigrate } from '../../src/cli/migrate.ts'
 import { loadConfig } from '../../src/config/config.ts'
 import { renewedUrl } from '../../src/config/renewed-url.ts'
 import { settings } from '../../src/config/settings.ts'

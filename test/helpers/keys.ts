@@ -1,4 +1,4 @@
-import { openKeys } from '../../src/commands/keys.ts'
+import { openKeys } from '../../src/cli/keys.ts'
 import type { Config } from '../../src/config/config.ts'
 import type { Keyring } from '../../src/keys/keyring.ts'
 import { unguarded } from '../../src/keys/pkcs11/pins.ts'

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-import { bootstrap } from '../../src/commands/bootstrap.ts'
+import { bootstrap } from '../../src/cli/bootstrap.ts'
 import { type Config, loadConfig } from '../../src/config/config.ts'
 import type { Keyring } from '../../src/keys/keyring.ts'
 import { openStores, type Stores } from '../../src/server/service.ts'

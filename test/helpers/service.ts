@@ -4,7 +4,7 @@ import { Agent, request as httpsRequest } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-import { type Serving, serve } from '../../src/commands/serve.ts'
+import { type Serving, serve } from '../../src/cli/serve.ts'
 import { type Config, loadConfig } from '../../src/config/config.ts'
 import { openTestDatabase, type TestDatabase } from './database.ts'
 import { assertDescribed, assertMembers, assertNext, assertPointers, assertShape } from './described.ts'

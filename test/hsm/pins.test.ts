@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
-import { serve } from '../../src/commands/serve.ts'
+import { serve } from '../../src/cli/serve.ts'
 import { databaseClock } from '../../src/db/clock.ts'
 import { openDatabase } from '../../src/db/database.ts'
 import { openRollWriter } from '../../src/db/log.ts'

@@ -12,7 +12,7 @@ import type { TLSSocket } from 'node:tls'
 
 import t from 'tap'
 
-import { type Serving, serve } from '../../src/commands/serve.ts'
+import { type Serving, serve } from '../../src/cli/serve.ts'
 import { loadConfig } from '../../src/config/config.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { openTestDatabase } from '../helpers/database.ts'

@@ -6,7 +6,7 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { serve } from '../../src/commands/serve.ts'
+import { serve } from '../../src/cli/serve.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { drill } from '../helpers/drill.ts'

@@ -2,7 +2,7 @@
 import pg from 'pg'
 import t from 'tap'
 
-import { maintain } from '../../src/commands/migrate.ts'
+import { maintain } from '../../src/cli/migrate.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
 

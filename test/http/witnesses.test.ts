@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { readWitnessSettings, serveWitness } from '../../src/commands/witness.ts'
+import { readWitnessSettings, serveWitness } from '../../src/cli/witness.ts'
 import { readStanding } from '../../src/db/log-opening.ts'
 import { openCheckpoint } from '../../src/tlog/checkpoint.ts'
 import { parseVerifierKey } from '../../src/tlog/note.ts'

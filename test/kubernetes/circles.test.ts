@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { readRequest } from '../../src/commands/controller.ts'
+import { readRequest } from '../../src/cli/controller.ts'
 import { mostEarly, openCircles } from '../../src/kubernetes/circles.ts'
 import type { CertificateRequest } from '../../src/kubernetes/objects.ts'
 import { keepRequest, lookAtRequest } from '../../src/kubernetes/requests.ts'

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { readControllerDocument, settingsOf } from '../../src/commands/controller.ts'
+import { readControllerDocument, settingsOf } from '../../src/cli/controller.ts'
 import { loadCluster } from '../../src/kubernetes/cluster.ts'
 import { openClientCa } from '../helpers/clients.ts'
 import { drill } from '../helpers/drill.ts'

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Registry } from 'prom-client'
 import t from 'tap'
 
-import { readRequest } from '../../src/commands/controller.ts'
+import { readRequest } from '../../src/cli/controller.ts'
 import { openApi } from '../../src/kubernetes/api.ts'
 import type { Asker } from '../../src/kubernetes/asker.ts'
 import { openLease } from '../../src/kubernetes/lease.ts'

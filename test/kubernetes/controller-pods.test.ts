@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { readRequest } from '../../src/commands/controller.ts'
+import { readRequest } from '../../src/cli/controller.ts'
 import { ApiFault } from '../../src/kubernetes/api.ts'
 import { decidePod, decidePodAnswer, stubOf } from '../../src/kubernetes/decide-pod.ts'
 import type { Told } from '../../src/kubernetes/decide-request.ts'

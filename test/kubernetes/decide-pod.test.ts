@@ -1,7 +1,7 @@
 /** What becomes of PodCertificateRequests, decided over those that the real API server has taken from real kubelets. */
 import t from 'tap'
 
-import { readRequest } from '../../src/commands/controller.ts'
+import { readRequest } from '../../src/cli/controller.ts'
 import {
   decidePod,
   decidePodAnswer,

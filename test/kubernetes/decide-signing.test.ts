@@ -1,7 +1,7 @@
 /** What becomes of CertificateSigningRequests, decided over those that the real API server has taken. */
 import t from 'tap'
 
-import { readRequest } from '../../src/commands/controller.ts'
+import { readRequest } from '../../src/cli/controller.ts'
 import { decideApproval } from '../../src/kubernetes/decide-approval.ts'
 import {
   decideSigned,

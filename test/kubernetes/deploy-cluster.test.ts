@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path'
 
 import t from 'tap'
 
-import { readControllerDocument, settingsOf } from '../../src/commands/controller.ts'
+import { readControllerDocument, settingsOf } from '../../src/cli/controller.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { employ } from '../http/people.ts'
 import { keyPairFor } from './chancery-side.ts'

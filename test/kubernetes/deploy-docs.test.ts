@@ -11,7 +11,7 @@ import { promisify } from 'node:util'
 import t from 'tap'
 import { parse } from 'yaml'
 
-import { readControllerDocument } from '../../src/commands/controller.ts'
+import { readControllerDocument } from '../../src/cli/controller.ts'
 import { takeBackup } from '../helpers/backup.ts'
 import { openTestRoot } from '../helpers/ceremony.ts'
 import { openTestDatabase } from '../helpers/database.ts'

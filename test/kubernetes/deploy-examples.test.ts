@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 
-import { readRequest } from '../../src/commands/controller.ts'
+import { readRequest } from '../../src/cli/controller.ts'
 import type { Ask } from '../../src/kubernetes/asking.ts'
 import { decidePod } from '../../src/kubernetes/decide-pod.ts'
 import { decideSigning } from '../../src/kubernetes/decide-signing.ts'

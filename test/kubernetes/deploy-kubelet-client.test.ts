@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
 
-import { readControllerDocument } from '../../src/commands/controller.ts'
+import { readControllerDocument } from '../../src/cli/controller.ts'
 import { drill } from '../helpers/drill.ts'
 import { employ } from '../http/people.ts'
 import { keyPairFor } from './chancery-side.ts'

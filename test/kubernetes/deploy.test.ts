@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
-import { readControllerDocument } from '../../src/commands/controller.ts'
+import { readControllerDocument } from '../../src/cli/controller.ts'
 import { loadConfig } from '../../src/config/config.ts'
 import { everything, home, type Json, type Manifest, namesIn, type PodTemplate, podsOf } from './manifests.ts'
 

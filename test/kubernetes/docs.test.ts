@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
 
-import { readControllerDocument } from '../../src/commands/controller.ts'
+import { readControllerDocument } from '../../src/cli/controller.ts'
 import { renderController } from '../../tools/controller.ts'
 import { openCluster } from './cluster.ts'
 import { manifests } from './running.ts'

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-import { readRequest } from '../../src/commands/controller.ts'
+import { readRequest } from '../../src/cli/controller.ts'
 import type { CertificateRequest, Condition, Issuer, Node, SigningRequest } from '../../src/kubernetes/objects.ts'
 import type { RequestFacts } from '../../src/kubernetes/request-facts.ts'
 import { folder } from './recordings.ts'

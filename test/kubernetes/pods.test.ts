@@ -2,7 +2,7 @@
 import { Registry } from 'prom-client'
 import t from 'tap'
 
-import { readRequest } from '../../src/commands/controller.ts'
+import { readRequest } from '../../src/cli/controller.ts'
 import { ApiFault } from '../../src/kubernetes/api.ts'
 import type { Ask } from '../../src/kubernetes/asking.ts'
 import { stubOf } from '../../src/kubernetes/decide-pod.ts'

@@ -1,7 +1,7 @@
 /** Looks at requests of cert-manager, one by one: what is asked of the API server, and what is told. */
 import t from 'tap'
 
-import { readRequest } from '../../src/commands/controller.ts'
+import { readRequest } from '../../src/cli/controller.ts'
 import { ApiFault } from '../../src/kubernetes/api.ts'
 import { openCircles } from '../../src/kubernetes/circles.ts'
 import type { CertificateRequest } from '../../src/kubernetes/objects.ts'

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Registry } from 'prom-client'
 import { parseAllDocuments } from 'yaml'
 
-import { readRequest } from '../../src/commands/controller.ts'
+import { readRequest } from '../../src/cli/controller.ts'
 import { isSecret } from '../../src/db/secrets.ts'
 import { ApiFault, openApi } from '../../src/kubernetes/api.ts'
 import { type Controller, openController } from '../../src/kubernetes/controller.ts'

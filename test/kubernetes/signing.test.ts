@@ -2,7 +2,7 @@
 import { Registry } from 'prom-client'
 import t from 'tap'
 
-import { readRequest } from '../../src/commands/controller.ts'
+import { readRequest } from '../../src/cli/controller.ts'
 import { ApiFault } from '../../src/kubernetes/api.ts'
 import { openMeter } from '../../src/kubernetes/metrics.ts'
 import type { Node, SigningRequest } from '../../src/kubernetes/objects.ts'

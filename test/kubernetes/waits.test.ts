@@ -1,7 +1,7 @@
 /** What is told of requests that wait and have no condition for it. */
 import t from 'tap'
 
-import { readRequest } from '../../src/commands/controller.ts'
+import { readRequest } from '../../src/cli/controller.ts'
 import type { Told } from '../../src/kubernetes/decide-request.ts'
 import type { PodCertificateRequest, SigningRequest } from '../../src/kubernetes/objects.ts'
 import { lookAtPodRequest } from '../../src/kubernetes/pods.ts'

@@ -2,9 +2,9 @@ import { readFile } from 'node:fs/promises'
 
 import t from 'tap'
 
+import { diffLines } from '../../src/cli/diff.ts'
+import { eventRow } from '../../src/cli/event-text.ts'
 import { explanation } from '../../src/client/issue/explanation.ts'
-import { diffLines } from '../../src/commands/diff.ts'
-import { eventRow } from '../../src/commands/event-text.ts'
 import { formatTable, jsonText, openOutput, versionLine } from '../../src/lib/output.ts'
 import { formatYaml, parseYaml } from '../../src/lib/yaml.ts'
 

@@ -6,7 +6,7 @@ import { Ajv, type ErrorObject } from 'ajv'
 import fc from 'fast-check'
 import t from 'tap'
 
-import { schemas as ceremonies } from '../../src/commands/ceremony/schema.ts'
+import { schemas as ceremonies } from '../../src/cli/ceremony/schema.ts'
 import { ControllerDocument } from '../../src/kubernetes/settings.ts'
 import { type TSchema, Type } from '../../src/lib/schema.ts'
 import { ProfileDocumentSchema } from '../../src/policy/document.ts'

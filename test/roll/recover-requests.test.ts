@@ -10,7 +10,7 @@ import t from 'tap'
 
 import { verifyDatabase } from '../../src/auditor/database.ts'
 import type { ApprovalRequest, ApprovalStore, Asked } from '../../src/ca/approvals/approvals.ts'
-import { runRecover } from '../../src/commands/roll-recover.ts'
+import { runRecover } from '../../src/cli/log-recover.ts'
 import { openApprovalStore } from '../../src/db/approvals.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { openStores, type Stores } from '../../src/server/service.ts'

@@ -6,7 +6,7 @@ import { basename, dirname, join } from 'node:path'
 import t from 'tap'
 
 import { verifyDatabase } from '../../src/auditor/database.ts'
-import { runSucceed } from '../../src/commands/roll-succeed.ts'
+import { runSucceed } from '../../src/cli/log-succeed.ts'
 import { openApprovalStore } from '../../src/db/approvals.ts'
 import { openAnchorFile, readAnchorFile } from '../../src/server/pinned-checkpoint.ts'
 import { openStores } from '../../src/server/service.ts'

@@ -7,7 +7,7 @@ import t, { type Test } from 'tap'
 
 import { encodeRootCrlTbs, type RootCrlInput, seal } from '../../src/ca/issuers/ceremony.ts'
 import { type CrlImportsDeps, type Link, openCrlImports } from '../../src/ca/revocation/crl-import.ts'
-import { unwise } from '../../src/commands/fitness.ts'
+import { unwise } from '../../src/cli/preflight.ts'
 import { openDatabase } from '../../src/db/database.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'

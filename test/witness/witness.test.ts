@@ -7,7 +7,7 @@ import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
-import { readWitnessSettings, serveWitness } from '../../src/commands/witness.ts'
+import { readWitnessSettings, serveWitness } from '../../src/cli/witness.ts'
 import { openCheckpoint, signCheckpoint } from '../../src/tlog/checkpoint.ts'
 import { encodeVerifierKey, parseVerifierKey } from '../../src/tlog/note.ts'
 import { encodeAddCheckpoint } from '../../src/tlog/witness.ts'

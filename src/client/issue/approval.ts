@@ -1,7 +1,7 @@
 /** A certificate that people must approve first: waiting for them, or saying how to come back. */
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { obstacleText, type RequestAnswer } from '../../commands/request.ts'
+import { obstacleText, type RequestAnswer } from '../../cli/request.ts'
 import type { ProblemCode } from '../../errors.ts'
 import { Failure } from '../../lib/failure.ts'
 import { visible } from '../../lib/output.ts'

@@ -1,7 +1,7 @@
 /** The daemon as a process: real clocks, signals, lines on standard output. */
 import { setTimeout as wait } from 'node:timers/promises'
 
-import { openLines } from '../../commands/standard-streams.ts'
+import { openLines } from '../../cli/standard-streams.ts'
 import { jsonText, visible } from '../../lib/output.ts'
 import type { Client } from '../rest.ts'
 import { type LogLine, lookAfter } from './daemon.ts'

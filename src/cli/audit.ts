@@ -11,7 +11,7 @@ import { formatTable } from '../lib/output.ts'
 import { countText, openStderrProgress, type Progress } from '../lib/progress.ts'
 import { type EntryRow, eventColumns, eventRow, searchText } from './event-text.ts'
 import { certificateFilters } from './filters.ts'
-import { assertReplaceable, endOctets, type Replacement } from './replaceable.ts'
+import { assertReplaceable, endOctets, type Replacement } from './output-file.ts'
 import {
   type Beside,
   type First,

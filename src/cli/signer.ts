@@ -6,14 +6,14 @@
 import { flushCompileCache } from 'node:module'
 import { Socket } from 'node:net'
 
-import { loadConfig } from './config/config.ts'
-import type { KeyLoad } from './keys/key-load.ts'
-import { openKeyring } from './keys/keyring.ts'
-import { keepOutOfCores } from './keys/no-core.ts'
-import { openPassphrase, roundsFor } from './keys/passphrase.ts'
-import { type Host, hostKeys } from './keys/signer/host.ts'
-import { answers, encodeJson, openSignerStream, type SignerRecord } from './keys/signer/stream.ts'
-import { watchParent } from './keys/signer/watch.ts'
+import { loadConfig } from '../config/config.ts'
+import type { KeyLoad } from '../keys/key-load.ts'
+import { openKeyring } from '../keys/keyring.ts'
+import { keepOutOfCores } from '../keys/no-core.ts'
+import { openPassphrase, roundsFor } from '../keys/passphrase.ts'
+import { type Host, hostKeys } from '../keys/signer/host.ts'
+import { answers, encodeJson, openSignerStream, type SignerRecord } from '../keys/signer/stream.ts'
+import { watchParent } from '../keys/signer/watch.ts'
 
 const main = async (): Promise<void> => {
   keepOutOfCores()

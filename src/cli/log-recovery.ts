@@ -5,8 +5,8 @@ import { Failure } from '../lib/failure.ts'
 import { openOutput } from '../lib/output.ts'
 import { countText, openStderrProgress } from '../lib/progress.ts'
 import { openAnswers } from './answers.ts'
-import type { RecoverOptions } from './roll-recover.ts'
-import type { Succession } from './roll-succeed.ts'
+import type { RecoverOptions } from './log-recover.ts'
+import type { Succession } from './log-succeed.ts'
 import type { LoadSettings } from './with-records.ts'
 
 export const addRollRecoveryCommands = (program: Command, settings: LoadSettings): void => {
@@ -19,7 +19,7 @@ export const addRollRecoveryCommands = (program: Command, settings: LoadSettings
     )
     .option('--reason <text>', 'why; kept on the roll')
     .action(async ({ reason }: { readonly reason?: string }) => {
-      const [{ runAdoptDatabase }, { config, log }] = [await import('./roll-succeed.ts'), await settings()]
+      const [{ runAdoptDatabase }, { config, log }] = [await import('./log-succeed.ts'), await settings()]
       process.stdout.write(`${await runAdoptDatabase(config, log, reason)}\n`)
     })
   roll
@@ -28,7 +28,7 @@ export const addRollRecoveryCommands = (program: Command, settings: LoadSettings
     .requiredOption('--origin <origin>', 'the new one, as ca.example.com/roll-2')
     .option('--confirm <origin>', 'the new origin once more: for scripts, which nobody asks')
     .action(async ({ origin, confirm }: { readonly origin: string; readonly confirm?: string }) => {
-      const [{ runSucceed }, { config, log }] = [await import('./roll-succeed.ts'), await settings()]
+      const [{ runSucceed }, { config, log }] = [await import('./log-succeed.ts'), await settings()]
       process.stdout.write(`${await runSucceed(config, log, origin, (what) => confirmed(what, confirm))}\n`)
     })
 }
@@ -52,7 +52,7 @@ const addRecover = (roll: Command, settings: LoadSettings): void => {
     )
     .option('--json', 'print JSON for machines', false)
     .action(async (options: Omit<RecoverOptions, 'chains'> & { readonly chain: string[]; readonly json: boolean }) => {
-      const [{ runRecover, recoveryText }, { config, log }] = [await import('./roll-recover.ts'), await settings()]
+      const [{ runRecover, recoveryText }, { config, log }] = [await import('./log-recover.ts'), await settings()]
       const progress = openStderrProgress()
       const { chain: chains, json, ...rest } = options
       const found = await runRecover(config, log, { ...rest, chains }, progress).finally(() => progress.end())

@@ -11,7 +11,7 @@ export const addCeremonyCommand = (program: Command): void => {
       .description(description)
       .option('--yes', 'confirm every step beforehand: for scripts')
       .action(async (parameters: string, ...[other, options]: readonly unknown[]) => {
-        const { runCeremony } = await import('./ceremony/run.ts')
+        const { runCeremony } = await import('./run.ts')
         const [file, { yes = false }] = (input === '' ? [undefined, other] : [other, options]) as [
           string | undefined,
           { readonly yes?: boolean },

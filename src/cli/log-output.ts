@@ -8,7 +8,7 @@ import { isatty } from 'node:tty'
 
 import { type Logger, pino } from 'pino'
 
-import { type Log, logOptions } from './log.ts'
+import { type Log, logOptions } from '../log.ts'
 
 export type ServiceLog = Logger & Required<Pick<Log, 'stalledSeconds'>>
 

@@ -11,7 +11,7 @@ import type { Origin } from '../policy/origin.ts'
 import { type EntryRow, eventColumns, eventRow } from './event-text.ts'
 import { certificateFilters } from './filters.ts'
 import { originLine } from './origin-text.ts'
-import { assertReplaceable, type Replacement } from './replaceable.ts'
+import { assertReplaceable, type Replacement } from './output-file.ts'
 import { openRest, parseCount, type RestOptions, readFirst, tellBeside, tellMore, withRestOptions } from './rest.ts'
 
 interface SearchOptions extends RestOptions {

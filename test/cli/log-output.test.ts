@@ -10,15 +10,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
-import { openTestDatabase } from './helpers/database.ts'
-import { drill } from './helpers/drill.ts'
-import { bare } from './helpers/environment.ts'
-import { startInstance } from './helpers/instance.ts'
-import { freePort } from './helpers/port.ts'
+import { openTestDatabase } from '../helpers/database.ts'
+import { drill } from '../helpers/drill.ts'
+import { bare } from '../helpers/environment.ts'
+import { startInstance } from '../helpers/instance.ts'
+import { freePort } from '../helpers/port.ts'
 
 t.setTimeout(300_000)
 
-const module = join(import.meta.dirname, '../src/log-output.ts')
+const module = join(import.meta.dirname, '../../src/cli/log-output.ts')
 
 /** Does what it is asked for, by how many lines it is to write, and answers for how long its log has stalled. */
 const writer = `

@@ -27,7 +27,7 @@ import { type Edge, emptyEdge, extend } from '../tlog/frontier.ts'
 import { type Hash, readRoot } from '../tlog/merkle.ts'
 import { isEqual } from '../tlog/text.ts'
 import { explainRecords } from './database-fault.ts'
-import { openSources, type SourceFiles, type Sources } from './roll-sources.ts'
+import { openSources, type SourceFiles, type Sources } from './log-sources.ts'
 import { withDatabase } from './with-records.ts'
 
 export interface RecoverOptions extends SourceFiles {
