@@ -9,10 +9,10 @@ import type { Registry } from 'prom-client'
 
 import { isSecret } from '../db/secrets.ts'
 import { isProblem } from '../errors.ts'
-import type { KubernetesApi } from '../kubernetes/api.ts'
-import { tellsNamespace } from '../kubernetes/decide-pod.ts'
-import { isKnownSigner } from '../kubernetes/decide-signing.ts'
-import type { ReadRequest } from '../kubernetes/request-facts.ts'
+import type { KubernetesApi } from '../kubernetes/api/client.ts'
+import { tellsNamespace } from '../kubernetes/decide/pod.ts'
+import type { ReadRequest } from '../kubernetes/decide/request-facts.ts'
+import { isKnownSigner } from '../kubernetes/decide/signing.ts'
 import {
   ControllerDocument,
   type ControllerSettings,
@@ -40,7 +40,7 @@ export const runController = async (
   // Half a second, and 85 MB: for nobody but this command.
   const [{ Registry, collectDefaultMetrics }, { loadCluster }] = await Promise.all([
     import('prom-client'),
-    import('../kubernetes/cluster.ts'),
+    import('../kubernetes/api/cluster.ts'),
   ])
   const kubeconfig = document.kubeconfig === undefined ? undefined : resolve(folder, document.kubeconfig)
   const cluster = await loadCluster(kubeconfig).catch((error: Error) => {
@@ -52,7 +52,7 @@ export const runController = async (
   })
   const settings = settingsOf(document, folder, cluster.namespace)
   const [{ openApi }, { openController }] = await Promise.all([
-    import('../kubernetes/api.ts'),
+    import('../kubernetes/api/client.ts'),
     import('../kubernetes/controller.ts'),
   ])
   const api = openApi(cluster.access)
@@ -91,7 +91,7 @@ interface Asking {
  */
 const servesPods = async ({ listen, registry, api, log, stop }: Asking): Promise<boolean> => {
   const [{ whyNoPodRequests }, { openHealth }] = await Promise.all([
-    import('../kubernetes/pods.ts'),
+    import('../kubernetes/reconcile/pods.ts'),
     import('../kubernetes/health.ts'),
   ])
   const missing = (): readonly string[] => ['the API server has not said yet whether it has PodCertificateRequests']

@@ -5,17 +5,17 @@
 import type { Registry } from 'prom-client'
 
 import type { Log } from '../log.ts'
-import type { KubernetesApi } from './api.ts'
-import { openAsker } from './asker.ts'
+import type { KubernetesApi } from './api/client.ts'
+import { type LeaseTimes, openLease } from './api/lease.ts'
+import { openRecorder } from './api/recorder.ts'
+import type { ReadRequest } from './decide/request-facts.ts'
 import { openHealth } from './health.ts'
-import { type LeaseTimes, openLease } from './lease.ts'
 import { openMeter } from './metrics.ts'
-import { openPlaces } from './places.ts'
-import { openRecorder } from './recorder.ts'
-import type { ReadRequest } from './request-facts.ts'
+import { openAsker } from './reconcile/asker.ts'
+import { openPlaces } from './reconcile/endpoints.ts'
+import { openWatches } from './reconcile/watches.ts'
+import { openWork, type Work } from './reconcile/work.ts'
 import type { ControllerSettings } from './settings.ts'
-import { openWatches } from './watches.ts'
-import { openWork, type Work } from './work.ts'
 
 export interface ControllerDeps {
   readonly settings: ControllerSettings

@@ -10,9 +10,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { type ApiFault, type KubernetesApi, openApi } from '../../src/kubernetes/api.ts'
-import { loadCluster } from '../../src/kubernetes/cluster.ts'
-import { boundedTo } from '../../src/kubernetes/programs.ts'
+import { type ApiFault, type KubernetesApi, openApi } from '../../src/kubernetes/api/client.ts'
+import { loadCluster } from '../../src/kubernetes/api/cluster.ts'
+import { boundedTo } from '../../src/kubernetes/api/exec-plugins.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
 import { takeDescriptors } from '../helpers/descriptors.ts'
 import { drill } from '../helpers/drill.ts'

@@ -1,7 +1,7 @@
 /** Certificates as Chancery would issue them, made here for whoever hands them over. */
 import { createPrivateKey, generateKeyPairSync, type KeyObject, sign, X509Certificate } from 'node:crypto'
 
-import type { IssuedCertificate } from '../../src/kubernetes/outcome.ts'
+import type { IssuedCertificate } from '../../src/kubernetes/decide/outcome.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 
 /** PEM of leaf, intermediate and root for this key, from an hour before `now`. */

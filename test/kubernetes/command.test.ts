@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { readControllerDocument, settingsOf } from '../../src/cli/controller.ts'
-import { loadCluster } from '../../src/kubernetes/cluster.ts'
+import { loadCluster } from '../../src/kubernetes/api/cluster.ts'
 import { openClientCa } from '../helpers/clients.ts'
 import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'

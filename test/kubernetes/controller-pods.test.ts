@@ -5,11 +5,16 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { readRequest } from '../../src/cli/controller.ts'
-import { ApiFault } from '../../src/kubernetes/api.ts'
-import { decidePod, decidePodAnswer, stubOf } from '../../src/kubernetes/decide-pod.ts'
-import type { Told } from '../../src/kubernetes/decide-request.ts'
-import type { PodCertificateRequest } from '../../src/kubernetes/objects.ts'
-import { keepPodRequest, lookAtPodRequest, stateOfPodRequest, whyNoPodRequests } from '../../src/kubernetes/pods.ts'
+import { ApiFault } from '../../src/kubernetes/api/client.ts'
+import type { PodCertificateRequest } from '../../src/kubernetes/api/objects.ts'
+import { decidePod, decidePodAnswer, stubOf } from '../../src/kubernetes/decide/pod.ts'
+import type { Told } from '../../src/kubernetes/decide/request.ts'
+import {
+  keepPodRequest,
+  lookAtPodRequest,
+  stateOfPodRequest,
+  whyNoPodRequests,
+} from '../../src/kubernetes/reconcile/pods.ts'
 import { drill } from '../helpers/drill.ts'
 import { employ } from '../http/people.ts'
 import { commonName, newP256, request } from '../x509/build.ts'

@@ -1,8 +1,8 @@
 /** What is written to issuers of the cluster, and when it is not. */
 import t from 'tap'
 
-import { decideIssuer } from '../../src/kubernetes/decide-issuer.ts'
-import type { Fault } from '../../src/kubernetes/outcome.ts'
+import { decideIssuer } from '../../src/kubernetes/decide/issuer.ts'
+import type { Fault } from '../../src/kubernetes/decide/outcome.ts'
 import { issuerOf } from './objects.ts'
 
 const now = new Date('2026-11-24T23:20:00.500Z')

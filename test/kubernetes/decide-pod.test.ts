@@ -2,6 +2,8 @@
 import t from 'tap'
 
 import { readRequest } from '../../src/cli/controller.ts'
+import type { PodCertificateRequest } from '../../src/kubernetes/api/objects.ts'
+import type { Fault, Outcome } from '../../src/kubernetes/decide/outcome.ts'
 import {
   decidePod,
   decidePodAnswer,
@@ -9,9 +11,7 @@ import {
   type PodStep,
   stubOf,
   tellsNamespace,
-} from '../../src/kubernetes/decide-pod.ts'
-import type { PodCertificateRequest } from '../../src/kubernetes/objects.ts'
-import type { Fault, Outcome } from '../../src/kubernetes/outcome.ts'
+} from '../../src/kubernetes/decide/pod.ts'
 import { issueFor } from './certificates.ts'
 import { issuerOf, recorded } from './objects.ts'
 

@@ -3,7 +3,9 @@ import { X509Certificate } from 'node:crypto'
 
 import t from 'tap'
 
-import { behalfOf } from '../../src/kubernetes/asking.ts'
+import type { CertificateRequest, Condition, Issuer } from '../../src/kubernetes/api/objects.ts'
+import { behalfOf } from '../../src/kubernetes/decide/asking.ts'
+import type { Fault, Outcome } from '../../src/kubernetes/decide/outcome.ts'
 import {
   type Answered,
   decideAnswer,
@@ -12,9 +14,7 @@ import {
   reasonOf,
   type Step,
   type Write,
-} from '../../src/kubernetes/decide-request.ts'
-import type { CertificateRequest, Condition, Issuer } from '../../src/kubernetes/objects.ts'
-import type { Fault, Outcome } from '../../src/kubernetes/outcome.ts'
+} from '../../src/kubernetes/decide/request.ts'
 import { issueFor } from './certificates.ts'
 import { approved, certificateRequest, denied, factsOf, issuerOf, recorded, withConditions } from './objects.ts'
 

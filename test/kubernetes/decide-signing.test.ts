@@ -2,17 +2,17 @@
 import t from 'tap'
 
 import { readRequest } from '../../src/cli/controller.ts'
-import { decideApproval } from '../../src/kubernetes/decide-approval.ts'
+import type { Issuer, Node, SigningRequest } from '../../src/kubernetes/api/objects.ts'
+import { decideApproval } from '../../src/kubernetes/decide/approval.ts'
+import type { Outcome } from '../../src/kubernetes/decide/outcome.ts'
+import type { RequestFacts } from '../../src/kubernetes/decide/request-facts.ts'
 import {
   decideSigned,
   decideSigning,
   isKnownSigner,
   type SigningStep,
   type SigningWrite,
-} from '../../src/kubernetes/decide-signing.ts'
-import type { Issuer, Node, SigningRequest } from '../../src/kubernetes/objects.ts'
-import type { Outcome } from '../../src/kubernetes/outcome.ts'
-import type { RequestFacts } from '../../src/kubernetes/request-facts.ts'
+} from '../../src/kubernetes/decide/signing.ts'
 import { newP256, pem, rdn, request, seq, utf8 } from '../x509/build.ts'
 import { issueFor } from './certificates.ts'
 import { approved, denied, factsOf, issuerOf, signingRequest, withConditions, worker as workerWith } from './objects.ts'

@@ -1,7 +1,7 @@
 /** What is handed over as a certificate, and what is taken for roots that others may trust. */
 import t from 'tap'
 
-import { areRoots, deliver } from '../../src/kubernetes/delivery.ts'
+import { areRoots, deliver } from '../../src/kubernetes/decide/delivery.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { newP256 } from '../x509/build.ts'
 import { issueFor } from './certificates.ts'

@@ -3,8 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { type ApiCall, openApi } from '../../src/kubernetes/api.ts'
-import { type LeaseTimes, microTime, openLease } from '../../src/kubernetes/lease.ts'
+import { type ApiCall, openApi } from '../../src/kubernetes/api/client.ts'
+import { type LeaseTimes, microTime, openLease } from '../../src/kubernetes/api/lease.ts'
 import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Cluster, openCluster } from './cluster.ts'

@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { readRequest } from '../../src/cli/controller.ts'
-import type { CertificateRequest, Condition, Issuer, Node, SigningRequest } from '../../src/kubernetes/objects.ts'
-import type { RequestFacts } from '../../src/kubernetes/request-facts.ts'
+import type { CertificateRequest, Condition, Issuer, Node, SigningRequest } from '../../src/kubernetes/api/objects.ts'
+import type { RequestFacts } from '../../src/kubernetes/decide/request-facts.ts'
 import { folder } from './recordings.ts'
 
 /** The object that an exchange was answered with, as far as JSON goes: a deep copy. */

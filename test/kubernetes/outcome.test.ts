@@ -10,7 +10,7 @@ import {
   mayPassProbe,
   needsPeople,
   setbackOf,
-} from '../../src/kubernetes/outcome.ts'
+} from '../../src/kubernetes/decide/outcome.ts'
 
 const problem = (code: string, more: object = {}): Fault => ({
   kind: 'problem',

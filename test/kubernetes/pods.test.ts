@@ -3,21 +3,21 @@ import { Registry } from 'prom-client'
 import t from 'tap'
 
 import { readRequest } from '../../src/cli/controller.ts'
-import { ApiFault } from '../../src/kubernetes/api.ts'
-import type { Ask } from '../../src/kubernetes/asking.ts'
-import { stubOf } from '../../src/kubernetes/decide-pod.ts'
-import type { Told } from '../../src/kubernetes/decide-request.ts'
+import { ApiFault } from '../../src/kubernetes/api/client.ts'
+import type { Condition, Issuer, PodCertificateRequest } from '../../src/kubernetes/api/objects.ts'
+import type { Ask } from '../../src/kubernetes/decide/asking.ts'
+import type { Outcome } from '../../src/kubernetes/decide/outcome.ts'
+import { stubOf } from '../../src/kubernetes/decide/pod.ts'
+import type { Told } from '../../src/kubernetes/decide/request.ts'
 import { openMeter } from '../../src/kubernetes/metrics.ts'
-import type { Condition, Issuer, PodCertificateRequest } from '../../src/kubernetes/objects.ts'
-import type { Outcome } from '../../src/kubernetes/outcome.ts'
 import {
   keepPodRequest,
   lookAtPodRequest,
   type PodsDeps,
   stateOfPodRequest,
   whyNoPodRequests,
-} from '../../src/kubernetes/pods.ts'
-import { openSayings } from '../../src/kubernetes/sayings.ts'
+} from '../../src/kubernetes/reconcile/pods.ts'
+import { openSayings } from '../../src/kubernetes/reconcile/status-dedupe.ts'
 import { issueFor } from './certificates.ts'
 import { issuerOf, recorded } from './objects.ts'
 

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { type Looked, openQueue, type QueueDeps, retryOf, type Why } from '../../src/kubernetes/queue.ts'
+import { type Looked, openQueue, type QueueDeps, retryOf, type Why } from '../../src/kubernetes/reconcile/queue.ts'
 
 const open = (
   look: (key: string, waited: number) => Promise<Looked>,

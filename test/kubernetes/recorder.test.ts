@@ -1,8 +1,8 @@
 /** Events on the double, which takes no others than the real API server. */
 import t from 'tap'
 
-import { ApiFault, openApi } from '../../src/kubernetes/api.ts'
-import { openRecorder } from '../../src/kubernetes/recorder.ts'
+import { ApiFault, openApi } from '../../src/kubernetes/api/client.ts'
+import { openRecorder } from '../../src/kubernetes/api/recorder.ts'
 import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Cluster, openCluster } from './cluster.ts'

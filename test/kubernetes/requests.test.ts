@@ -2,10 +2,10 @@
 import t from 'tap'
 
 import { readRequest } from '../../src/cli/controller.ts'
-import { ApiFault } from '../../src/kubernetes/api.ts'
-import { openCircles } from '../../src/kubernetes/circles.ts'
-import type { CertificateRequest } from '../../src/kubernetes/objects.ts'
-import { keepRequest, lookAtRequest } from '../../src/kubernetes/requests.ts'
+import { ApiFault } from '../../src/kubernetes/api/client.ts'
+import type { CertificateRequest } from '../../src/kubernetes/api/objects.ts'
+import { openCircles } from '../../src/kubernetes/reconcile/renewal-backoff.ts'
+import { keepRequest, lookAtRequest } from '../../src/kubernetes/reconcile/requests.ts'
 import { issueFor } from './certificates.ts'
 import { approved, certificateRequest, denied, factsOf, issuerOf, withConditions } from './objects.ts'
 

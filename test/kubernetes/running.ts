@@ -9,7 +9,7 @@ import { parseAllDocuments } from 'yaml'
 
 import { readRequest } from '../../src/cli/controller.ts'
 import { isSecret } from '../../src/db/secrets.ts'
-import { ApiFault, openApi } from '../../src/kubernetes/api.ts'
+import { ApiFault, openApi } from '../../src/kubernetes/api/client.ts'
 import { type Controller, openController } from '../../src/kubernetes/controller.ts'
 import type { ControllerSettings } from '../../src/kubernetes/settings.ts'
 import { quiet } from '../helpers/log.ts'

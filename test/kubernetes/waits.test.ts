@@ -2,11 +2,11 @@
 import t from 'tap'
 
 import { readRequest } from '../../src/cli/controller.ts'
-import type { Told } from '../../src/kubernetes/decide-request.ts'
-import type { PodCertificateRequest, SigningRequest } from '../../src/kubernetes/objects.ts'
-import { lookAtPodRequest } from '../../src/kubernetes/pods.ts'
-import { openSayings } from '../../src/kubernetes/sayings.ts'
-import { lookAtSigningRequest } from '../../src/kubernetes/signing.ts'
+import type { PodCertificateRequest, SigningRequest } from '../../src/kubernetes/api/objects.ts'
+import type { Told } from '../../src/kubernetes/decide/request.ts'
+import { lookAtPodRequest } from '../../src/kubernetes/reconcile/pods.ts'
+import { lookAtSigningRequest } from '../../src/kubernetes/reconcile/signing.ts'
+import { openSayings } from '../../src/kubernetes/reconcile/status-dedupe.ts'
 import { issuerOf, recorded, signingRequest } from './objects.ts'
 
 type Look = typeof lookAtPodRequest | typeof lookAtSigningRequest

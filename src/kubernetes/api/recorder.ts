@@ -2,9 +2,9 @@
  * Events (events.k8s.io/v1): what has happened to an object, for people who describe it. The same again within minutes is
  * counted in a series and not written anew. Nothing waits for them, and nothing depends on them.
  */
-import type { Log } from '../log.ts'
-import { type ApiFault, isApiFault, type KubernetesApi } from './api.ts'
-import type { Told } from './decide-request.ts'
+import type { Log } from '../../log.ts'
+import type { Told } from '../decide/request.ts'
+import { type ApiFault, isApiFault, type KubernetesApi } from './client.ts'
 import { type EventBudget, openEventBudget } from './event-budget.ts'
 import { microTime } from './lease.ts'
 import type { KubernetesObject } from './objects.ts'

@@ -2,9 +2,9 @@
  * Requests that are too long to be held by the thousand. Whoever may make them may make many, and each may be padded to what
  * Chancery would read: of a long one whose it is is kept, and the rest is read where it is looked at.
  */
-import { isApiFault, type KubernetesApi } from './api.ts'
-import type { KubernetesObject } from './objects.ts'
-import { pathOf, type Resource } from './resources.ts'
+import { isApiFault, type KubernetesApi } from '../api/client.ts'
+import type { KubernetesObject } from '../api/objects.ts'
+import { pathOf, type Resource } from '../api/resources.ts'
 
 /** Stands for `spec.request` where the spec is not kept; no base64. */
 const unread = '?'

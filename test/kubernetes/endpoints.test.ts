@@ -7,9 +7,9 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { openApi } from '../../src/kubernetes/api.ts'
-import type { Issuer, IssuerSpec } from '../../src/kubernetes/objects.ts'
-import { openPlaces, serverNamed } from '../../src/kubernetes/places.ts'
+import { openApi } from '../../src/kubernetes/api/client.ts'
+import type { Issuer, IssuerSpec } from '../../src/kubernetes/api/objects.ts'
+import { openPlaces, serverNamed } from '../../src/kubernetes/reconcile/endpoints.ts'
 import type { ServerSettings } from '../../src/kubernetes/settings.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
 import { ip } from '../x509/build.ts'

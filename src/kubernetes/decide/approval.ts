@@ -3,11 +3,12 @@
  * address but those that its Node object has. Pure. Anything else is left to people: nothing is ever denied here, and nothing
  * but serving certificates approved.
  */
-import type { Told } from './decide-request.ts'
-import { violationOf } from './decide-signing.ts'
-import { type Condition, isTrue, type Node, type SigningRequest } from './objects.ts'
+
+import { type Condition, isTrue, type Node, type SigningRequest } from '../api/objects.ts'
 import { bounded } from './outcome.ts'
+import type { Told } from './request.ts'
 import type { RequestFacts } from './request-facts.ts'
+import { violationOf } from './signing.ts'
 
 export type ApprovalStep =
   | { readonly kind: 'ignore' }

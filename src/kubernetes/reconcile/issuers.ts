@@ -2,21 +2,22 @@
  * The issuers of the cluster: each is looked at when it changes, when a request through it meets a fault that all would meet,
  * and every few minutes; its status says what was found.
  */
+
+import type { CertificateRequest, Issuer } from '../api/objects.ts'
+import type { Recorder } from '../api/recorder.ts'
+import { type IssuerKind, isIssuerKind, issuerKinds } from '../api/resources.ts'
+import type { Watch } from '../api/watch.ts'
+import { decideIssuer } from '../decide/issuer.ts'
+import { isReady } from '../decide/issuer-state.ts'
+import { type Fault, isSeenByProbe, mayPassProbe, needsPeople, type Outcome } from '../decide/outcome.ts'
+import type { Meter } from '../metrics.ts'
+import type { ServerSettings } from '../settings.ts'
 import { applyOrTell, type applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
-import { decideIssuer } from './decide-issuer.ts'
-import { type DoubtRows, type Doubts, noRows } from './doubts.ts'
-import { isReady } from './issuer-state.ts'
-import type { Meter } from './metrics.ts'
-import type { CertificateRequest, Issuer } from './objects.ts'
-import { type Fault, isSeenByProbe, mayPassProbe, needsPeople, type Outcome } from './outcome.ts'
-import { bundleOf, serverNamed } from './places.ts'
+import { bundleOf, serverNamed } from './endpoints.ts'
+import { type DoubtRows, type Doubts, noRows } from './issuer-health.ts'
 import type { Looked, Why } from './queue.ts'
-import type { Recorder } from './recorder.ts'
-import { type IssuerKind, isIssuerKind, issuerKinds } from './resources.ts'
-import type { Sayings } from './sayings.ts'
-import type { ServerSettings } from './settings.ts'
-import type { Watch } from './watch.ts'
+import type { Sayings } from './status-dedupe.ts'
 
 /** `kind/key`. */
 export type IssuerName = `${IssuerKind}/${string}`

@@ -1,11 +1,11 @@
 /** Writing a status: server-side apply under one name, with the version that was decided on as its precondition. */
-import { type ApiFault, isApiFault, type KubernetesApi } from './api.ts'
-import type { Meter } from './metrics.ts'
-import type { KubernetesObject } from './objects.ts'
-import { bounded } from './outcome.ts'
-import type { Recorder } from './recorder.ts'
-import { pathOf, type Resource } from './resources.ts'
-import type { Watch } from './watch.ts'
+import { type ApiFault, isApiFault, type KubernetesApi } from '../api/client.ts'
+import type { KubernetesObject } from '../api/objects.ts'
+import type { Recorder } from '../api/recorder.ts'
+import { pathOf, type Resource } from '../api/resources.ts'
+import type { Watch } from '../api/watch.ts'
+import { bounded } from '../decide/outcome.ts'
+import type { Meter } from '../metrics.ts'
 
 export interface Applying<T extends KubernetesObject> {
   readonly resource: Resource

@@ -2,7 +2,7 @@
  * What Chancery has answered, in the words of the controllers: whose fault it is, and whether the same request may succeed
  * later. `retryable` of the problem decides; the table below says what concerns everybody who asks through an issuer.
  */
-import { isToldIn, type ProblemCode, type Violation } from '../errors.ts'
+import { isToldIn, type ProblemCode, type Violation } from '../../errors.ts'
 
 /** A problem document (RFC 9457) as Chancery writes it. */
 export interface ProblemDocument {

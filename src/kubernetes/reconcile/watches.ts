@@ -1,10 +1,6 @@
 /** What is watched, what is kept of it in memory, and which changes are worth a look. */
-import type { Log } from '../log.ts'
-import type { KubernetesApi } from './api.ts'
-import { isStale } from './currency.ts'
-import { kubeletServing } from './decide-approval.ts'
-import { type IssuerName, issuerName } from './issuers.ts'
-import type { Meter } from './metrics.ts'
+import type { Log } from '../../log.ts'
+import type { KubernetesApi } from '../api/client.ts'
 import {
   type CertificateRequest,
   conditionOf,
@@ -13,14 +9,18 @@ import {
   type Node,
   type PodCertificateRequest,
   type SigningRequest,
-} from './objects.ts'
+} from '../api/objects.ts'
+import { type IssuerKind, type Resource, resources } from '../api/resources.ts'
+import { openWatch, type Watch } from '../api/watch.ts'
+import { isStale } from '../api/watch-staleness.ts'
+import { kubeletServing } from '../decide/approval.ts'
+import type { Meter } from '../metrics.ts'
+import type { ControllerSettings } from '../settings.ts'
+import { type IssuerName, issuerName } from './issuers.ts'
 import { keepPodRequest, stateOfPodRequest } from './pods.ts'
 import type { Why } from './queue.ts'
 import { keepRequest, stateOfRequest } from './requests.ts'
-import { type IssuerKind, type Resource, resources } from './resources.ts'
-import type { ControllerSettings } from './settings.ts'
 import { type IsOurs, keepNode, keepSigningRequest, stateOfNode, stateOfSigningRequest } from './signing.ts'
-import { openWatch, type Watch } from './watch.ts'
 
 export interface Watches {
   readonly issuers: Readonly<Record<IssuerKind, Watch<Issuer>>>

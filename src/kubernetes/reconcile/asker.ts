@@ -1,11 +1,12 @@
 /** Asking Chancery for an object through an issuer of the cluster, and what every kind of object does with the answer. */
-import { type Ask, behalfOf } from './asking.ts'
+
+import type { Issuer } from '../api/objects.ts'
+import { type Ask, behalfOf } from '../decide/asking.ts'
+import { textOf } from '../decide/issuer.ts'
+import { type Fault, needsPeople, type Outcome, setbackOf } from '../decide/outcome.ts'
+import type { Meter } from '../metrics.ts'
 import { type Chancery, otherAuthority } from './chancery.ts'
-import { textOf } from './decide-issuer.ts'
-import type { Meter } from './metrics.ts'
-import type { Issuer } from './objects.ts'
-import { type Fault, needsPeople, type Outcome, setbackOf } from './outcome.ts'
-import type { Places } from './places.ts'
+import type { Places } from './endpoints.ts'
 
 export interface Asker {
   /** Never issues twice for the same key. `roots` where the issuer wants them. Rejects only with the reason of the signal. */

@@ -5,8 +5,8 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import type { Log } from '../log.ts'
-import { isApiFault, type KubernetesApi } from './api.ts'
+import type { Log } from '../../log.ts'
+import { isApiFault, type KubernetesApi } from './client.ts'
 import { apiVersionOf, pathOf, resources } from './resources.ts'
 
 export interface LeaseDeps {

@@ -6,14 +6,14 @@ import { hash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { getCACertificates } from 'node:tls'
 
-import { trustFault } from '../client/trust.ts'
-import type { KubernetesApi } from './api.ts'
-import { isApiFault } from './api.ts'
+import { trustFault } from '../../client/trust.ts'
+import type { KubernetesApi } from '../api/client.ts'
+import { isApiFault } from '../api/client.ts'
+import type { Issuer, IssuerSpec } from '../api/objects.ts'
+import { pathOf, resources } from '../api/resources.ts'
+import type { Fault } from '../decide/outcome.ts'
+import type { ServerSettings } from '../settings.ts'
 import { type Chancery, openChancery, type Place } from './chancery.ts'
-import type { Issuer, IssuerSpec } from './objects.ts'
-import type { Fault } from './outcome.ts'
-import { pathOf, resources } from './resources.ts'
-import type { ServerSettings } from './settings.ts'
 
 export interface Places {
   /** A fault where the spec cannot be followed. Rejects with nothing but the reason of the signal. */

@@ -8,9 +8,9 @@ import { createSecureContext } from 'node:tls'
 import { bufferFromFileOrString, type Cluster as ClusterEntry, KubeConfig, type User } from '@kubernetes/client-node'
 import { parseDocument } from 'yaml'
 
-import { trustFault } from '../client/trust.ts'
-import type { Access } from './api.ts'
-import { boundedTo, type RunProgram } from './programs.ts'
+import { trustFault } from '../../client/trust.ts'
+import type { Access } from './client.ts'
+import { boundedTo, type RunProgram } from './exec-plugins.ts'
 
 export interface Cluster {
   /** Our own, where a pod or the context says so. */

@@ -1,7 +1,8 @@
 /** Issuers of the cluster, decided: what a look at Chancery makes of their status. Pure. */
-import { secondsOf, type Told } from './decide-request.ts'
-import { type Condition, conditionOf, type Issuer } from './objects.ts'
+
+import { type Condition, conditionOf, type Issuer } from '../api/objects.ts'
 import { bounded, type Fault, needsPeople } from './outcome.ts'
+import { secondsOf, type Told } from './request.ts'
 
 export interface IssuerWrite {
   readonly status: { readonly conditions: readonly [Condition] }

@@ -2,9 +2,7 @@
  * CertificateRequests of cert-manager, decided: what one look at a request and at its issuer leads to, and what Chancery’s
  * answer makes of it. Pure: no clock, no I/O. Where a convention of cert-manager stands behind a line, it is named there.
  */
-import { type Ask, behalfOf, decodePem, readDuration, whyNotPem } from './asking.ts'
-import { type Delivery, deliver } from './delivery.ts'
-import { isReady, unready } from './issuer-state.ts'
+
 import {
   type CertificateRequest,
   type Condition,
@@ -12,9 +10,12 @@ import {
   type Issuer,
   isTrue,
   type KubernetesObject,
-} from './objects.ts'
+} from '../api/objects.ts'
+import { isIssuerKind } from '../api/resources.ts'
+import { type Ask, behalfOf, decodePem, readDuration, whyNotPem } from './asking.ts'
+import { type Delivery, deliver } from './delivery.ts'
+import { isReady, unready } from './issuer-state.ts'
 import { bounded, type Fault, type Outcome, setbackOf } from './outcome.ts'
-import { isIssuerKind } from './resources.ts'
 import { readUsages } from './usages.ts'
 
 /** What is written to the request; the whole of what we own in it, since an apply gives up what it leaves out. */

@@ -1,6 +1,6 @@
 /** What speaks against issuers that look well: what those have met who asked through them. */
-import type { Issuer } from './objects.ts'
-import type { Fault } from './outcome.ts'
+import type { Issuer } from '../api/objects.ts'
+import type { Fault } from '../decide/outcome.ts'
 
 export interface Doubt {
   /** What was met, as long as its status does not say so. */

@@ -1,5 +1,5 @@
 /** What Chancery is asked for on behalf of an object: pure, and the same for the same object, however often it is asked. */
-import type { KubernetesObject, Requester } from './objects.ts'
+import type { KubernetesObject, Requester } from '../api/objects.ts'
 import type { AskedUsages } from './usages.ts'
 
 /** Who has asked, and for what: Chancery records it, and its profiles can judge it. */

@@ -1,22 +1,5 @@
 /** CertificateSigningRequests: look, decide, ask Chancery, write; and approve those of kubelets where the settings say so. */
-import { isApiFault, type KubernetesApi } from './api.ts'
-import { applyOrTell } from './apply.ts'
-import type { Asker } from './asker.ts'
-import { decodePem, keepPem, whyNotPem } from './asking.ts'
-import { decideApproval, decideOutright, isToBeApproved, nodeOf } from './decide-approval.ts'
-import type { Told } from './decide-request.ts'
-import {
-  decideFullSigning,
-  decideSigned,
-  decideSigning,
-  isToBeSigned,
-  type SigningLook,
-  type SigningWait,
-  type SigningWrite,
-} from './decide-signing.ts'
-import { type Issuers, issuerName } from './issuers.ts'
-import { keepShort, readLong } from './long.ts'
-import type { Meter } from './metrics.ts'
+import { isApiFault, type KubernetesApi } from '../api/client.ts'
 import {
   type Issuer,
   isTrue,
@@ -26,14 +9,31 @@ import {
   keepUsages,
   type Node,
   type SigningRequest,
-} from './objects.ts'
+} from '../api/objects.ts'
+import type { Recorder } from '../api/recorder.ts'
+import { pathOf, resources } from '../api/resources.ts'
+import type { Watch } from '../api/watch.ts'
+import { decideApproval, decideOutright, isToBeApproved, nodeOf } from '../decide/approval.ts'
+import { decodePem, keepPem, whyNotPem } from '../decide/asking.ts'
+import type { Told } from '../decide/request.ts'
+import type { ReadRequest, RequestFacts } from '../decide/request-facts.ts'
+import {
+  decideFullSigning,
+  decideSigned,
+  decideSigning,
+  isToBeSigned,
+  type SigningLook,
+  type SigningWait,
+  type SigningWrite,
+} from '../decide/signing.ts'
+import type { Meter } from '../metrics.ts'
+import type { SignerSettings } from '../settings.ts'
+import { applyOrTell } from './apply.ts'
+import type { Asker } from './asker.ts'
+import { type Issuers, issuerName } from './issuers.ts'
+import { keepShort, readLong } from './lazy-fetch.ts'
 import { type Looked, leftForGood, retryOf, type Turn } from './queue.ts'
-import type { Recorder } from './recorder.ts'
-import type { ReadRequest, RequestFacts } from './request-facts.ts'
-import { pathOf, resources } from './resources.ts'
-import type { Sayings } from './sayings.ts'
-import type { SignerSettings } from './settings.ts'
-import type { Watch } from './watch.ts'
+import type { Sayings } from './status-dedupe.ts'
 
 export interface SigningDeps {
   readonly api: Pick<KubernetesApi, 'call'>

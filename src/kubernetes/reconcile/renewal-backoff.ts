@@ -4,7 +4,7 @@
  * soon as it is there, several times a second, and every one of them is on record for ever. After some in a row, the next ones
  * come later: never so late that the one before could end meanwhile, as it would if they were refused.
  */
-import type { CertificateRequest, Metadata } from './objects.ts'
+import type { CertificateRequest, Metadata } from '../api/objects.ts'
 
 export interface Circles {
   /** Seconds until it may be asked for, which it is now; 0 where it may be. */

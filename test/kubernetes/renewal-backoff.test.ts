@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { readRequest } from '../../src/cli/controller.ts'
-import { mostEarly, openCircles } from '../../src/kubernetes/circles.ts'
-import type { CertificateRequest } from '../../src/kubernetes/objects.ts'
-import { keepRequest, lookAtRequest } from '../../src/kubernetes/requests.ts'
+import type { CertificateRequest } from '../../src/kubernetes/api/objects.ts'
+import { mostEarly, openCircles } from '../../src/kubernetes/reconcile/renewal-backoff.ts'
+import { keepRequest, lookAtRequest } from '../../src/kubernetes/reconcile/requests.ts'
 import { issueFor } from './certificates.ts'
 import { certificateRequest, factsOf, issuerOf } from './objects.ts'
 

@@ -1,5 +1,5 @@
 /** What the status of an issuer says, as those who would ask through it read it. */
-import { conditionOf, type Issuer } from './objects.ts'
+import { conditionOf, type Issuer } from '../api/objects.ts'
 
 /** Why nothing can be asked through it, after its name; undefined where it is ready. */
 export const unready = (issuer: Issuer | undefined): string | undefined => {

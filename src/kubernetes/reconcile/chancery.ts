@@ -1,10 +1,10 @@
 /** Chancery as an issuer of the cluster sees it: over its REST API, as one principal. Every answer becomes a value. */
-import { type Answer, type Call, clientAt, isOfServer, isOfTrust, Unanswered } from '../client/rest.ts'
-import type { Violation } from '../errors.ts'
-import { Failure } from '../lib/failure.ts'
-import type { Ask, OnBehalfOf } from './asking.ts'
-import { areRoots } from './delivery.ts'
-import { bounded, type Fault, type IssuedCertificate, type Outcome, type ProblemDocument } from './outcome.ts'
+import { type Answer, type Call, clientAt, isOfServer, isOfTrust, Unanswered } from '../../client/rest.ts'
+import type { Violation } from '../../errors.ts'
+import { Failure } from '../../lib/failure.ts'
+import type { Ask, OnBehalfOf } from '../decide/asking.ts'
+import { areRoots } from '../decide/delivery.ts'
+import { bounded, type Fault, type IssuedCertificate, type Outcome, type ProblemDocument } from '../decide/outcome.ts'
 
 export interface Place {
   /** `https://host:port`. */

@@ -2,7 +2,7 @@
  * Until when what is kept of a kind was as the API server has it. A stream that is open counts as now, however idle: the server
  * says nothing where nothing happens. What was listed once may be years old where a right, a definition or a version has gone.
  */
-import type { Log } from '../log.ts'
+import type { Log } from '../../log.ts'
 
 export interface Currency {
   /** Milliseconds since it was current last, 0 while a stream is open; since the start where it has never been. */

@@ -2,14 +2,15 @@
  * CertificateSigningRequests, decided. Pure. The signers of kubernetes.io have rules of their own, which hold whatever a
  * profile allows; nobody but the signer enforces them, and neither approval nor denial.
  */
+
+import { type Condition, type Issuer, isTrue, type SigningRequest } from '../api/objects.ts'
+import type { SignerSettings } from '../settings.ts'
 import { type Ask, behalfOf, decodePem } from './asking.ts'
-import { fullReason, fullText, isPatient, reasonOf, type Told, withinPatience } from './decide-request.ts'
 import { deliver } from './delivery.ts'
 import { isReady, unready } from './issuer-state.ts'
-import { type Condition, type Issuer, isTrue, type SigningRequest } from './objects.ts'
 import { bounded, type Fault, type Outcome, setbackOf } from './outcome.ts'
+import { fullReason, fullText, isPatient, reasonOf, type Told, withinPatience } from './request.ts'
 import type { RequestFacts } from './request-facts.ts'
-import type { SignerSettings } from './settings.ts'
 import { readUsages } from './usages.ts'
 
 export interface SigningWrite {

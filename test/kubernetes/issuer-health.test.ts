@@ -2,14 +2,14 @@
 import { Registry } from 'prom-client'
 import t from 'tap'
 
-import { ApiFault } from '../../src/kubernetes/api.ts'
-import { openDoubts } from '../../src/kubernetes/doubts.ts'
-import { issuerName, openIssuers } from '../../src/kubernetes/issuers.ts'
+import { ApiFault } from '../../src/kubernetes/api/client.ts'
+import type { Issuer } from '../../src/kubernetes/api/objects.ts'
+import type { Watch } from '../../src/kubernetes/api/watch.ts'
+import type { Fault } from '../../src/kubernetes/decide/outcome.ts'
 import { openMeter } from '../../src/kubernetes/metrics.ts'
-import type { Issuer } from '../../src/kubernetes/objects.ts'
-import type { Fault } from '../../src/kubernetes/outcome.ts'
-import { openSayings } from '../../src/kubernetes/sayings.ts'
-import type { Watch } from '../../src/kubernetes/watch.ts'
+import { openDoubts } from '../../src/kubernetes/reconcile/issuer-health.ts'
+import { issuerName, openIssuers } from '../../src/kubernetes/reconcile/issuers.ts'
+import { openSayings } from '../../src/kubernetes/reconcile/status-dedupe.ts'
 import { issuerOf } from './objects.ts'
 
 const silent: Fault = { kind: 'unreachable', message: 'nobody is there' }

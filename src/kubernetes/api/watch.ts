@@ -4,11 +4,11 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import type { Log } from '../log.ts'
-import { ApiFault, faultOf, isApiFault, isCut, isTooLong, type KubernetesApi, type StatusObject } from './api.ts'
-import { type Currency, openCurrency, settleMs } from './currency.ts'
+import type { Log } from '../../log.ts'
+import { ApiFault, faultOf, isApiFault, isCut, isTooLong, type KubernetesApi, type StatusObject } from './client.ts'
 import { type KubernetesObject, keyOf } from './objects.ts'
 import { apiVersionOf, pathOf, type Resource } from './resources.ts'
+import { type Currency, openCurrency, settleMs } from './watch-staleness.ts'
 
 export interface WatchDeps<T extends KubernetesObject> {
   readonly api: Pick<KubernetesApi, 'call' | 'lines'>

@@ -1,15 +1,15 @@
 /** PodCertificateRequests: look, decide, ask Chancery, write. What is decided is in decide-pod.ts. */
-import { isApiFault, type KubernetesApi } from './api.ts'
+import { isApiFault, type KubernetesApi } from '../api/client.ts'
+import { type Issuer, isTrue, keepCondition, type PodCertificateRequest } from '../api/objects.ts'
+import { apiVersionOf, resources, rootOf } from '../api/resources.ts'
+import type { Watch } from '../api/watch.ts'
+import { keepPem } from '../decide/asking.ts'
+import { decidePod, decidePodAnswer, type PodLeave, type PodLook, type PodWrite, stubOf } from '../decide/pod.ts'
+import type { SigningWait } from '../decide/signing.ts'
 import { applyOrTell } from './apply.ts'
-import { keepPem } from './asking.ts'
-import { decidePod, decidePodAnswer, type PodLeave, type PodLook, type PodWrite, stubOf } from './decide-pod.ts'
-import type { SigningWait } from './decide-signing.ts'
 import { issuerName } from './issuers.ts'
-import { type Issuer, isTrue, keepCondition, type PodCertificateRequest } from './objects.ts'
 import { type Looked, leftOnce, type Turn } from './queue.ts'
-import { apiVersionOf, resources, rootOf } from './resources.ts'
 import { type SigningDeps, waitFor } from './signing.ts'
-import type { Watch } from './watch.ts'
 
 export type PodsDeps = Omit<SigningDeps, 'watch' | 'nodes' | 'rivals' | 'retryFor'> & {
   readonly watch: Watch<PodCertificateRequest>

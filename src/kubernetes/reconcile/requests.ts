@@ -1,8 +1,20 @@
 /** CertificateRequests of cert-manager: look, decide, ask Chancery, write. What is decided is in decide-request.ts. */
-import { type Applied, applyOrTell, type applyStatus } from './apply.ts'
-import type { Asker } from './asker.ts'
-import { decodePem, keepPem } from './asking.ts'
-import { type Circles, keepServed } from './circles.ts'
+
+import {
+  type CertificateRequest,
+  conditionOf,
+  type Issuer,
+  isTrue,
+  keepCondition,
+  keepRequester,
+  keepUsages,
+} from '../api/objects.ts'
+import type { Recorder } from '../api/recorder.ts'
+import { resources } from '../api/resources.ts'
+import type { Watch } from '../api/watch.ts'
+import { decodePem, keepPem } from '../decide/asking.ts'
+import { isReady } from '../decide/issuer-state.ts'
+import { isOfAllowance } from '../decide/outcome.ts'
 import {
   decideAnswer,
   decideFull,
@@ -12,27 +24,16 @@ import {
   type Look,
   type Wait,
   type Write,
-} from './decide-request.ts'
-import { isReady } from './issuer-state.ts'
+} from '../decide/request.ts'
+import type { ReadRequest } from '../decide/request-facts.ts'
+import type { Meter } from '../metrics.ts'
+import { type Applied, applyOrTell, type applyStatus } from './apply.ts'
+import type { Asker } from './asker.ts'
 import { type Issuers, isOfItsOwnToken, issuerNameOf } from './issuers.ts'
-import { keepShort, readLong } from './long.ts'
-import type { Meter } from './metrics.ts'
-import {
-  type CertificateRequest,
-  conditionOf,
-  type Issuer,
-  isTrue,
-  keepCondition,
-  keepRequester,
-  keepUsages,
-} from './objects.ts'
-import { isOfAllowance } from './outcome.ts'
+import { keepShort, readLong } from './lazy-fetch.ts'
 import { type Looked, leftForGood, leftOnce, retryOf, type Turn } from './queue.ts'
-import type { Recorder } from './recorder.ts'
-import type { ReadRequest } from './request-facts.ts'
-import { resources } from './resources.ts'
-import type { Sayings } from './sayings.ts'
-import type { Watch } from './watch.ts'
+import { type Circles, keepServed } from './renewal-backoff.ts'
+import type { Sayings } from './status-dedupe.ts'
 
 export interface RequestsDeps {
   readonly api: Parameters<typeof applyStatus>[0]
