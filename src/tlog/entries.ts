@@ -1,7 +1,7 @@
 /**
  * What the roll holds: one union of events. An entry is canonical JSON (RFC 8785) of at most 65,535 octets, the bound
  * of a C2SP tlog-tiles entry; its leaf is SHA-256(0x00 ‖ entry) (RFC 6962 2.1). The form of each type is final: old
- * entries stay readable for ever, so a field is added only under a new type or with a new `v`. `test/roll/entries.golden`
+ * entries stay readable for ever, so a field is added only under a new type or with a new `v`. `test/tlog/entries.golden`
  * holds an example of each.
  */
 import { canonicalJson } from '../lib/canonical-json.ts'

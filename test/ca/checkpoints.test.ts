@@ -12,8 +12,8 @@ import { makeVerifierKey } from '../../src/tlog/note.ts'
 import { encodeProof, type Proof, verifyProof } from '../../src/tlog/proof.ts'
 import type { HashTile } from '../../src/tlog/tiles.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
-import { hasher, leavesUpTo, sha256 } from '../roll/hashing.ts'
-import { naivePath, naiveRoot, naiveTile } from '../roll/naive.ts'
+import { hasher, leavesUpTo, sha256 } from '../tlog/hashing.ts'
+import { naivePath, naiveRoot, naiveTile } from '../tlog/naive.ts'
 
 const leaves = leavesUpTo(700)
 const headAt = (size: number): RollHead => ({ size, root: naiveRoot(leaves.slice(0, size)) })

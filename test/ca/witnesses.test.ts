@@ -7,7 +7,7 @@ import { encodeSignatures, parseNote, signText } from '../../src/tlog/note.ts'
 import { parseAddCheckpoint } from '../../src/tlog/witness.ts'
 import { openWitness } from '../../src/witness/witness.ts'
 import { quiet } from '../helpers/log.ts'
-import { hasher, newSigner, verifyEd25519 } from '../roll/hashing.ts'
+import { hasher, newSigner, verifyEd25519 } from '../tlog/hashing.ts'
 import { openTestRoll } from '../witness/rolls.ts'
 
 type Answer = Awaited<ReturnType<WitnessesDeps['post']>>

@@ -11,7 +11,7 @@ import { settings } from '../../src/config/settings.ts'
 import { encodeVerifierKey } from '../../src/tlog/note.ts'
 import { renderConfiguration } from '../../tools/configuration.ts'
 import { quiet } from '../helpers/log.ts'
-import { newSigner } from '../roll/hashing.ts'
+import { newSigner } from '../tlog/hashing.ts'
 
 const fileOf = async (test: Test, content: string, mode = 0o600): Promise<string> => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-config-'))

@@ -12,7 +12,7 @@ import {
   type Parameters,
   rootParameters,
   signParameters,
-} from '../commands/ceremonies.ts'
+} from '../cli/ceremonies.ts'
 import { drill, drillBut } from '../helpers/drill.ts'
 import { openShim, openSoftHsm } from './softhsm.ts'
 

@@ -3,9 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
+import { allowAll } from '../db/stores.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
-import { allowAll } from '../store/stores.ts'
 import { commonName, dns, ip, mail, newP256, pem, request, san, uri } from '../x509/build.ts'
 import { employ } from './people.ts'
 

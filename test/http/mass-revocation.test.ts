@@ -4,9 +4,9 @@ import { createHash } from 'node:crypto'
 import t from 'tap'
 
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
+import { allowAll } from '../db/stores.ts'
 import { drill } from '../helpers/drill.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
-import { allowAll } from '../store/stores.ts'
 import { csrFor, employ } from './people.ts'
 
 let service: TestService

@@ -15,7 +15,7 @@ import { quiet } from '../helpers/log.ts'
 import { freePort } from '../helpers/port.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { openTestService } from '../helpers/service.ts'
-import { sha256, verifyEd25519 } from '../roll/hashing.ts'
+import { sha256, verifyEd25519 } from '../tlog/hashing.ts'
 import { csrFor } from './people.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-witnesses-'))

@@ -25,7 +25,7 @@ import { selfSigned } from '../../src/x509/self-signed.ts'
 import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor, employ } from '../http/people.ts'
-import { hasher, newSigner } from '../roll/hashing.ts'
+import { hasher, newSigner } from '../tlog/hashing.ts'
 import { assertTools } from './tools.ts'
 
 await assertTools('go')

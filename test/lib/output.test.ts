@@ -53,7 +53,7 @@ const request = '0193f2b4-7c02-7f11-8a2e-5d0b1c9e4f60'
 const certManager = 'system:serviceaccount:cert-manager:cert-manager'
 
 t.test('every type of event is told in a line for people', async (t) => {
-  const golden = await readFile(new URL('../roll/entries.golden', import.meta.url), 'utf8')
+  const golden = await readFile(new URL('../tlog/entries.golden', import.meta.url), 'utf8')
   const rows = golden
     .trimEnd()
     .split('\n')

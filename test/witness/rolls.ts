@@ -2,8 +2,8 @@
 import { signCheckpoint } from '../../src/tlog/checkpoint.ts'
 import type { NoteSigner } from '../../src/tlog/note.ts'
 import { encodeAddCheckpoint } from '../../src/tlog/witness.ts'
-import { leavesUpTo, newSigner } from '../roll/hashing.ts'
-import { naiveConsistency, naiveRoot } from '../roll/naive.ts'
+import { leavesUpTo, newSigner } from '../tlog/hashing.ts'
+import { naiveConsistency, naiveRoot } from '../tlog/naive.ts'
 
 export interface TestRoll {
   readonly signer: NoteSigner

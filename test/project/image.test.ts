@@ -11,14 +11,14 @@ import { text as textOf } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 
-import { loadConfig } from '../src/config/config.ts'
-import { decideAccount, runAs } from '../src/db/embedded/account.ts'
-import { findBinaries } from '../src/db/embedded/binaries.ts'
-import { pkcs11Binary } from '../tools/pkcs11.mjs'
-import { embeddedFolder } from './helpers/embedded.ts'
-import { quiet } from './helpers/log.ts'
+import { loadConfig } from '../../src/config/config.ts'
+import { decideAccount, runAs } from '../../src/db/embedded/account.ts'
+import { findBinaries } from '../../src/db/embedded/binaries.ts'
+import { pkcs11Binary } from '../../tools/pkcs11.mjs'
+import { embeddedFolder } from '../helpers/embedded.ts'
+import { quiet } from '../helpers/log.ts'
 
-const home = join(import.meta.dirname, '..')
+const home = join(import.meta.dirname, '../..')
 /** tap loads modules of its own into every Node below it, by NODE_OPTIONS: tsc does not survive them, and an image has none. */
 const plainly = ['-u', 'NODE_OPTIONS']
 

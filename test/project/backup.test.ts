@@ -2,8 +2,8 @@
 import pg from 'pg'
 import t from 'tap'
 
-import { nameOf, takeBackup } from './helpers/backup.ts'
-import { openTestDatabase, openTestServer } from './helpers/database.ts'
+import { nameOf, takeBackup } from '../helpers/backup.ts'
+import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 
 t.test('a test that is ended while it restores its database takes no other down', async (t) => {
   const database = await openTestDatabase(t)

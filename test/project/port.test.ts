@@ -6,13 +6,13 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { freePort, openPorts } from './helpers/port.ts'
+import { freePort, openPorts } from '../helpers/port.ts'
 
 const many = 300
 
 t.test('no port is given twice, nor to two who look for one at the same time', async (t) => {
   const program = `
-    import { freePort } from ${JSON.stringify(join(import.meta.dirname, 'helpers', 'port.ts'))}
+    import { freePort } from ${JSON.stringify(join(import.meta.dirname, '../helpers/port.ts'))}
     const ports = []
     for (let i = 0; i < ${many}; i += 1) ports.push(await freePort())
     process.stdin.resume()

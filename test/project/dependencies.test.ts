@@ -3,7 +3,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-const home = join(import.meta.dirname, '..')
+const home = join(import.meta.dirname, '../..')
 const read = async (name: string): Promise<string> => readFile(join(home, name), 'utf8')
 
 interface Manifest {

@@ -27,7 +27,7 @@ import { openReplica } from '../helpers/replica.ts'
 import { runChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
-import { sha256, verifyEd25519 } from '../roll/hashing.ts'
+import { sha256, verifyEd25519 } from '../tlog/hashing.ts'
 
 t.setTimeout(300_000)
 const silent = { update: () => {}, tell: () => {} }

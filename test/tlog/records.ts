@@ -9,6 +9,7 @@ import type { Test } from 'tap'
 import { encodeRootCrlTbs, seal } from '../../src/ca/issuers/ceremony.ts'
 import { loadConfig } from '../../src/config/config.ts'
 import { encodePem } from '../../src/x509/pem.ts'
+import { openTestStores, type TestStores } from '../db/stores.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
 import { wholeCheckpoint } from '../helpers/exported.ts'
@@ -17,7 +18,6 @@ import type { TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { csrOn, holderOf, newKey, openHoldersOf } from '../http/holders.ts'
 import { csrFor, employ } from '../http/people.ts'
-import { openTestStores, type TestStores } from '../store/stores.ts'
 
 export interface FilledRecords {
   readonly database: TestDatabase

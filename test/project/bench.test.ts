@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import t from 'tap'
 
 const run = promisify(execFile)
-const bench = join(import.meta.dirname, '..', 'bench')
+const bench = join(import.meta.dirname, '../../bench')
 
 t.test('the history has each comparison that was kept, with the ratios of its report', async (t) => {
   const { stdout } = await run(process.execPath, [join(bench, 'main.ts'), 'history'])

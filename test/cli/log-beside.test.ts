@@ -8,10 +8,10 @@ import t from 'tap'
 
 import { exitCodes } from '../../src/lib/failure.ts'
 import { encodeNote, encodeVerifierKey, parseNote, signText } from '../../src/tlog/note.ts'
+import { openTestStores } from '../db/stores.ts'
 import { bare } from '../helpers/environment.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
-import { newSigner } from '../roll/hashing.ts'
-import { openTestStores } from '../store/stores.ts'
+import { newSigner } from '../tlog/hashing.ts'
 
 t.setTimeout(300_000)
 const { service, issue } = await openTestStores(t)

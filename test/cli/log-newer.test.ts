@@ -14,8 +14,8 @@ import { encodeProof } from '../../src/tlog/proof.ts'
 import { encodeBundle, encodeTile, encodeTilePath, tilesAt } from '../../src/tlog/tiles.ts'
 import { bare } from '../helpers/environment.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
-import { hasher } from '../roll/hashing.ts'
-import { beginning, checkpointAt, event, issuer, roll, storedOf } from '../roll/world.ts'
+import { hasher } from '../tlog/hashing.ts'
+import { beginning, checkpointAt, event, issuer, roll, storedOf } from '../tlog/world.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-newer-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-const src = join(import.meta.dirname, '../src')
+const src = join(import.meta.dirname, '../../src')
 
 const sourcesIn = async (...folders: string[]): Promise<ReadonlyMap<string, string>> => {
   const found = new Map<string, string>()

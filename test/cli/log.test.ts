@@ -20,13 +20,13 @@ import { signCheckpoint } from '../../src/tlog/checkpoint.ts'
 import type { Finding } from '../../src/tlog/findings.ts'
 import { encodeVerifierKey } from '../../src/tlog/note.ts'
 import { encodeTilePath, type Tile, tilesAt } from '../../src/tlog/tiles.ts'
+import { openTestStores } from '../db/stores.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { envFor, putCommand, type Run, runChancery } from '../helpers/run.ts'
 import { csrFor, employ } from '../http/people.ts'
-import { newSigner, sha256 } from '../roll/hashing.ts'
-import { openTestStores } from '../store/stores.ts'
+import { newSigner, sha256 } from '../tlog/hashing.ts'
 
 t.setTimeout(300_000)
 const { service, issue } = await openTestStores(t, { CHANCERY_ROLL_PUBLIC: 'yes' })

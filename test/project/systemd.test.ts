@@ -7,12 +7,12 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 
-import { readOrders } from '../src/client/issue/orders.ts'
-import { loadConfig } from '../src/config/config.ts'
-import { socketsFor } from '../src/server/open-files.ts'
-import { quiet } from './helpers/log.ts'
+import { readOrders } from '../../src/client/issue/orders.ts'
+import { loadConfig } from '../../src/config/config.ts'
+import { socketsFor } from '../../src/server/open-files.ts'
+import { quiet } from '../helpers/log.ts'
 
-const home = join(import.meta.dirname, '..')
+const home = join(import.meta.dirname, '../..')
 const folder = join(home, 'deploy/systemd')
 const page = await readFile(join(home, 'docs/systemd.md'), 'utf8')
 

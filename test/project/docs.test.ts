@@ -8,11 +8,11 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { blocksOf } from './helpers/docs.ts'
-import { drill } from './helpers/drill.ts'
-import { freePort } from './helpers/port.ts'
+import { blocksOf } from '../helpers/docs.ts'
+import { drill } from '../helpers/drill.ts'
+import { freePort } from '../helpers/port.ts'
 
-const root = join(import.meta.dirname, '..')
+const root = join(import.meta.dirname, '../..')
 const run = promisify(execFile)
 
 t.setTimeout(300_000)

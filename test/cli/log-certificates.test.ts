@@ -10,7 +10,7 @@ import { encodeCaTbs, parseCertificate } from '../../src/x509/certificate.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
 import { encodeSubject } from '../../src/x509/subject.ts'
 import { encodeCertificate } from '../../src/x509/tbs.ts'
-import { newIssuer, serialOf } from '../roll/world.ts'
+import { newIssuer, serialOf } from '../tlog/world.ts'
 
 const certificates = openRollCertificates(2)
 t.teardown(() => certificates.close())

@@ -8,8 +8,8 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { blocksOf } from './helpers/docs.ts'
-import { drill } from './helpers/drill.ts'
+import { blocksOf } from '../helpers/docs.ts'
+import { drill } from '../helpers/drill.ts'
 
 const run = promisify(execFile)
 t.setTimeout(300_000)
@@ -22,7 +22,7 @@ drill('a root is made from the archive alone, without a network', async (t) => {
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   const path = join(folder, 'chancery-test.tar.gz')
   // tap loads modules of its own into every Node below it, by NODE_OPTIONS: tsc does not survive them.
-  const tool = join(import.meta.dirname, '..', 'tools', 'bundle.ts')
+  const tool = join(import.meta.dirname, '../../tools/bundle.ts')
   // Compressing 200 MB well takes longer than all else here.
   const { stdout: told } = await run('env', ['-u', 'NODE_OPTIONS', 'GZIP=-1', process.execPath, tool, path])
   const sha256 = told.slice(0, 64)

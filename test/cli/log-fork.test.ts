@@ -13,7 +13,7 @@ import { signCheckpoint } from '../../src/tlog/checkpoint.ts'
 import { encodeEntry } from '../../src/tlog/entries.ts'
 import { emptyEdge, extend } from '../../src/tlog/frontier.ts'
 import { encodeBundle, encodeTile, encodeTilePath, hashesPerTile, tilesAt } from '../../src/tlog/tiles.ts'
-import { hasher, newSigner } from '../roll/hashing.ts'
+import { hasher, newSigner } from '../tlog/hashing.ts'
 
 const signer = newSigner('fork.example/roll')
 const state = await mkdtemp(join(tmpdir(), 'chancery-fork-'))
