@@ -60,4 +60,4 @@ export const rootKey = 'file:offline-root/root.key.pem'
 
 /** `.ts` as we are run, `.js` from the built image. */
 const extension = import.meta.url.slice(import.meta.url.lastIndexOf('.'))
-const script = fileURLToPath(new URL(`../signer${extension}`, import.meta.url))
+const script = fileURLToPath(new URL(`./signer${extension}`, import.meta.url))

@@ -1,7 +1,5 @@
-// biome-ignore lint/style/noRestrictedImports: the one file of policy that reads, and only its own documents.
 import { readdirSync, readFileSync } from 'node:fs'
 
-// biome-ignore lint/style/noRestrictedImports: those documents are YAML; everyone else's were parsed at the border.
 import { parse } from 'yaml'
 
 /**

@@ -11,7 +11,7 @@ import { emptyEdge, extend } from '../../src/tlog/frontier.ts'
 import { hasher, sha256 as ours } from './hashing.ts'
 import { sha256 } from './sha256.ts'
 
-const folder = join(import.meta.dirname, '../../src/roll')
+const folder = join(import.meta.dirname, '../../src/tlog')
 const onlyInNode = /\b(Buffer|process|require|globalThis|setImmediate|setTimeout|performance|crypto|console)\b/
 const withoutComments = (source: string): string => source.replaceAll(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm, '')
 
@@ -45,7 +45,7 @@ t.test(
     const root = Buffer.from(extend(emptyEdge(hasher), leaves, hasher).edge.root).toString('hex')
     t.same(answer, { ok: true, findings: [], root, tile: 1, old: 3 })
     const files: string[] = []
-    for await (const file of glob('**/*.ts', { cwd: folder })) files.push(`src/roll/${file}`)
+    for await (const file of glob('**/*.ts', { cwd: folder })) files.push(`src/tlog/${file}`)
     t.same(
       files.filter((file) => !loaded.includes(file)),
       [],

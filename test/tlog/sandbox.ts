@@ -1,5 +1,5 @@
 /**
- * Runs `src/roll` where there is nothing but the language and what every browser has beside it: TextEncoder and
+ * Runs `src/tlog` where there is nothing but the language and what every browser has beside it: TextEncoder and
  * TextDecoder. Started by browser.test.ts with --experimental-vm-modules; says on standard output what it found.
  */
 import { readFileSync } from 'node:fs'
