@@ -42,7 +42,7 @@ ENV MALLOC_ARENA_MAX=2 \
 # again. It is code, and so only root's to write.
 RUN install -d -o 10001 "$NODE_COMPILE_CACHE" \
     && setpriv --reuid=10001 --regid=10001 --clear-groups node_modules/.bin/node --disable-proto=delete --input-type=module -e \
-    "import { globSync } from 'node:fs'; for (const file of globSync(['dist/main.js', 'dist/commands/**/*.js'])) await import('./' + file)" \
+    "import { globSync } from 'node:fs'; for (const file of globSync(['dist/main.js', 'dist/cli/**/*.js'])) await import('./' + file)" \
     && chown -R root:root "$NODE_COMPILE_CACHE" && chmod -R a+rX "$NODE_COMPILE_CACHE"
 
 # For `kubectl exec` and `docker exec`, which know nothing of the entry point.

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The `chancery` command. Each verb is a file in commands/; what serves is loaded only by those that need it. */
+/** The `chancery` command. Each verb is a file in cli/; what serves is loaded only by those that need it. */
 import { Command, CommanderError, type Option } from 'commander'
 
 import { guardStreams } from './cli/standard-streams.ts'

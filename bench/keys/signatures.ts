@@ -59,7 +59,7 @@ export const measureSignatures = async ({
   return rows
 }
 
-/** As `cli/keys.ts` does it with CHANCERY_SIGNER=inline. */
+/** As `server/keys.ts` does it with CHANCERY_SIGNER=inline. */
 const openInline = async (place: Place, { quick }: Tokens): Promise<Keyring> => {
   // The module reads it in this process.
   Object.assign(process.env, quick.env)

@@ -24,6 +24,7 @@ import { Failure } from '../lib/failure.ts'
 import { makeFolder } from '../lib/fs.ts'
 import { loadSeedDocument, seedNames } from '../policy/seeds.ts'
 import type { Job } from '../server/jobs/schedule.ts'
+import { providePassphrase, rootKey } from '../server/keys.ts'
 import { openOrCreate, openRollForTheFirstTime } from '../server/log.ts'
 import { ownProfile } from '../server/own-certificates.ts'
 import type { Stores } from '../server/service.ts'
@@ -32,7 +33,6 @@ import { parseCertificate } from '../x509/certificate.ts'
 import { parseCrl } from '../x509/crl.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { encodePem } from '../x509/pem.ts'
-import { providePassphrase, rootKey } from './keys.ts'
 
 /** Makes what is missing. One of several that start at once does it; the others wait, and find it done. */
 export const bootstrap = async (stores: Stores, keys: Keyring): Promise<void> => {

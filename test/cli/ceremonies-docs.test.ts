@@ -55,7 +55,7 @@ drill('from an empty room to a certificate under a root that was never online', 
   }
   const client = { ...service, CHANCERY_URL: `https://127.0.0.1:${port}` }
   const typed = new Set<string>()
-  /** What a block prints. That each step is confirmed by people is tested in commands/ceremony.test.ts. */
+  /** What a block prints. That each step is confirmed by people is tested in cli/ceremony.test.ts. */
   const type = async (name: string, env: Readonly<Record<string, string>>): Promise<string> => {
     typed.add(name)
     t.ok(blocks.has(name), `the page has the block ${name}`)

@@ -38,7 +38,7 @@ const tells = (form: string): string => `
 `
 const tellsPackages = tells(String.raw`/.*node_modules\/((?:@[^/]+\/)?[^/]+)/`)
 const tellsJose = tells(String.raw`/node_modules\/jose\/dist\/webapi\/(.+)$/`)
-const tellsCommands = tells(String.raw`/src\/commands\/([^/]+)$/`)
+const tellsCommands = tells(String.raw`/src\/cli\/([^/]+)$/`)
 
 t.test('a command loads no library but commander before it knows what is asked', async (t) => {
   const hook = await hookOf(t, tellsPackages)
@@ -83,7 +83,7 @@ t.test('a command loads the files of no other', async (t) => {
   )
   const files: readonly string[] = JSON.parse(stderr)
   t.ok(files.includes('audit.ts'))
-  for (const other of ['issue.ts', 'ceremony.ts', 'roll.ts', 'profile.ts']) t.notOk(files.includes(other), other)
+  for (const other of ['issue.ts', 'crl.ts', 'log.ts', 'profile.ts']) t.notOk(files.includes(other), other)
 })
 
 t.test('settings of the environment alone are read without a library: each signer process waits for it', async (t) => {

@@ -1,7 +1,7 @@
-import { openKeys } from '../../src/cli/keys.ts'
 import type { Config } from '../../src/config/config.ts'
 import type { Keyring } from '../../src/keys/keyring.ts'
 import { unguarded } from '../../src/keys/pkcs11/pins.ts'
+import { openKeys } from '../../src/server/keys.ts'
 import { quiet } from './log.ts'
 
 /** Keys in the process of the test, for tests that stand between a key and whoever uses it. */

@@ -43,7 +43,7 @@ export const openTestSigners = async (
   const sessions = Number(env['CHANCERY_PKCS11_SESSIONS'] ?? 8)
   const keys = openSigners({
     log: { debug: note, info: note, warn: note, error: note },
-    script: join(import.meta.dirname, '../../src/cli/signer.ts'),
+    script: join(import.meta.dirname, '../../src/server/signer.ts'),
     env: {
       ...process.env,
       ...bare,

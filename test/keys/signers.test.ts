@@ -35,7 +35,7 @@ const open = (t: Test, restMs?: number) => {
   const env: Record<string, string> = { ...bare, CHANCERY_DATA: data }
   const keys = openSigners({
     log: { debug: note, info: note, warn: note, error: note },
-    script: join(import.meta.dirname, '../../src/cli/signer.ts'),
+    script: join(import.meta.dirname, '../../src/server/signer.ts'),
     env,
     deadlineMs: 1_000,
     pins: unguarded,

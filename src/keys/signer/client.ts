@@ -17,7 +17,7 @@ import { closedMessage, openLives } from './lives.ts'
 
 export interface SignerDeps {
   readonly log: Log
-  /** What is run, with Node: `src/cli/signer.ts`. */
+  /** What is run, with Node: `src/server/signer.ts`. */
   readonly script: string
   /** What a signer may know: where keys and secrets are, and nothing of the database. */
   readonly env: Readonly<Record<string, string | undefined>>
