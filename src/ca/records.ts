@@ -1,6 +1,6 @@
 /** What auditors read: certificates, refusals, events. The store implements `Records`; nothing here changes anything. */
 import type { Violation } from '../errors.ts'
-import type { CheckResult } from '../policy/checks.ts'
+import type { CheckResult } from '../policy/check.ts'
 import type { Origin } from '../policy/origin.ts'
 import type { Tile } from '../tlog/tiles.ts'
 import type { Name } from '../x509/names.ts'

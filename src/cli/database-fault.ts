@@ -4,7 +4,7 @@ import { sqlState, wordsOf } from '../db/errors.ts'
 import { WrongSchema } from '../db/migrate.ts'
 import { isProblem } from '../errors.ts'
 import { Failure, type FailureKind } from '../lib/failure.ts'
-import { WrongRecords } from '../server/log.ts'
+import { WrongRecords } from '../server/log-checks.ts'
 
 /** A URL to connect by, and the setting that it came from. */
 export interface DatabaseSetting {

@@ -3,8 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Command } from 'commander'
 
-import { askedMs, secondsOf } from '../client/rejected.ts'
-import { type Answer, type Client, segment } from '../client/rest.ts'
+import { type Answer, askedMs, secondsOf } from '../client/rejected.ts'
+import { type Client, segment } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 import { formatTable, visible } from '../lib/output.ts'
 import { countText, durationText, openStderrProgress, type Progress } from '../lib/progress.ts'

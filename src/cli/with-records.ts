@@ -11,7 +11,7 @@ import { assertMigrated } from '../db/migrate.ts'
 import { Failure } from '../lib/failure.ts'
 import type { Log } from '../log.ts'
 import { codec } from '../server/codec.ts'
-import { assertSameRecords, assertWhole, readAnchor } from '../server/log.ts'
+import { assertSameRecords, assertWhole, readAnchor } from '../server/log-checks.ts'
 import { explainDatabase, explainRecords, explainUnavailable } from './database-fault.ts'
 import { explainStart } from './start-fault.ts'
 

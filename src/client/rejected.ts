@@ -1,8 +1,8 @@
 /** Answers that are no success, in sentences for whoever has called: what went wrong, where, what to do. */
+
 import { isToldIn, type Violation } from '../errors.ts'
 import { Failure, type FailureKind } from '../lib/failure.ts'
 import { violationText, visible } from '../lib/output.ts'
-import type { Answer } from './rest.ts'
 
 interface ProblemBody {
   readonly status: number
@@ -92,3 +92,12 @@ export const parsed = (text: string): unknown => {
 const longestAskedMs = 3_600_000
 /** Statuses of what passes by itself. */
 const passing: ReadonlySet<number> = new Set([408, 429, 502, 503, 504])
+
+export interface Answer {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>
+  readonly octets: Buffer
+  readonly text: string
+  /** The body of a JSON answer. */
+  json<T>(): T
+}

@@ -2,6 +2,7 @@
  * The REST client of the commands: HTTPS to one server, which must show a certificate under the given trust anchor,
  * with a bearer token from a file. It knows nothing of the service but its API.
  */
+
 import { existsSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import { request } from 'node:https'
@@ -11,7 +12,7 @@ import { Failure, type FailureKind } from '../lib/failure.ts'
 import { assertServer, chooseContext, type Environment, type NamedContext } from './contexts.ts'
 import { notTls, tlsReasonOf } from './fetch-fault.ts'
 import { type Identity, type Proof, proofOf, readOption } from './proof.ts'
-import { failureOf, parsed } from './rejected.ts'
+import { type Answer, failureOf, parsed } from './rejected.ts'
 import { trustFault } from './trust.ts'
 
 export interface ClientOptions {
@@ -41,15 +42,6 @@ export interface Call {
 }
 
 export type StreamCall = Pick<Call, 'query' | 'accept' | 'patienceMs'>
-
-export interface Answer {
-  readonly status: number
-  readonly headers: Readonly<Record<string, string | string[] | undefined>>
-  readonly octets: Buffer
-  readonly text: string
-  /** The body of a JSON answer. */
-  json<T>(): T
-}
 
 export interface Client {
   /** Whom it asks: `https://host:port`. */

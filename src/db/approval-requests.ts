@@ -1,13 +1,7 @@
 /** Requests that people must approve, as they are read: with what each has become, by id, by key, and in lists. */
-import type {
-  ApprovalRequest,
-  Obstacle,
-  ProposedRequest,
-  RequestFilter,
-  RequestState,
-  Sight,
-} from '../ca/approvals/approvals.ts'
-import type { PlanDocument } from '../ca/issuance/draft.ts'
+
+import type { ProposedRequest, RequestFilter, Sight } from '../ca/approvals/approvals.ts'
+import type { ApprovalRequest, Obstacle, PlanDocument, RequestState } from '../ca/approvals/request.ts'
 import type { Page, PageRequest } from '../ca/records.ts'
 import { Problem } from '../errors.ts'
 import type { Queryable } from './database.ts'

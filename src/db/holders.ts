@@ -1,5 +1,7 @@
 /** What the records say of one certificate to whoever holds it: may it be renewed, and when. */
-import type { HeldObstacle, HeldRecord } from '../ca/issuance/holders.ts'
+
+import type { HeldObstacle } from '../ca/access/access.ts'
+import type { HeldRecord } from '../ca/issuance/holders.ts'
 import type { RenewalFacts } from '../ca/issuance/renewal-info.ts'
 import type { IssuerState } from '../ca/records.ts'
 import type { Queryable } from './database.ts'

@@ -2,7 +2,7 @@
 import { hash } from 'node:crypto'
 
 import type { IssuerRow } from '../ca/issuers/issuer.ts'
-import type { IssuerStore, NewIssuer } from '../ca/issuers/issuer-life.ts'
+import type { IssuerStore, NewIssuer } from '../ca/issuers/life.ts'
 import type { IssuerState } from '../ca/records.ts'
 import {
   cutInto,

@@ -1,8 +1,8 @@
 /** The description of the API, to be had by anyone. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
-import type { App } from './app.ts'
 import { descriptionRoom } from './bounds.ts'
+import type { App } from './fastify.ts'
 import { leaveWith, openRoom } from './room.ts'
 
 /**

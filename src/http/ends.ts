@@ -7,9 +7,9 @@ import type { Socket } from 'node:net'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import type { Problem } from '../errors.ts'
-import type { App } from './app.ts'
 import { proofTold } from './auth.ts'
 import type { HttpDeps } from './deps.ts'
+import type { App } from './fastify.ts'
 import { hasNext } from './turn.ts'
 import { endIdle, noteEarly } from './unread.ts'
 

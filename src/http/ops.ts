@@ -6,8 +6,8 @@ import { Problem, problems } from '../errors.ts'
 import { closed, Type } from '../lib/schema.ts'
 import * as examples from './api/examples.ts'
 import { named } from './api/schemas.ts'
-import type { App } from './app.ts'
 import type { HttpDeps } from './deps.ts'
+import type { App } from './fastify.ts'
 import { describeProblem } from './problem.ts'
 
 const Readiness = Type.Object(

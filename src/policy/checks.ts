@@ -3,16 +3,17 @@
  * runs all of them, in this order, and carries what each said. docs/policy.md lists them and is tested against this
  * table both ways.
  */
-import { isProblem, type ProblemCode } from '../errors.ts'
+
+import { isProblem } from '../errors.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import { isMixedScript } from '../x509/idna.ts'
 import type { PublicKey } from '../x509/keys.ts'
-import { type Name, type NameKind, nameKinds, parseName } from '../x509/names.ts'
+import { type NameKind, nameKinds, parseName } from '../x509/names.ts'
 import type { AttributeType, Subject } from '../x509/subject.ts'
+import type { CaseName, Check, Say } from './check.ts'
 import {
   aceLabelsOf,
   type CompiledKind,
-  type CompiledRules,
   findAllowing,
   findDenying,
   type NameParts,
@@ -20,72 +21,11 @@ import {
   show,
   takeApart,
 } from './names.ts'
-import type { Origin } from './origin.ts'
-import { type CompiledOriginRules, originChecks } from './origin-rules.ts'
+import { originChecks } from './origin-checks.ts'
 import type { Profile } from './profile.ts'
 import { type AttributeRule, attributeTypes, systemMasters, valuesOf } from './subject.ts'
 import { isServedBy } from './usages.ts'
-import { minValidity, type Validity } from './validity.ts'
-
-export interface CheckResult {
-  readonly check: string
-  readonly outcome: 'passed' | 'failed' | 'skipped'
-  /** Where in the request, as a JSON pointer. */
-  readonly field: string
-  readonly value: string
-  readonly reason: string
-}
-
-/** A certificate that might be, beside what was asked for. */
-export interface Case {
-  readonly profile: Profile
-  readonly principal: string
-  /** On whose behalf it is asked for; undefined: by and for the caller. */
-  readonly origin: Origin | undefined
-  readonly issuerKey: string
-  /** What is on record against this key; undefined: nobody has looked yet. */
-  readonly keyStanding: KeyStanding | undefined
-  /** The grant's narrower rules: null where there are none, `malformed` where they cannot be read. */
-  readonly grant: CompiledRules | null | 'malformed'
-  /** On whose behalf the grant lets its principal ask; null: nobody's. */
-  readonly grantOrigin: CompiledOriginRules | null
-  readonly key: PublicKey
-  readonly asked: Subject
-  /** Composed by the profile from what was asked. */
-  readonly subject: Subject
-  readonly commonName: string | undefined
-  readonly names: readonly Name[]
-  /** The same by their kind, taken apart. */
-  readonly named: Readonly<Record<NameKind, readonly CaseName[]>>
-  /** The name that the common name of the request is, if any; that of a fixed one is not looked for. */
-  readonly commonNameAs: Name | undefined
-  readonly keyUsage: readonly KeyUsage[] | undefined
-  readonly extendedKeyUsage: readonly string[] | undefined
-  readonly validity: Validity
-}
-
-export interface CaseName {
-  readonly value: string
-  readonly parts: NameParts
-  /** Where in the request. */
-  readonly field: string
-}
-
-/** Takes down what the current check finds. */
-export interface Say {
-  passed(value: string, reason: string, field?: string, id?: string): void
-  failed(value: string, reason: string, field?: string, id?: string): void
-  skipped(reason: string, field?: string, id?: string): void
-}
-
-export interface Check {
-  readonly id: string
-  readonly code: ProblemCode
-  readonly field: string
-  /** For the docs: what passes. */
-  readonly passes: string
-  run(facts: Case, say: Say): void
-}
+import { minValidity } from './validity.ts'
 
 const keyChecks: readonly Check[] = [
   {
@@ -147,9 +87,6 @@ const keyChecks: readonly Check[] = [
     },
   },
 ]
-
-/** Free, or why no certificate may be issued for a key: another principal has one, or it was reported as compromised. */
-export type KeyStanding = 'free' | 'held' | 'compromised'
 
 const attributeChecks: readonly Check[] = attributeTypes.map((type) => ({
   id: `subject.${type}`,

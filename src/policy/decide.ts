@@ -4,16 +4,8 @@ import type { KeyUsage } from '../x509/extensions.ts'
 import type { PublicKey } from '../x509/keys.ts'
 import type { Name, NameKind } from '../x509/names.ts'
 import type { Subject } from '../x509/subject.ts'
-import {
-  type Case,
-  type CaseName,
-  type Check,
-  type CheckResult,
-  checks,
-  isDroppedFor,
-  type KeyStanding,
-  type Say,
-} from './checks.ts'
+import type { Case, CaseName, Check, CheckResult, KeyStanding, Say } from './check.ts'
+import { checks, isDroppedFor } from './checks.ts'
 import { type CompiledRules, compileRules, isRuledKind, type NameRules, show, takeApart } from './names.ts'
 import type { Origin, OriginRules } from './origin.ts'
 import { compileGrantOrigin } from './origin-rules.ts'
@@ -109,7 +101,7 @@ export interface RecheckFacts {
   readonly origin?: Origin
 }
 
-export type { CheckResult } from './checks.ts'
+export type { CheckResult } from './check.ts'
 export type { NameRules } from './names.ts'
 
 /**
@@ -238,7 +230,7 @@ const caseOf = (profile: Profile, asked: Asked, context: Context): Case => {
     commonNameAs,
     keyUsage: asked.keyUsage,
     extendedKeyUsage: asked.extendedKeyUsage,
-    validity: planValidity(profile, asked.validity, context),
+    validity: planValidity(profile.validity, asked.validity, context),
   }
 }
 

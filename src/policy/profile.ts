@@ -24,6 +24,7 @@ import { type CompiledRules, compileRules } from './names.ts'
 import { type CompiledOriginRules, compileOriginRules } from './origin-rules.ts'
 import { type AttributeRule, attributeTypes, compileTextPattern } from './subject.ts'
 import { usagesOf } from './usages.ts'
+import type { ValidityRules } from './validity.ts'
 
 export { type ProfileDocument, ProfileDocumentSchema } from './document.ts'
 
@@ -69,13 +70,7 @@ export interface Profile {
   readonly document: ProfileDocument
   /** What a plan says about its profile; one object for all plans. */
   readonly reference: { readonly name: string; readonly version: number; readonly sha256: string }
-  /** In seconds. A validity counts from notBefore and includes both ends (RFC 5280 4.1.2.5). */
-  readonly validity: {
-    readonly default: number
-    readonly max: number
-    readonly shorten: boolean
-    readonly backdate: number
-  }
+  readonly validity: ValidityRules
   readonly keys: ReadonlyMap<KeyAlgorithmId, KeyBounds>
   readonly keyTitles: string
   /** In the order of a composed subject. */

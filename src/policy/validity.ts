@@ -1,5 +1,3 @@
-import type { Profile } from './profile.ts'
-
 /** When a certificate would begin and end, and what that depends on. Times in milliseconds, on whole seconds. */
 export interface Validity {
   /** Seconds, as asked for or by default; may be any number. */
@@ -16,6 +14,15 @@ export interface Validity {
   readonly issuerIsValid: boolean
 }
 
+/** What a profile says of it. In seconds; a validity counts from notBefore and includes both ends (RFC 5280 4.1.2.5). */
+export interface ValidityRules {
+  readonly default: number
+  readonly max: number
+  /** Whether a validity beyond is shortened; otherwise it is refused. */
+  readonly shorten: boolean
+  readonly backdate: number
+}
+
 export interface IssuerTimes {
   readonly notBefore: Date
   readonly notAfter: Date
@@ -26,11 +33,10 @@ export interface IssuerTimes {
  * 4.1.2.5): notAfter - notBefore + 1 s is its length. It begins `backdate` before now, but not before its issuer.
  */
 export const planValidity = (
-  profile: Profile,
+  validity: ValidityRules,
   asked: number | undefined,
   at: { readonly now: Date; readonly issuer: IssuerTimes },
 ): Validity => {
-  const { validity } = profile
   const now = wholeSecond(at.now.getTime())
   const notBefore = Math.max(now - validity.backdate * 1000, wholeSecond(at.issuer.notBefore.getTime()))
   const wanted = asked ?? validity.default

@@ -5,7 +5,7 @@ import type { Issuers } from '../ca/issuers/issuers.ts'
 import { openLeases } from '../db/leases.ts'
 import { approvalsJob } from './jobs/approvals.ts'
 import type { Job } from './jobs/schedule.ts'
-import type { Stores } from './service.ts'
+import type { Stores } from './stores.ts'
 
 export interface ApprovalSide {
   readonly approvals: Approvals

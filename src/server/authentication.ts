@@ -24,7 +24,7 @@ import type { Metrics } from '../metrics.ts'
 import type { Provider } from '../policy/identity.ts'
 import { hasKeyFor } from '../policy/identity-keys.ts'
 import type { Job } from './jobs/schedule.ts'
-import type { Stores } from './service.ts'
+import type { Stores } from './stores.ts'
 
 export interface ClientSide {
   /** What HTTP asks for. */

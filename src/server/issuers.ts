@@ -1,8 +1,9 @@
 /** Issuers, put together: those in the records with their keys, and how they come and go. */
 import { hash } from 'node:crypto'
 
-import { type IssuerLife, openIssuerLife } from '../ca/issuers/issuer-life.ts'
+import { openIssuerLife } from '../ca/issuers/issuer-life.ts'
 import { type Issuers, openIssuers } from '../ca/issuers/issuers.ts'
+import type { IssuerLife } from '../ca/issuers/life.ts'
 import type { Checkpoints } from '../ca/log/checkpoints.ts'
 import type { Meter } from '../ca/meter.ts'
 import { issuersVersion, loadIssuers, openIssuerStore } from '../db/issuers.ts'
@@ -13,7 +14,7 @@ import { keyNameOf, keyUriFault, wayToSign } from '../keys/uri.ts'
 import type { Verifier } from '../keys/verifier.ts'
 import { parseProfile } from '../policy/profile.ts'
 import type { KeyOpened } from '../tlog/entries.ts'
-import type { Stores } from './service.ts'
+import type { Stores } from './stores.ts'
 
 /** The issuers in the records with their keys; each opening of a key is put on the roll. */
 export const openKeyed = (

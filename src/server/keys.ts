@@ -11,7 +11,7 @@ import { makePassphrase, openPassphrase, roundsFor } from '../keys/passphrase.ts
 import type { PinGuard } from '../keys/pkcs11/pins.ts'
 import { openSigners } from '../keys/signer/client.ts'
 import type { Log } from '../log.ts'
-import type { Stores } from './service.ts'
+import type { Stores } from './stores.ts'
 
 /** Nothing is opened yet, and no process started, before the first key is asked for. */
 export const openKeys = async (config: Config, log: Log, pins: PinGuard): Promise<Keyring> => {

@@ -6,7 +6,7 @@ import { openPrincipalLimits, type PrincipalLimits } from '../ca/access/principa
 import type { Config } from '../config/config.ts'
 import { openShares } from '../db/rate-buckets.ts'
 import type { Job } from './jobs/schedule.ts'
-import type { Stores } from './service.ts'
+import type { Stores } from './stores.ts'
 
 export interface LimitSide {
   readonly http: {

@@ -2,18 +2,15 @@
  * The roll put together: its name, its key, where its last checkpoint is kept outside of the database, and what signs. What
  * the records say of all this outweighs the settings, which are for the first start.
  */
+
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import type { RollHead } from '../ca/issuance/recorder.ts'
 import { type Checkpoints, openCheckpoints } from '../ca/log/checkpoints.ts'
 import { openWitnesses, type Witnesses } from '../ca/log/witnesses.ts'
 import { own } from '../ca/own.ts'
 import type { Config } from '../config/config.ts'
-import type { Database } from '../db/database.ts'
-import type { RollWriter } from '../db/log.ts'
-import { isSameDatabase, readDatabaseId, readStanding } from '../db/log-opening.ts'
+import { readDatabaseId, readStanding } from '../db/log-opening.ts'
 import { tileReader } from '../db/tree.ts'
-import { isProblem } from '../errors.ts'
 import { isInToken, type Keyring } from '../keys/keyring.ts'
 import { ed25519SpkiStart, verifyEd25519 } from '../keys/note-signatures.ts'
 import { KeyExists, TokenFault } from '../keys/pkcs11/token-fault.ts'
@@ -31,23 +28,9 @@ import { encodeVerifierKey, makeVerifierKey, parseVerifierKey } from '../tlog/no
 import { type KeyKind, signatureAlgorithm } from '../x509/algorithms.ts'
 import { codec } from './codec.ts'
 import { openLazily } from './lazy-key.ts'
-import { type AnchorFile, openAnchorFile, readAnchorFile } from './pinned-checkpoint.ts'
-import type { Stores } from './service.ts'
+import { type AnchorFile, openAnchorFile } from './pinned-checkpoint.ts'
+import type { Stores } from './stores.ts'
 import { post } from './witness-client.ts'
-
-/** The last checkpoint as it is kept outside of the database. Throws `WrongRecords` where it cannot be read. */
-export const readAnchor = async ({ roll: { anchor } }: Pick<Config, 'roll'>): Promise<Checkpoint | undefined> => {
-  if (anchor === undefined) return undefined
-  return readAnchorFile(anchor).catch((error: Error) => {
-    // Of a folder, for example, it is the cause that has it.
-    const { code } = (error.cause ?? error) as NodeJS.ErrnoException
-    throw new WrongRecords(
-      code === undefined
-        ? error.message
-        : `The anchor ${anchor} cannot be read (${code}): let the account that the service runs as read and write it, or name the right file by CHANCERY_ROLL_ANCHOR.`,
-    )
-  })
-}
 
 /** What there is when it is opened for the first time is seen from then on: the next start must find it. */
 const openAnchor = async (
@@ -72,30 +55,6 @@ const openAnchor = async (
 const sharedAnchor =
   'another instance writes the same anchor, and whatever takes that file takes what both have seen: give each its own by CHANCERY_ROLL_ANCHOR'
 
-/** These records are not those that this installation has worked with; the message says why, and what to do. */
-export class WrongRecords extends Error {}
-
-/** Throws `WrongRecords` where they are of another roll, or in another database. */
-export const assertSameRecords = async (
-  db: Database,
-  config: Pick<Config, 'roll'>,
-  seen: Checkpoint | undefined,
-): Promise<void> => {
-  await assertSameRoll(db, config, seen)
-  const { database } = await readStanding(db)
-  if (database === undefined || database === null) return
-  const found = await readDatabaseId(db)
-  if (!isSameDatabase(database, found)) throw new WrongRecords(elsewhere(database, found))
-}
-
-const elsewhere = (before: string, found: string | null): string => {
-  const [server, oid] = before.split('/')
-  const [thisServer = 'one that does not tell its number', thisOid] = found?.split('/') ?? []
-  return server === thisServer
-    ? `The records were in another database of this server (oid ${oid}, and this one has ${thisOid}), of which this is a copy: make sure that nothing serves that one any more; then "chancery roll adopt-database" accepts the move.`
-    : `The records were on the database server ${server}, and this is ${thisServer}: "chancery roll adopt-database" accepts a move.`
-}
-
 /**
  * Earlier versions put on record which server it is, and not which of its databases, so that a copy beside it could be served by the
  * same keys: the first start of this one adds that.
@@ -108,36 +67,6 @@ const recordDatabase = async ({ db, roll, log }: Pick<Stores, 'db' | 'roll' | 'l
   const event: DatabaseAdopted = { type: 'database.adopted', v: 2, database, before, reason, by: own.principal }
   await roll.change(async () => ({ events: [event], result: undefined }))
   log.info({ event: 'roll.database', database }, 'which database the records are in is on record')
-}
-
-/** The same, wherever they are. */
-export const assertSameRoll = async (
-  db: Database,
-  { roll }: Pick<Config, 'roll'>,
-  seen: Checkpoint | undefined,
-): Promise<void> => {
-  const origin = (await readStanding(db)).opened?.origin
-  if (seen && origin !== undefined && seen.origin !== origin)
-    throw new WrongRecords(
-      `The database holds the roll ${origin}, but ${roll.anchor} is of the roll ${seen.origin}: check CHANCERY_DATABASE_URL and CHANCERY_ROLL_ANCHOR. Where ${origin} succeeds it, "chancery roll succeed" says so here too.`,
-    )
-  if (seen && origin === undefined && seen.size > 0)
-    throw new WrongRecords(
-      `The database holds no roll, but ${roll.anchor} has seen ${seen.size} entries of the roll ${seen.origin}: check CHANCERY_DATABASE_URL, or restore the database (docs/roll.md).`,
-    )
-  if (roll.origin !== undefined && origin !== undefined && roll.origin !== origin)
-    throw new WrongRecords(
-      `The roll on record is called ${origin}, and keeps its name: leave CHANCERY_ROLL_ORIGIN out, or set it so.`,
-    )
-}
-
-/** The head as it is now. Throws `WrongRecords` where what was seen is not part of its roll. */
-export const assertWhole = async (roll: Pick<RollWriter, 'head'>): Promise<RollHead> => {
-  try {
-    return await roll.head()
-  } catch (error) {
-    throw isProblem(error, 'roll.inconsistent') ? new WrongRecords(error.detail) : error
-  }
 }
 
 /** Gives the roll its name and its key where it has none. Of several that start at once one comes after the other. */

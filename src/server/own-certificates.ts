@@ -20,7 +20,7 @@ import { aceLabelsOf } from '../policy/names.ts'
 import { hasEnded } from '../policy/validity.ts'
 import { hasUnderscore, isWildcard } from '../x509/names.ts'
 import { issueOwnCertificate, makeStandIn, type ServerCertificate } from './jobs/own-certificate.ts'
-import type { Stores } from './service.ts'
+import type { Stores } from './stores.ts'
 
 /** The service itself, asking under one profile. */
 const ownCaller = async ({ access, clock }: Stores, profile: string): Promise<Caller> => {

@@ -7,7 +7,7 @@ import type { Checkpoints } from '../ca/log/checkpoints.ts'
 import type { Witnesses } from '../ca/log/witnesses.ts'
 import { openHealth } from '../ca/readiness.ts'
 import type { Status } from './revocation.ts'
-import type { Stores } from './service.ts'
+import type { Stores } from './stores.ts'
 
 export interface HealthParts {
   readonly issuers: Issuers

@@ -33,7 +33,7 @@ import { massRevocationJob } from './jobs/mass-revocation.ts'
 import { reportedKeysJob } from './jobs/reported-keys.ts'
 import type { Job } from './jobs/schedule.ts'
 import { responderCertifier } from './own-certificates.ts'
-import type { Stores } from './service.ts'
+import type { Stores } from './stores.ts'
 
 export interface Status {
   readonly revocations: Revocations

@@ -2,54 +2,36 @@
  * The whole service, put together: everything that varies comes in, everything that was opened is closed in reverse.
  * `chancery serve` and the tests build theirs by this function.
  */
+
 import { availableParallelism } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { SecureContextOptions } from 'node:tls'
-
-import { Registry } from 'prom-client'
 
 import type { Health } from '../ca/health.ts'
 import type { Issuance } from '../ca/issuance/issuance.ts'
 import { openIssuance } from '../ca/issuance/issue.ts'
 import { patienceMs, reconcile } from '../ca/issuance/reconcile.ts'
 import type { Recorder } from '../ca/issuance/recorder.ts'
-import { sentAlong } from '../ca/issuers/bundle.ts'
-import type { IssuerLife } from '../ca/issuers/issuer-life.ts'
 import type { Issuers } from '../ca/issuers/issuers.ts'
+import type { IssuerLife } from '../ca/issuers/life.ts'
 import { openRecovery } from '../ca/issuers/recovery.ts'
 import type { Checkpoints } from '../ca/log/checkpoints.ts'
 import type { Witnesses } from '../ca/log/witnesses.ts'
 import type { Config } from '../config/config.ts'
-import { renewedUrl } from '../config/renewed-url.ts'
-import { openAccess } from '../db/access.ts'
-import { openAccesses } from '../db/access-log.ts'
 import { openApprovalStore } from '../db/approvals.ts'
-import { databaseClock } from '../db/clock.ts'
-import { openDatabase } from '../db/database.ts'
 import { openRecorder } from '../db/issuance.ts'
-import { openRollWriter } from '../db/log.ts'
-import { assertMigrated } from '../db/migrate.ts'
 import { openIntents } from '../db/open-intents.ts'
-import { openPolicies } from '../db/policies.ts'
-import { openProviders } from '../db/providers.ts'
-import { openRecords } from '../db/search/records.ts'
 import { openTiles, rootReader } from '../db/tree.ts'
-import { openTurnedDown } from '../db/write-failures.ts'
-import { type App, openApp } from '../http/app.ts'
+import { openApp } from '../http/app.ts'
 import { tlsBounds } from '../http/bounds.ts'
+import type { App } from '../http/fastify.ts'
 import { openPublicApp } from '../http/public/app.ts'
 import type { Keyring } from '../keys/keyring.ts'
-import { pooledRandom, timeOrderedIds } from '../keys/random.ts'
 import { openVerifier, type Verifier } from '../keys/verifier.ts'
 import { openParts, type Parts } from '../lib/disposer.ts'
 import { openTurns } from '../lib/yield.ts'
-import type { Log } from '../log.ts'
-import { openMetrics } from '../metrics.ts'
-import { parseProvider } from '../policy/identity.ts'
-import { parseProfile } from '../policy/profile.ts'
 import { parseTbs } from '../x509/certificate.ts'
 import type { KeyBlockList } from '../x509/keys.ts'
-import { readNames } from '../x509/names-kept.ts'
 import { type ApprovalSide, openApprovalSide } from './approvals.ts'
 import { type ClientSide, openClientSide } from './authentication.ts'
 import { codec } from './codec.ts'
@@ -57,21 +39,13 @@ import { issuerLifeOf, openKeyed } from './issuers.ts'
 import type { ServerCertificate } from './jobs/own-certificate.ts'
 import { type Job, openSchedule } from './jobs/schedule.ts'
 import { type LimitSide, openLimitSide } from './limits.ts'
-import { assertSameRecords, assertWhole, openRollSide, readAnchor } from './log.ts'
+import { openRollSide } from './log.ts'
 import { socketsFor } from './open-files.ts'
 import { openOwnCertificate } from './own-certificates.ts'
 import { healthOf } from './readiness.ts'
 import { openStatus, type Status } from './revocation.ts'
 import { readSettingFiles, type SettingFiles } from './setting-files.ts'
-
-export interface StoresDeps {
-  readonly config: Config
-  /** The serving role's. */
-  readonly databaseUrl: string
-  readonly log: Log
-  /** Another in tests. */
-  readonly clock?: () => Date
-}
+import type { Stores } from './stores.ts'
 
 export interface Service {
   readonly app: App
@@ -90,73 +64,6 @@ export interface Service {
   listen(): Promise<{ readonly api: string; readonly public: string }>
   /** Takes nothing new, answers what was accepted, and closes everything. */
   close(): Promise<void>
-}
-
-export type Stores = Awaited<ReturnType<typeof openStores>>
-
-/** The stores over one database: what the service and the operator's commands share. */
-export const openStores = async (deps: StoresDeps) => {
-  const { config, log } = deps
-  const clock = deps.clock ?? (() => new Date())
-  const random = pooledRandom()
-  const newId = timeOrderedIds(clock, random)
-  const { poolSize, preparedStatements } = config.database
-  const metrics = openMetrics(new Registry())
-  const turnedDown = openTurnedDown()
-  const db = openDatabase({
-    url: deps.databaseUrl,
-    renewedUrl: renewedUrl(config),
-    max: poolSize,
-    log,
-    applicationName: 'chancery',
-    preparedStatements,
-    observe: (statement, seconds, failed, error) => {
-      metrics.query(statement, seconds, failed)
-      if (failed) turnedDown.failed(error, statement)
-    },
-  })
-  return openParts(async (parts) => {
-    parts.add(db.close)
-    await assertMigrated(db)
-    const dbClock = databaseClock(clock, config.limits.clockToleranceMs)
-    const seen = await readAnchor(config)
-    await assertSameRecords(db, config, seen)
-    const roll = openRollWriter(db, codec, dbClock, seen)
-    const { size } = await assertWhole(roll)
-    if (!seen && size > 0) log.warn({ event: 'roll.unseen', size }, unseen)
-    const access = openAccess({ db, roll, log, clock, random, newId })
-    const policies = await openPolicies({
-      ...{ db, roll, log },
-      parse: (document, version) => parseProfile(document, { version }),
-    })
-    parts.add(policies.close)
-    const providers = await openProviders({
-      ...{ db, roll, log },
-      parse: (document, version, isStored) => parseProvider(document, { version, isStored }),
-    })
-    parts.add(providers.close)
-    const records = openRecords({ db, codec, namesOf: readNames, sentAlong })
-    const accesses = openAccesses({ db, newId })
-    return {
-      metrics,
-      db,
-      dbClock,
-      turnedDown,
-      roll,
-      access,
-      accesses,
-      policies,
-      providers,
-      records,
-      clock,
-      random,
-      newId,
-      log,
-      config,
-      /** Once; again is nothing. */
-      close: parts.close,
-    }
-  })
 }
 
 /**
@@ -400,6 +307,3 @@ const pairOf = ({ key, cert }: PemPair): PemPair => ({ key, cert })
 /** Fastify's types do not tell that this server is an HTTPS one. */
 const secureContextOf = (app: App): { setSecureContext(options: PemPair & SecureContextOptions): void } =>
   app.server as unknown as { setSecureContext(options: PemPair & SecureContextOptions): void }
-
-/** As on a new replica, or after its volume was lost. */
-const unseen = 'no checkpoint was kept here before: an older database could not be told from this one'

@@ -4,7 +4,7 @@ import t from 'tap'
 
 import { maxKeptOctets, refusalOf } from '../../src/ca/issuance/rejection.ts'
 import { Problem } from '../../src/errors.ts'
-import type { CheckResult } from '../../src/policy/checks.ts'
+import type { CheckResult } from '../../src/policy/check.ts'
 import { toldOf } from '../../src/policy/decide.ts'
 
 const checkOf = (n: number, outcome: CheckResult['outcome'], value = 'v'): CheckResult => ({

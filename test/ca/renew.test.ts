@@ -3,8 +3,7 @@ import { generateKeyPairSync } from 'node:crypto'
 
 import t from 'tap'
 
-import type { Caller, Grant } from '../../src/ca/access/access.ts'
-import type { Held } from '../../src/ca/issuance/holders.ts'
+import type { Caller, Grant, Held } from '../../src/ca/access/access.ts'
 import { asRenewal, grantsToRenew } from '../../src/ca/issuance/renew.ts'
 import type { Violation } from '../../src/errors.ts'
 import type { Profile, RenewalRules } from '../../src/policy/profile.ts'

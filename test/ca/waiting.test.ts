@@ -1,8 +1,10 @@
 /** What a request that waits for people comes to, as whoever asks is told; and that it goes on as approved or not at all. */
+
 import t from 'tap'
 
 import type { Caller, Grant } from '../../src/ca/access/access.ts'
-import type { ProposedRequest, RequestState } from '../../src/ca/approvals/approvals.ts'
+import type { ProposedRequest } from '../../src/ca/approvals/approvals.ts'
+import type { RequestState } from '../../src/ca/approvals/request.ts'
 import { assertApproved, assertFree, findWaiting, proposalOf, waitingFor } from '../../src/ca/approvals/waiting.ts'
 import type { Draft } from '../../src/ca/issuance/draft.ts'
 import type { ApprovedPlan } from '../../src/ca/issuance/issuance.ts'

@@ -4,7 +4,7 @@ import { createHash, randomUUID } from 'node:crypto'
 import pg from 'pg'
 import t from 'tap'
 
-import type { ApprovalRequest } from '../../src/ca/approvals/approvals.ts'
+import type { ApprovalRequest } from '../../src/ca/approvals/request.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { openTestService } from '../helpers/service.ts'
 import { holdTurn } from '../helpers/turn.ts'

@@ -5,12 +5,8 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import type { Caller } from '../../src/ca/access/access.ts'
-import {
-  type ApprovalRequest,
-  type ApprovalStore,
-  type ApprovalsDeps,
-  openApprovals,
-} from '../../src/ca/approvals/approvals.ts'
+import { type ApprovalStore, type ApprovalsDeps, openApprovals } from '../../src/ca/approvals/approvals.ts'
+import type { ApprovalRequest } from '../../src/ca/approvals/request.ts'
 import { failOpenRequests, openApprovalStore } from '../../src/db/approvals.ts'
 import type { Queryable } from '../../src/db/database.ts'
 import { Problem } from '../../src/errors.ts'

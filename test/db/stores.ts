@@ -3,7 +3,7 @@ import type { Test } from 'tap'
 
 import type { Caller } from '../../src/ca/access/access.ts'
 import type { Issued } from '../../src/ca/issuance/issuance.ts'
-import { openStores, type Stores } from '../../src/server/service.ts'
+import { openStores, type Stores } from '../../src/server/stores.ts'
 import { type NameKind, parseName } from '../../src/x509/names.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'

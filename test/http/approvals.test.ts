@@ -3,7 +3,8 @@ import { createHash, randomBytes, randomUUID, X509Certificate } from 'node:crypt
 
 import t from 'tap'
 
-import type { ApprovalRequest, Asked } from '../../src/ca/approvals/approvals.ts'
+import type { Asked } from '../../src/ca/approvals/approvals.ts'
+import type { ApprovalRequest } from '../../src/ca/approvals/request.ts'
 import { openLeases } from '../../src/db/leases.ts'
 import { waitOf } from '../../src/http/api/requests.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'

@@ -1,7 +1,7 @@
 /** The roll of a service that runs: its records are set back under it, and its disk is full. */
 import t, { type Test } from 'tap'
 
-import { openStores } from '../../src/server/service.ts'
+import { openStores } from '../../src/server/stores.ts'
 import { parseCheckpoint } from '../../src/tlog/checkpoint.ts'
 import { parseNote } from '../../src/tlog/note.ts'
 import { drill } from '../helpers/drill.ts'

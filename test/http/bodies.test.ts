@@ -4,9 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import fastify from 'fastify'
 import t from 'tap'
 
-import type { App } from '../../src/http/app.ts'
 import { addParsers } from '../../src/http/bodies.ts'
 import { batchBodyLimit, batchPath, bodyLimit } from '../../src/http/bounds.ts'
+import type { App } from '../../src/http/fastify.ts'
 
 t.test('a large body is parsed when it has its turn, and what is no larger than others at once', async (t) => {
   const turns: (() => void)[] = []

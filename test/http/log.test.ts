@@ -4,7 +4,7 @@ import { get } from 'node:http'
 import t, { type Test } from 'tap'
 
 import { readStanding } from '../../src/db/log-opening.ts'
-import { openStores } from '../../src/server/service.ts'
+import { openStores } from '../../src/server/stores.ts'
 import { parseCheckpoint } from '../../src/tlog/checkpoint.ts'
 import { parseNote, parseVerifierKey } from '../../src/tlog/note.ts'
 import { verifyProof } from '../../src/tlog/proof.ts'

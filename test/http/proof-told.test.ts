@@ -1,8 +1,7 @@
 /** What the log says of the credentials of a request: which of the several of a principal. */
 import t from 'tap'
 
-import type { ClientCertificate, Proof } from '../../src/ca/access/access.ts'
-import type { Held } from '../../src/ca/issuance/holders.ts'
+import type { ClientCertificate, Held, Proof } from '../../src/ca/access/access.ts'
 import { Problem } from '../../src/errors.ts'
 import { proofTold } from '../../src/http/auth.ts'
 import { openStandIn, reached } from './stand-in.ts'

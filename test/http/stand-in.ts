@@ -8,8 +8,9 @@ import type { Caller, Role } from '../../src/ca/access/access.ts'
 import { openPrincipalLimits } from '../../src/ca/access/principal-limits.ts'
 import type { Issued } from '../../src/ca/issuance/issuance.ts'
 import { Problem } from '../../src/errors.ts'
-import { type App, openApp } from '../../src/http/app.ts'
+import { openApp } from '../../src/http/app.ts'
 import type { HttpDeps } from '../../src/http/deps.ts'
+import type { App } from '../../src/http/fastify.ts'
 import { openMetrics } from '../../src/metrics.ts'
 
 export interface StandIn {

@@ -1,7 +1,8 @@
 import t from 'tap'
 
 import type { ProblemCode } from '../../src/errors.ts'
-import { checks, type KeyStanding } from '../../src/policy/checks.ts'
+import type { KeyStanding } from '../../src/policy/check.ts'
+import { checks } from '../../src/policy/checks.ts'
 import { type Ask, type Context, type Decision, decide, recheck, refusal } from '../../src/policy/decide.ts'
 import type { Profile } from '../../src/policy/profile.ts'
 import { attributeTypes } from '../../src/policy/subject.ts'

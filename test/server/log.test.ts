@@ -9,14 +9,8 @@ import { type Database, openDatabase } from '../../src/db/database.ts'
 import { readDatabaseId, readStanding } from '../../src/db/log-opening.ts'
 import { Problem } from '../../src/errors.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
-import {
-  assertSameRecords,
-  assertWhole,
-  openRollForTheFirstTime,
-  openRollSide,
-  readAnchor,
-  WrongRecords,
-} from '../../src/server/log.ts'
+import { openRollForTheFirstTime, openRollSide } from '../../src/server/log.ts'
+import { assertSameRecords, assertWhole, readAnchor, WrongRecords } from '../../src/server/log-checks.ts'
 import type { Checkpoint } from '../../src/tlog/checkpoint.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { drill } from '../helpers/drill.ts'

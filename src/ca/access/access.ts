@@ -2,11 +2,13 @@
  * Who may ask. Everything is denied that no grant allows. The store implements `Access`; HTTP and the issuance
  * cycle consume it.
  */
+
 import { Problem } from '../../errors.ts'
 import type { Limits } from '../../policy/limits.ts'
 import type { NameRules } from '../../policy/names.ts'
 import type { OriginRules } from '../../policy/origin.ts'
-import type { Held } from '../issuance/holders.ts'
+import type { Name } from '../../x509/names.ts'
+import type { Subject } from '../../x509/subject.ts'
 
 export type Role = 'requester' | 'approver' | 'operator' | 'auditor' | 'admin'
 export const roles: readonly Role[] = ['requester', 'approver', 'operator', 'auditor', 'admin']
@@ -200,3 +202,27 @@ export const grantsToAsk = (caller: Caller, profile: string, isOnBehalf: boolean
 /** The grants of this profile; empty means 403. */
 export const requesterGrants = (caller: Caller, profile: string): readonly Grant[] =>
   caller.grants.filter((grant) => grant.role === 'requester' && grant.profiles?.includes(profile))
+
+/**
+ * What stands against renewing a certificate: it is revoked or on hold; its principal is closed; a certificate with its key
+ * was revoked as keyCompromise; an order is under way that will revoke it, since whoever holds it is not to be trusted.
+ */
+export type HeldObstacle = 'revoked' | 'closed' | 'stolen' | 'ordered'
+
+/** A certificate in the hands of who asks. */
+export interface Held {
+  readonly serial: string
+  readonly profile: string
+  /** Of its day. */
+  readonly profileVersion: number
+  readonly issuer: string
+  readonly subject: Subject
+  readonly names: readonly Name[]
+  readonly spki: Buffer
+  readonly notAfter: Date
+  /** When the first certificate of its row of renewals became valid. */
+  readonly since: Date
+  readonly obstacle: HeldObstacle | null
+  /** Neither halted nor ended, nor revoked by a CA above. */
+  readonly isIssuerTrusted: boolean
+}

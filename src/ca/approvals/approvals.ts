@@ -3,64 +3,15 @@
  * last approval the policy is decided again, by whichever instance comes to it: that very plan is issued, through the cycle
  * of every other certificate, or the request fails and nothing is. What becomes of a request is one row, for good.
  */
+
 import { isProblem, Problem, type ProblemCode } from '../../errors.ts'
 import type { ProfileVersion, RequestDecided } from '../../tlog/entries.ts'
 import { type Caller, type Grant, hasRole } from '../access/access.ts'
-import type { PlanDocument } from '../issuance/draft.ts'
 import type { Issuance, Issued, IssueInput } from '../issuance/issuance.ts'
 import type { RequestRow } from '../issuance/recorder.ts'
 import type { Page, PageRequest } from '../records.ts'
 import type { Now } from '../revocation/revoke.ts'
-
-export const requestStates = ['pending', 'approved', 'issued', 'rejected', 'withdrawn', 'expired', 'failed'] as const
-/** `approved`: by all who must; it is being issued, or will be when what keeps it is mended. */
-export type RequestState = (typeof requestStates)[number]
-
-export interface Approval {
-  readonly principal: string
-  readonly at: Date
-  readonly reason: string
-  /** Of its event on the roll. */
-  readonly index: number
-}
-
-export interface ApprovalRequest {
-  readonly id: string
-  /** Of its event on the roll. */
-  readonly index: number
-  readonly principal: string
-  readonly profile: ProfileVersion
-  readonly state: RequestState
-  readonly plan: PlanDocument
-  /** SHA-256 (hex) of canonical JSON of the plan. */
-  readonly digest: string
-  readonly required: number
-  readonly approvals: readonly Approval[]
-  readonly createdAt: Date
-  readonly expiresAt: Date
-  readonly end: RequestEnd | null
-  /** Of the certificate that it has become. */
-  readonly serial: string | null
-  readonly obstacle: Obstacle | null
-}
-
-/** What has kept an approved request from being issued, when that was last tried. */
-export interface Obstacle {
-  readonly at: Date
-  readonly code: string
-  readonly detail: string
-  /** When it is tried again; null where it has ended. */
-  readonly tryAt: Date | null
-}
-
-export interface RequestEnd {
-  readonly at: Date
-  /** Who rejected or withdrew it. */
-  readonly by: string | null
-  /** Why it failed, for programs. */
-  readonly code: string | null
-  readonly reason: string | null
-}
+import type { ApprovalRequest, PlanDocument, RequestState } from './request.ts'
 
 /** What a token of an identity provider let its bearer ask for, as long as this version of its document holds. */
 export interface Vouched {

@@ -2,20 +2,14 @@
  * Between steps 5 and 6 of an issuance: what its profile wants approved waits for people, and goes on as the very plan that
  * they have approved. `approvals.ts` has what they do meanwhile.
  */
+
 import { Problem, type ProblemCode } from '../../errors.ts'
 import type { Caller } from '../access/access.ts'
 import { type Draft, type DraftDeps, planDocument } from '../issuance/draft.ts'
 import type { ApprovedPlan, IssueInput, Waiting } from '../issuance/issuance.ts'
 import type { RequestRow } from '../issuance/recorder.ts'
-import {
-  type ApprovalDesk,
-  type ApprovalRequest,
-  isOverByTime,
-  type Proposal,
-  type ProposedRequest,
-  type RequestState,
-  type Vouched,
-} from './approvals.ts'
+import { type ApprovalDesk, isOverByTime, type Proposal, type ProposedRequest, type Vouched } from './approvals.ts'
+import type { ApprovalRequest, RequestState } from './request.ts'
 
 export const mustWait = ({ decision }: Draft, approved: ApprovedPlan | undefined): boolean =>
   approved === undefined && decision.profile.approvals !== null

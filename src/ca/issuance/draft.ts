@@ -6,7 +6,7 @@
 import { isProblem, Problem } from '../../errors.ts'
 import { canonicalJson } from '../../lib/canonical-json.ts'
 import { sha256 } from '../../lib/sha256.ts'
-import type { KeyStanding } from '../../policy/checks.ts'
+import type { KeyStanding } from '../../policy/check.ts'
 import {
   type Ask,
   type Context,
@@ -19,7 +19,6 @@ import {
   refusal,
   toldOf,
 } from '../../policy/decide.ts'
-import type { Origin } from '../../policy/origin.ts'
 import type { Profile } from '../../policy/profile.ts'
 import { hasEnded, lengthOf } from '../../policy/validity.ts'
 import { type CertificationRequest, parseRequest } from '../../x509/csr.ts'
@@ -27,13 +26,14 @@ import type { KeyBlockList } from '../../x509/keys.ts'
 import type { Subject } from '../../x509/subject.ts'
 import { encodeTbs } from '../../x509/tbs.ts'
 import { formatTime } from '../../x509/time.ts'
-import type { Caller, Grant } from '../access/access.ts'
+import type { Caller, Grant, Held } from '../access/access.ts'
 import { bookingOf } from '../access/limits.ts'
+import type { PlanDocument } from '../approvals/request.ts'
 import type { Issuer } from '../issuers/issuer.ts'
 import type { Issuers } from '../issuers/issuers.ts'
 import type { Stage } from '../meter.ts'
 import type { Policies } from '../policies.ts'
-import { type Held, heldBy } from './holders.ts'
+import { heldBy } from './holders.ts'
 import type { IssueInput } from './issuance.ts'
 import { lint } from './lint.ts'
 import type { Intent, RequestRow } from './recorder.ts'
@@ -241,25 +241,6 @@ const telling = <T>(decision: Decision, look: () => T): T => {
         })
       : error
   }
-}
-
-/** What was decided, as people approve it: the preimage of the plan's digest. */
-export interface PlanDocument {
-  readonly authority: string
-  readonly extendedKeyUsage: readonly string[]
-  readonly issuer: string
-  /** SHA-256 (hex) of the SubjectPublicKeyInfo. */
-  readonly key: string
-  readonly keyType: string
-  readonly keyUsage: readonly string[]
-  readonly names: Plan['names']
-  /** On whose behalf; absent where it is for the principal itself. */
-  readonly origin?: Origin
-  readonly profile: Plan['profile']
-  readonly revocation: Plan['revocation']
-  readonly subject: Plan['subject']
-  /** Seconds, both ends included. */
-  readonly validity: number
 }
 
 /**

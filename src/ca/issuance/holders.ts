@@ -3,36 +3,11 @@
  * record, and by nothing else: neither its usages nor whose client it is matter, since it may do no more than ask about
  * itself, and to be renewed.
  */
+
 import { isProblem, Problem } from '../../errors.ts'
 import { assembleCertificate } from '../../x509/assemble.ts'
 import { parseCertificate, type TbsFacts } from '../../x509/certificate.ts'
-import type { Name } from '../../x509/names.ts'
-import type { Subject } from '../../x509/subject.ts'
-import type { Caller, Grant } from '../access/access.ts'
-
-/**
- * What stands against renewing a certificate: it is revoked or on hold; its principal is closed; a certificate with its key
- * was revoked as keyCompromise; an order is under way that will revoke it, since whoever holds it is not to be trusted.
- */
-export type HeldObstacle = 'revoked' | 'closed' | 'stolen' | 'ordered'
-
-/** A certificate in the hands of who asks. */
-export interface Held {
-  readonly serial: string
-  readonly profile: string
-  /** Of its day. */
-  readonly profileVersion: number
-  readonly issuer: string
-  readonly subject: Subject
-  readonly names: readonly Name[]
-  readonly spki: Buffer
-  readonly notAfter: Date
-  /** When the first certificate of its row of renewals became valid. */
-  readonly since: Date
-  readonly obstacle: HeldObstacle | null
-  /** Neither halted nor ended, nor revoked by a CA above. */
-  readonly isIssuerTrusted: boolean
-}
+import type { Caller, Grant, Held } from '../access/access.ts'
 
 /** The same as it is on record. */
 export interface HeldRecord extends Pick<Held, 'profile' | 'profileVersion' | 'issuer' | 'since' | 'obstacle'> {

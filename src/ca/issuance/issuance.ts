@@ -9,7 +9,7 @@ import type { Proof } from '../../tlog/proof.ts'
 import type { KeyUsage } from '../../x509/extensions.ts'
 import type { Name } from '../../x509/names.ts'
 import type { Caller } from '../access/access.ts'
-import type { ApprovalRequest } from '../approvals/approvals.ts'
+import type { ApprovalRequest } from '../approvals/request.ts'
 
 export interface IssueInput {
   /** DER, not yet looked at. */

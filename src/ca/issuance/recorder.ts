@@ -1,13 +1,13 @@
 /** The records of the cycle, as the cycle needs them. The store implements it; each method says what is durable. */
 
 import type { Violation } from '../../errors.ts'
-import type { CheckResult, KeyStanding } from '../../policy/checks.ts'
+import type { CheckResult, KeyStanding } from '../../policy/check.ts'
 import type { Origin } from '../../policy/origin.ts'
 import type { AnyCertificateIssued, ProfileVersion } from '../../tlog/entries.ts'
 import type { Name } from '../../x509/names.ts'
+import type { HeldObstacle } from '../access/access.ts'
 import type { Booking } from '../access/limits.ts'
 import type { IssuerState } from '../records.ts'
-import type { HeldObstacle } from './holders.ts'
 
 /** What one call asks for. Under a key it is the same request as every other call of its principal under that key. */
 export interface RequestRow {

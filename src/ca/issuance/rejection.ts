@@ -1,7 +1,7 @@
 /** What is kept of a request that was turned down: its digest, why, and what each check said, up to a bound. */
 import type { Problem } from '../../errors.ts'
 import { sha256 } from '../../lib/sha256.ts'
-import type { CheckResult } from '../../policy/checks.ts'
+import type { CheckResult } from '../../policy/check.ts'
 import { checksOf } from '../../policy/decide.ts'
 import type { Origin } from '../../policy/origin.ts'
 import type { Refusal } from './recorder.ts'

@@ -11,8 +11,7 @@ import type { CertificationRequest } from '../../x509/csr.ts'
 import { type KeyBlockList, parsePublicKey } from '../../x509/keys.ts'
 import { assertStillNames, type Name } from '../../x509/names.ts'
 import type { Attribute, Subject } from '../../x509/subject.ts'
-import { type Caller, type Grant, requesterGrants, ungranted } from '../access/access.ts'
-import type { Held, HeldObstacle } from './holders.ts'
+import { type Caller, type Grant, type Held, type HeldObstacle, requesterGrants, ungranted } from '../access/access.ts'
 
 export interface RenewDeps {
   /** Keys that are known to be compromised. */

@@ -2,27 +2,14 @@
  * Where the key of an issuer is. What is on record of that is corrected where a token is called otherwise, or another one
  * holds its copy: once the very key has been opened there, and seen to sign.
  */
+
 import { Problem } from '../../errors.ts'
 import { type SigningKey, trialText } from '../../keys/signing-key.ts'
 import { parseCertificate } from '../../x509/certificate.ts'
 import { parseRequest } from '../../x509/csr.ts'
 import { parsePublicKey } from '../../x509/keys.ts'
-import type { IssuerLifeDeps } from './issuer-life.ts'
 import { assertPlace, wrongKeyUri } from './issuer-request.ts'
-
-export interface KeyPlace {
-  readonly name: string
-  readonly authority: string
-  readonly keyUri: string
-  /** DER of the SubjectPublicKeyInfo, by the certificate, or by the request for it. */
-  readonly spki: Buffer
-}
-
-export interface Relocation {
-  readonly keyUri: string
-  readonly reason: string | null
-  readonly by: string
-}
+import type { IssuerLifeDeps, KeyPlace, Relocation } from './life.ts'
 
 /** Undefined where there is neither an issuer nor a request with this name. */
 export const findPlace = async (

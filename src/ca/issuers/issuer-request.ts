@@ -5,7 +5,7 @@ import { type KeyKind, readKeyKind } from '../../x509/algorithms.ts'
 import { parsePublicKey } from '../../x509/keys.ts'
 import { encodeRequestInfo, sealRequest } from '../../x509/request.ts'
 import { assertSubjectSyntax, type Subject } from '../../x509/subject.ts'
-import type { IssuerLifeDeps, IssuerRequest, NewIssuerRequest } from './issuer-life.ts'
+import type { IssuerLifeDeps, IssuerRequest, NewIssuerRequest } from './life.ts'
 
 type RequestDeps = Pick<IssuerLifeDeps, 'store' | 'keys' | 'keyUriFault' | 'rollKey'>
 

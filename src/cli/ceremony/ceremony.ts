@@ -21,7 +21,7 @@ export const addCeremonyCommand = (program: Command): void => {
   }
 }
 
-export type CeremonyKind = keyof typeof ceremonies
+type CeremonyKind = keyof typeof ceremonies
 
 const ceremonies = {
   root: { input: '', description: 'make the key of a root, and its self-signed certificate' },

@@ -24,7 +24,6 @@ import { parsePublicKey } from '../../x509/keys.ts'
 import { encodePem, parsePem } from '../../x509/pem.ts'
 import { formatSubject } from '../../x509/subject.ts'
 import { formatTime } from '../../x509/time.ts'
-import type { CeremonyKind } from './ceremony.ts'
 import { assertNew } from './files.ts'
 import { type CeremonyKey, keyOf, takeIt } from './key.ts'
 import { constraintsOf, lastMoment, parseParameters, serialOf, spanOf, subjectOf, updatesOf } from './parameters.ts'
@@ -41,7 +40,7 @@ export interface CeremonyOptions {
 
 /** Throws Failure with a sentence for everything that stops it; what it has made until then stays, and has a transcript. */
 export const runCeremony = async (
-  kind: CeremonyKind,
+  kind: keyof Documents,
   { parameters, file = '', yes }: CeremonyOptions,
   deps: SessionDeps = processDeps,
 ): Promise<void> => {
@@ -69,7 +68,7 @@ export const runCeremony = async (
   }
 }
 
-type Act<K extends CeremonyKind> = (session: Session, document: Documents[K], file: string) => Promise<void>
+type Act<K extends keyof Documents> = (session: Session, document: Documents[K], file: string) => Promise<void>
 
 const actRoot: Act<'root'> = async (session, document) => {
   const { key: where, subject, pathLength, nameConstraints, output } = document
@@ -197,7 +196,7 @@ const actCross: Act<'cross'> = async (session, document, file) => {
   })
 }
 
-const acts: { readonly [K in CeremonyKind]: Act<K> } = { root: actRoot, sign: actSign, crl: actCrl, cross: actCross }
+const acts: { readonly [K in keyof Documents]: Act<K> } = { root: actRoot, sign: actSign, crl: actCrl, cross: actCross }
 
 // Steps of more than one ------------------------------------------------------------------------------------------------
 

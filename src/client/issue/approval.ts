@@ -5,8 +5,8 @@ import { obstacleText, type RequestAnswer } from '../../cli/request.ts'
 import type { ProblemCode } from '../../errors.ts'
 import { Failure } from '../../lib/failure.ts'
 import { visible } from '../../lib/output.ts'
-import { askedMs, secondsOf } from '../rejected.ts'
-import { type Answer, type Client, segment } from '../rest.ts'
+import { type Answer, askedMs, secondsOf } from '../rejected.ts'
+import { type Client, segment } from '../rest.ts'
 
 /** Nothing is there yet: the same question gets the certificate when people have approved it. */
 export class Awaited extends Failure {

@@ -1,8 +1,8 @@
 /** Many requests in as few calls as the service takes them, and what it says of each. */
 import { batchBodyLimit, batchItems, batchPath, batchTimeout } from '../../http/bounds.ts'
 import { Failure } from '../../lib/failure.ts'
-import { failureOf } from '../rejected.ts'
-import type { Answer, Client } from '../rest.ts'
+import { type Answer, failureOf } from '../rejected.ts'
+import type { Client } from '../rest.ts'
 import { assertAnswered } from './approval.ts'
 import { type IssuedAnswer, readIssued } from './issued.ts'
 

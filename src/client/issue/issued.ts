@@ -6,7 +6,7 @@ import { createPrivateKey, createPublicKey, X509Certificate } from 'node:crypto'
 
 import { Failure } from '../../lib/failure.ts'
 import { parsePemCertificates } from '../../x509/pem.ts'
-import type { Answer } from '../rest.ts'
+import type { Answer } from '../rejected.ts'
 
 export interface IssuedAnswer {
   readonly serial: string

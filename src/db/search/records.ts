@@ -11,7 +11,7 @@ import type {
   RefusalRecord,
 } from '../../ca/records.ts'
 import type { Violation } from '../../errors.ts'
-import type { CheckResult } from '../../policy/checks.ts'
+import type { CheckResult } from '../../policy/check.ts'
 import { issuerRowOf, type StoredIssuer, selectIssuers } from '../issuers.ts'
 import { readStoredOrigin } from '../origins.ts'
 import { type RecordsDeps, readCertificate, type SearchDeps } from './certificate-rows.ts'

@@ -3,9 +3,9 @@
 import type { Principal, Token } from '../../ca/access/access.ts'
 import type { Problem } from '../../errors.ts'
 import { Type } from '../../lib/schema.ts'
-import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
+import type { App } from '../fastify.ts'
 import * as examples from './examples.ts'
 import {
   assertNotOwn,

@@ -3,7 +3,7 @@ import type { FastifyReply } from 'fastify'
 
 import { type AccessRecord, acts, formats, searchable } from '../../ca/access/access-log.ts'
 import { closed, Type } from '../../lib/schema.ts'
-import type { App } from '../app.ts'
+import type { App } from '../fastify.ts'
 import { columnsOf } from './csv.ts'
 import * as examples from './examples.ts'
 import { listTypes } from './page.ts'

@@ -6,7 +6,6 @@ import type { Leave } from '../../ca/access/principal-limits.ts'
 import { Problem, problems } from '../../errors.ts'
 import { closed, Type } from '../../lib/schema.ts'
 import type { NextTurn } from '../../lib/yield.ts'
-import type { App } from '../app.ts'
 import { askingLater, authorise, callerOf, shownBy } from '../auth.ts'
 import {
   batchAnswerRoom,
@@ -19,6 +18,7 @@ import {
 } from '../bounds.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
+import type { App } from '../fastify.ts'
 import { isLargerThan, smallBody } from '../json.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
 import { keyFirst } from '../private-keys.ts'

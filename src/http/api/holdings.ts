@@ -3,8 +3,8 @@
 import { own } from '../../ca/own.ts'
 import { Problem, type ProblemCode } from '../../errors.ts'
 import { closed, type Static, type TSchema, Type } from '../../lib/schema.ts'
-import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
+import type { App } from '../fastify.ts'
 import { type ById, formed, PrincipalName, Time } from './schemas.ts'
 
 export const mayRead = ['auditor', 'admin'] as const

@@ -1,12 +1,12 @@
 /** Requests that people must approve: what they are asked for, and what they say. */
 import type { FastifyReply } from 'fastify'
 
-import { type ApprovalRequest, requestStates } from '../../ca/approvals/approvals.ts'
+import { type ApprovalRequest, requestStates } from '../../ca/approvals/request.ts'
 import { closed, type Static, Type } from '../../lib/schema.ts'
-import type { App } from '../app.ts'
 import { callerOf, everyRole } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
+import type { App } from '../fastify.ts'
 import { columnsOf } from './csv.ts'
 import * as examples from './examples.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'

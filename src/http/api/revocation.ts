@@ -2,10 +2,10 @@
 
 import { revocationReasons, type Standing } from '../../ca/revocation/revoke.ts'
 import { Type } from '../../lib/schema.ts'
-import type { App } from '../app.ts'
 import { callerOf, readsAll } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
+import type { App } from '../fastify.ts'
 import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
 import { BySerial, named, RevocationView, Serial, Sha256, Time } from './schemas.ts'

@@ -5,9 +5,9 @@ import type { Role } from '../../ca/access/access.ts'
 import type { Precondition } from '../../ca/policies.ts'
 import { Problem, type ProblemCode } from '../../errors.ts'
 import { closed, type TSchema, Type } from '../../lib/schema.ts'
-import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import { isUnchanged, strongTags } from '../conditional.ts'
+import type { App } from '../fastify.ts'
 import { Label, wholeNumber } from './schemas.ts'
 
 /** What is particular to one kind of document; `S` is how a version of it is stored. */

@@ -8,10 +8,10 @@ import type { ShelvedCrl } from '../../ca/revocation/crl-cache.ts'
 import { Problem } from '../../errors.ts'
 import { closed, Type } from '../../lib/schema.ts'
 import { Label } from '../api/schemas.ts'
-import type { App } from '../app.ts'
 import { handlerTimeout } from '../bounds.ts'
 import { sendFresh } from '../conditional.ts'
 import type { PublicDeps } from '../deps.ts'
+import type { App } from '../fastify.ts'
 import type { FindIssuer } from './known-issuers.ts'
 
 export const crlRoutes = (app: App, { crls, crlImports, records, clock }: PublicDeps, issuerOf: FindIssuer): void => {

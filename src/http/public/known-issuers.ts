@@ -3,7 +3,7 @@
  * database. Who builds a chain, or fetches lists, needs it when that is away, as much as the lists.
  */
 import type { IssuerRecord, Records } from '../../ca/records.ts'
-import type { App } from '../app.ts'
+import type { App } from '../fastify.ts'
 
 /** The issuer with that name, its state as it was when it was read; undefined where there is none. */
 export type FindIssuer = (name: string) => Promise<IssuerRecord | undefined>

@@ -6,12 +6,12 @@ import { isProblem, Problem } from '../../errors.ts'
 import { closed, Type } from '../../lib/schema.ts'
 import { decodeBase64 } from '../../x509/pem.ts'
 import { Label } from '../api/schemas.ts'
-import type { App } from '../app.ts'
 import { assertUncoded } from '../bodies.ts'
 import { handlerTimeout, ocspBodyLimit } from '../bounds.ts'
 import { isUnchanged } from '../conditional.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { PublicDeps } from '../deps.ts'
+import type { App } from '../fastify.ts'
 
 export const ocspRoutes = (app: App, deps: PublicDeps): void => {
   app.removeAllContentTypeParsers()

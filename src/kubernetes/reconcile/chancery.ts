@@ -1,5 +1,7 @@
 /** Chancery as an issuer of the cluster sees it: over its REST API, as one principal. Every answer becomes a value. */
-import { type Answer, type Call, clientAt, isOfServer, isOfTrust, Unanswered } from '../../client/rest.ts'
+
+import type { Answer } from '../../client/rejected.ts'
+import { type Call, clientAt, isOfServer, isOfTrust, Unanswered } from '../../client/rest.ts'
 import type { Violation } from '../../errors.ts'
 import { Failure } from '../../lib/failure.ts'
 import type { Ask, OnBehalfOf } from '../decide/asking.ts'
