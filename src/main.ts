@@ -2,11 +2,11 @@
 /** The `chancery` command. Each verb is a file in cli/; what serves is loaded only by those that need it. */
 import { Command, CommanderError, type Option } from 'commander'
 
-import { guardStreams } from './cli/standard-streams.ts'
 import { takeSignals } from './cli/stop.ts'
 import { version } from './cli/version.ts'
 import { exitCodes, Failure } from './lib/failure.ts'
 import { jsonText, openOutput } from './lib/output.ts'
+import { guardStreams } from './lib/standard-streams.ts'
 
 const askForHelp = 'Run it with --help for what it takes.'
 

@@ -1,8 +1,10 @@
 /** `chancery request`: what waits for people, shown as it would be issued, and approved as it was shown. */
+
 import { hash } from 'node:crypto'
 
 import type { Command } from 'commander'
 
+import { obstacleText, type PlanAnswer, type RequestAnswer } from '../client/approval-request.ts'
 import { type Client, segment } from '../client/rest.ts'
 import { canonicalJson } from '../lib/canonical-json.ts'
 import { Failure } from '../lib/failure.ts'
@@ -13,43 +15,6 @@ import { formatSubject, isAttributeType, type Subject } from '../x509/subject.ts
 import { type Answers, openAnswers } from './answers.ts'
 import { originLine } from './origin-text.ts'
 import { openRest, parseCount, type Rest, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
-
-interface PlanAnswer {
-  readonly authority: string
-  readonly extendedKeyUsage: readonly string[]
-  readonly issuer: string
-  readonly key: string
-  readonly keyType: string
-  readonly keyUsage: readonly string[]
-  readonly names: readonly { readonly kind: string; readonly value: string }[]
-  readonly origin?: Origin
-  readonly profile: { readonly name: string; readonly version: number; readonly sha256: string }
-  readonly revocation: 'none' | readonly string[]
-  readonly subject: Subject
-  readonly validity: number
-}
-
-export interface RequestAnswer {
-  readonly id: string
-  readonly state: 'pending' | 'approved' | 'issued' | 'rejected' | 'withdrawn' | 'expired' | 'failed'
-  readonly principal: string
-  readonly profile: { readonly name: string; readonly version: number }
-  readonly plan: PlanAnswer
-  readonly digest: string
-  readonly required: number
-  readonly approvals: readonly { readonly principal: string; readonly at: string; readonly reason: string }[]
-  readonly createdAt: string
-  readonly expiresAt: string
-  readonly end: {
-    readonly at: string
-    readonly by: string | null
-    readonly code: string | null
-    readonly reason: string | null
-  } | null
-  readonly serial: string | null
-  /** What has kept it from being issued, at the last try. */
-  readonly obstacle: { readonly at: string; readonly code: string; readonly detail: string } | null
-}
 
 interface ListOptions extends RestOptions {
   readonly state?: string
@@ -272,8 +237,6 @@ const originLines = (origin: Origin | undefined): readonly (readonly [string, st
         ['', JSON.stringify(origin)],
       ]
     : []
-
-export const obstacleText = ({ code, detail }: NonNullable<RequestAnswer['obstacle']>): string => `${code}: ${detail}`
 
 /** What is said where it stands so, after somebody has decided: others may have, meanwhile. */
 const standings: { readonly [S in RequestAnswer['state']]: (request: RequestAnswer) => string } = {

@@ -3,7 +3,8 @@ import { hash } from 'node:crypto'
 
 import t from 'tap'
 
-import { type RequestAnswer, requestText } from '../../src/cli/request.ts'
+import { requestText } from '../../src/cli/request.ts'
+import type { RequestAnswer } from '../../src/client/approval-request.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
 
 const plan = {

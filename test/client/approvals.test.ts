@@ -8,7 +8,8 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { decide, type RequestAnswer } from '../../src/cli/request.ts'
+import { decide } from '../../src/cli/request.ts'
+import type { RequestAnswer } from '../../src/client/approval-request.ts'
 import { Awaited, assertAnswered, untilDecided } from '../../src/client/issue/approval.ts'
 import { type Answer, askedMs, secondsOf } from '../../src/client/rejected.ts'
 import type { Client } from '../../src/client/rest.ts'

@@ -1,10 +1,10 @@
 /** A certificate that people must approve first: waiting for them, or saying how to come back. */
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { obstacleText, type RequestAnswer } from '../../cli/request.ts'
 import type { ProblemCode } from '../../errors.ts'
 import { Failure } from '../../lib/failure.ts'
 import { visible } from '../../lib/output.ts'
+import { obstacleText, type RequestAnswer } from '../approval-request.ts'
 import { type Answer, askedMs, secondsOf } from '../rejected.ts'
 import { type Client, segment } from '../rest.ts'
 

@@ -1,8 +1,8 @@
 /** The daemon as a process: real clocks, signals, lines on standard output. */
 import { setTimeout as wait } from 'node:timers/promises'
 
-import { openLines } from '../../cli/standard-streams.ts'
 import { jsonText, visible } from '../../lib/output.ts'
+import { openLines } from '../../lib/standard-streams.ts'
 import type { Client } from '../rest.ts'
 import { type LogLine, lookAfter } from './daemon.ts'
 import { type IntoOptions, readTasks, wardOf } from './new-certificate.ts'

@@ -6,7 +6,7 @@ import { writeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import type { Writable } from 'node:stream'
 
-import { Failure } from '../lib/failure.ts'
+import { Failure } from './failure.ts'
 
 export interface StandardStreams {
   /** Why not all of standard output is where it belongs. */
