@@ -4,8 +4,8 @@
  */
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Server, Socket } from 'node:net'
-import type { TlsOptions, Server as TlsServer } from 'node:tls'
+import type { Socket } from 'node:net'
+import type { TlsOptions } from 'node:tls'
 
 import rateLimit, { type RateLimitPluginOptions } from '@fastify/rate-limit'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
@@ -58,8 +58,6 @@ import type { HttpDeps } from './deps.ts'
 import { serveDescription } from './description.ts'
 import { openEnds } from './ends.ts'
 import type { App } from './fastify.ts'
-import { boundHandshakes, type Handshakes, noHandshakes, unaskedOr } from './handshakes.ts'
-import { boundHellos } from './hellos.ts'
 import { auditedRollRoutes } from './log.ts'
 import { acceptedSpellings } from './media.ts'
 import { describeRoutes } from './openapi.ts'
@@ -75,7 +73,7 @@ import {
 } from './problem.ts'
 import { assertDecodable, assertSingle } from './query.ts'
 import { answerUnknown, hostFault, originForm, secureHeaders } from './routes.ts'
-import { endConnectionsIn, lookAfter, shareSockets } from './sockets.ts'
+import { endConnectionsIn, lookAfter, shareHandshakes, shareSockets } from './sockets.ts'
 import { inTurn } from './turn.ts'
 import { askForBody, assertBodyComes, sayBehind } from './unread.ts'
 
@@ -143,20 +141,13 @@ const secure: TlsOptions = {
 /** An application without routes; each that is added must declare its access. */
 export const guardedApp = (deps: HttpDeps, nextTurn = openTurns()): App => {
   const app = newApp(deps, deps.tls)
-  const handshakes = handshakesOf(app.server, deps)
   const state = { stopping: false }
   app.addHook('preClose', async () => {
     state.stopping = true
   })
   addParsers(app, nextTurn)
-  guardRoutes(app, { ...deps, handshakes }, state)
+  guardRoutes(app, deps, state)
   return app
-}
-
-const handshakesOf = (server: Server, { tls, proxies }: HttpDeps): Handshakes => {
-  if (tls?.requestCert) return boundHandshakes(server as TlsServer, { tls: { ...secure, ...tls }, proxies })
-  if (tls) boundHellos(server as TlsServer)
-  return noHandshakes
 }
 
 /** What the API and the public listener share: bounds, timeouts, ids, one error handler, one log line a request. */
@@ -221,7 +212,9 @@ export const newApp = (
   }
   const app = fastify(served).withTypeProvider<TypeBoxTypeProvider>()
   app.setValidatorCompiler(validatorCompiler).setSerializerCompiler(serializerCompiler)
-  shareSockets(app.server, { most: limits.connections, refused: metrics.socketRefused, proxies })
+  const sockets = { most: limits.connections, refused: metrics.socketRefused, proxies }
+  shareSockets(app.server, sockets)
+  if (tls) shareHandshakes(app.server, sockets)
   let isStopping = false
   app.addHook('preClose', async () => {
     isStopping = true
@@ -255,12 +248,8 @@ export const newApp = (
   return app
 }
 
-interface GuardDeps extends HttpDeps {
-  readonly handshakes: Handshakes
-}
-
 /** Every route that is registered from here on must declare its access, and is guarded by it. */
-const guardRoutes = (app: App, deps: GuardDeps, state: { readonly stopping: boolean }): void => {
+const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boolean }): void => {
   const { issuance, limits, metrics, identities } = deps
   const admission = openAdmission(deps)
   app.addHook('onRequest', (request, _reply, done) => {
@@ -301,7 +290,7 @@ const guardRoutes = (app: App, deps: GuardDeps, state: { readonly stopping: bool
           assertHeeded(request, route.config?.headers)
           return mindsBody ? assertBodyType(request, reply, spellings) : undefined
         })
-        .then(done as () => void, (error) => done(unaskedOr(error, deps, { request, reply })))
+        .then(done as () => void, done)
     }
     // Fastify's deadline begins with the request: whoever takes his time to send a body would have none left for the answer.
     if (!keepsDeadline) route.handlerTimeout ??= handlerTimeout

@@ -6,7 +6,7 @@ import type { Server as HttpServer } from 'node:http'
 import type { Server, Socket } from 'node:net'
 
 import type { Metrics } from '../metrics.ts'
-import { noProxies, openPeers, type ProxySettings } from './peers.ts'
+import { noProxies, openPeers, type Peer, type ProxySettings } from './peers.ts'
 import { dueOn } from './unread.ts'
 
 export interface SocketBounds {
@@ -18,25 +18,72 @@ export interface SocketBounds {
 
 export const shareSockets = (server: Server, { most, proxies = noProxies, refused }: SocketBounds): void => {
   const peerOf = openPeers(proxies)
-  const share = Math.ceil((most * 3) / 4)
-  const open = new Map<string, number>()
+  const places = openPlaces(most)
   server.maxConnections = most
   server.on('drop', () => refused('listener'))
   server.on('connection', (socket) => {
-    const { address, isProxy } = peerOf({ headers: {}, raw: { socket } })
-    const count = open.get(address) ?? 0
-    if (count >= share && !isProxy) {
+    const leave = places.take(peerOf({ headers: {}, raw: { socket } }))
+    if (leave) return socket.once('close', leave)
+    refused('address')
+    socket.destroy()
+  })
+}
+
+/**
+ * TLS handshakes under way, which cost the most before anyone is known: a quarter of the sockets (or 64) at once, shared among addresses in
+ * the same way. What is beyond is closed unanswered.
+ */
+export const shareHandshakes = (server: Server, { most, proxies = noProxies, refused }: SocketBounds): void => {
+  const peerOf = openPeers(proxies)
+  const places = openPlaces(Math.min(most, Math.max(64, Math.ceil(most / 4))))
+  const underWay = new Map<string, Leave>()
+  server.on('connection', (socket) => {
+    if (socket.destroyed) return
+    const key = portsOf(socket)
+    const taken = places.take(peerOf({ headers: {}, raw: { socket } }))
+    if (!taken) {
       refused('address')
       return socket.destroy()
     }
-    open.set(address, count + 1)
-    socket.once('close', () => {
-      const left = (open.get(address) ?? 1) - 1
-      if (left > 0) open.set(address, left)
-      else open.delete(address)
-    })
+    const leave = (): void => {
+      taken()
+      if (underWay.get(key) === leave) underWay.delete(key)
+    }
+    underWay.set(key, leave)
+    socket.once('close', leave)
   })
+  server.on('secureConnection', (socket: Socket) => underWay.get(portsOf(socket))?.())
 }
+
+/** The connection, on either side of TLS. */
+const portsOf = ({ remoteAddress, remotePort, localAddress }: Socket): string =>
+  `${remoteAddress} ${remotePort} ${localAddress}`
+
+/** So many places, of which one address leaves a quarter to others unless it is a listed proxy. To leave twice is to leave once. */
+const openPlaces = (most: number) => {
+  const share = Math.ceil((most * 3) / 4)
+  const taken = new Map<string, number>()
+  let all = 0
+  return {
+    take: ({ address, isProxy }: Peer): Leave | undefined => {
+      const own = taken.get(address) ?? 0
+      if (all >= most || (own >= share && !isProxy)) return undefined
+      all += 1
+      taken.set(address, own + 1)
+      let isTaken = true
+      return () => {
+        if (!isTaken) return
+        isTaken = false
+        all -= 1
+        const left = (taken.get(address) ?? 1) - 1
+        if (left > 0) taken.set(address, left)
+        else taken.delete(address)
+      }
+    },
+  }
+}
+
+type Leave = () => void
 
 /**
  * Ends the connections of a server that is closing, so many milliseconds from now: whoever takes an answer an octet at a time would

@@ -86,6 +86,36 @@ t.test('a listed proxy, from which all come, may have all of them', async (t) =>
   t.match(await deps.metrics.registry.metrics(), 'chancery_sockets_refused_total{bound="listener"} 1')
 })
 
+t.test(
+  'handshakes that do not end take 48 of 64 places from one address, and leave one when they are closed',
+  async (t) => {
+    const { cert, key } = openClientCa().certify({ usage: serverAuth, names: [dns('localhost')] })
+    const { app, deps } = await openStandIn({ tls: { cert, key }, limits: { ...limits, connections: 100 } })
+    const { hold } = await listening(t, app)
+    const { port } = app.server.address() as AddressInfo
+    const isSecured = (localAddress: string): Promise<boolean> =>
+      new Promise((resolve) => {
+        const socket = connectTls({ port, host: '127.0.0.1', localAddress, rejectUnauthorized: false }, () =>
+          resolve(true),
+        )
+        t.teardown(() => socket.destroy())
+        socket.on('error', () => resolve(false)).on('close', () => resolve(false))
+      })
+    const held = await Promise.all(Array.from({ length: 48 }, hold))
+    t.ok(held.every(({ stays }) => stays))
+    t.notOk((await hold()).stays)
+    t.notOk(await isSecured('127.0.0.1'))
+    t.ok(await isSecured('127.0.0.2'), 'others have room')
+    held[0]?.socket.destroy()
+    await sleep(50)
+    for (let i = 0; i < 3; i += 1) {
+    t.ok(await isSecured('127.0.0.1'), 'one that has ended takes no place')
+    await sleep(50)
+  }
+    t.match(await deps.metrics.registry.metrics(), 'chancery_sockets_refused_total{bound="address"} 2')
+  },
+)
+
 drill('whoever sends a question about a certificate slowly is not told that we were slow', async (t) => {
   const { deps } = await openStandIn()
   const app = await publicApp(deps)
