@@ -3,7 +3,6 @@ import { createPublicKey, type KeyObject, verify } from 'node:crypto'
 
 import { signatureAlgorithm } from '../x509/algorithms.ts'
 import type { SignatureCheck } from '../x509/csr.ts'
-import type { KnownKeys } from './p256/known-keys.ts'
 
 export interface PackedChecks {
   readonly algorithms: readonly string[]
@@ -56,15 +55,9 @@ const unpackChecks = ({ algorithms, keeps, lengths, data }: PackedChecks): reado
   }))
 }
 
-/** One octet for each check, 1 where the signature holds: proved by what is known of its key, else by OpenSSL. */
-export const answerChecks = (packed: PackedChecks, known: KnownKeys, post: (valid: Uint8Array) => void): void => {
-  const checks = unpackChecks(packed)
-  const proved = known.prove(checks)
-  const valid = checks.map((check, i) => proved[i] === true || checkOne(check))
-  post(Uint8Array.from(valid, Number))
-  // A little for each batch and after its answer, so that whoever comes next waits for half a millisecond.
-  checks.some(({ keep, spki }, i) => keep === true && valid[i] === true && !proved[i] && known.learn(spki))
-}
+/** One byte for each check: 1 where the signature holds. */
+export const checkPacked = (packed: PackedChecks): Uint8Array =>
+  Uint8Array.from(unpackChecks(packed), (check) => Number(checkOne(check)))
 
 /** Whether one signature holds, here and now. A key or signature that OpenSSL cannot decode does not. */
 export const checkOne = ({ spki, message, signature, algorithm, keep = false }: SignatureCheck): boolean => {

@@ -119,5 +119,5 @@ const longestPauseMs = 5_000
 const sharesAhead = 4
 /** A full batch of ML-DSA takes some 10 ms. */
 const answerWithinMs = 5_000
-/** MiB: a batch is a few kilobytes, and what is known of issuers' keys lies beside the heap. */
+/** MiB: a batch is a few kilobytes. */
 const resourceLimits = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 64 }

@@ -8,9 +8,7 @@ import { Worker } from 'node:worker_threads'
 
 import t, { type Test } from 'tap'
 
-import { type KnownKeys, openKnownKeys } from '../../src/keys/p256/known-keys.ts'
 import { openVerifier } from '../../src/keys/verifier.ts'
-import { answerChecks, packChecks } from '../../src/keys/verifier-batch.ts'
 import type { Log } from '../../src/log.ts'
 import { type SignatureAlgorithm, signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import type { SignatureCheck } from '../../src/x509/csr.ts'
@@ -184,43 +182,6 @@ t.test('nor does it while one is to start again', async (t) => {
   t.equal(await verify(deadly), true)
   t.equal(count('verifier.failed'), 1, 'there is no thread that could die')
 })
-
-t.test(
-  'a thread learns a kept key that has signed, after its answer and a little each time, and no other',
-  async (t) => {
-    const real = openKnownKeys(1)
-    const order: string[] = []
-    const known: KnownKeys = {
-      prove: real.prove,
-      learn: (key) => {
-        order.push('learn')
-        t.same(key, spki)
-        return real.learn(key)
-      },
-    }
-    const kept = { ...good, keep: true }
-    const answer = (checks: readonly SignatureCheck[]): readonly number[] => {
-      let octets: readonly number[] = []
-      answerChecks(packChecks(checks), known, (valid) => {
-        order.push('answer')
-        octets = [...valid]
-      })
-      return octets
-    }
-    for (const checks of [[good], [{ ...bad, keep: true }], []])
-      t.same(
-        answer(checks),
-        checks.map((one) => (one === good ? 1 : 0)),
-      )
-    t.same(order, ['answer', 'answer', 'answer'], 'a requester, who comes once, and what did not hold')
-    for (order.length = 0; !real.prove([kept])[0]; order.length = 0) {
-      t.same(answer([kept, bad, kept, good]), [1, 0, 1, 1])
-      t.same(order, ['answer', 'learn'])
-    }
-    t.same(answer([kept, bad, { ...bad, keep: true }, good]), [1, 0, 0, 1])
-    t.same(order, ['answer'], 'all is made')
-  },
-)
 
 /** Time for what is not a timer: messages of threads, batches. */
 const turns = async (): Promise<void> => {
