@@ -219,13 +219,7 @@ export const commands: readonly (readonly [verbs: readonly string[], add: Add])[
   [['login', 'context'], async (to) => (await import('./cli/context.ts')).addContextCommands(to)],
   // Of all the others, so that naming it loads them.
   [[], async (to) => (await import('./cli/completion.ts')).addCompletionCommand(to)],
-  [
-    ['roll'],
-    async (to) => {
-      ;(await import('./cli/log.ts')).addRollCommand(to, besideSettings)
-      ;(await import('./cli/log-recovery.ts')).addRollRecoveryCommands(to, besideSettings)
-    },
-  ],
+  [['roll'], async (to) => (await import('./cli/log.ts')).addRollCommand(to, besideSettings)],
 ]
 
 /** All, where the first word is none of the verbs: it may be a slip, or what asks for help. */

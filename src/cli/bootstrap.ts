@@ -15,7 +15,6 @@ import type { Config } from '../config/config.ts'
 import { inTurn } from '../db/advisory-lock.ts'
 import { openImportStore } from '../db/crls.ts'
 import { loadIssuers, recordIssuer } from '../db/issuers.ts'
-import { revokeLostTokens } from '../db/lost-tokens.ts'
 import { isProblem } from '../errors.ts'
 import type { Keyring } from '../keys/keyring.ts'
 import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
@@ -42,7 +41,6 @@ export const bootstrap = async (stores: Stores, keys: Keyring): Promise<void> =>
     await policies.refresh()
     await providePassphrase(stores)
     await openRollForTheFirstTime(stores, keys)
-    await revokeLostTokens(stores, own.principal)
     if (config.mode === 'development') await makeHierarchy(stores, keys)
     await putProfiles(stores)
     await makeAdmin(stores)

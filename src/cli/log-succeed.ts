@@ -2,6 +2,7 @@
 import type { Stats } from 'node:fs'
 import { readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import { reconcile } from '../ca/issuance/reconcile.ts'
 import type { Config } from '../config/config.ts'
@@ -11,7 +12,6 @@ import { databaseClock } from '../db/clock.ts'
 import type { Database } from '../db/database.ts'
 import { openRollWriter, type RollWriter } from '../db/log.ts'
 import { isSameDatabase, readDatabaseId, readStanding, serverOf } from '../db/log-opening.ts'
-import { isServed } from '../db/log-recovery.ts'
 import { openIntents } from '../db/open-intents.ts'
 import { openPinGuard } from '../db/pins.ts'
 import { isProblem } from '../errors.ts'
@@ -130,6 +130,19 @@ export const runSucceed = (
     const kept = await setAside(anchor, from, { origin, ...(await roll.head()) })
     return `The roll goes on as ${origin}. What was seen of ${from.origin} is kept in ${kept}: show it to those who ask what is missing.`
   })
+
+/**
+ * Whether an instance has connections to these records, as far as the server tells. Those of one that has just ended are
+ * there for a moment.
+ */
+const isServed = async (db: Database): Promise<boolean> => {
+  for (let tries = 10; ; tries -= 1) {
+    const { rows } = await db.query<{ served: boolean }>(selectServed)
+    if (rows[0]?.served !== true) return false
+    if (tries === 0) return true
+    await sleep(200)
+  }
+}
 
 const assertOrigin = (origin: string): void => {
   try {
@@ -269,6 +282,14 @@ const keepBeside = async (path: string, kept: string, from: Checkpoint): Promise
 }
 
 const selectOpened = { text: `select index, body from entries where type = 'roll.opened' order by index desc limit 1` }
+
+const selectServed = {
+  text: `
+    select exists (
+      select from pg_stat_activity
+      where datname = current_database() and application_name = 'chancery' and pid <> pg_backend_pid()
+    ) as served`,
+}
 
 /** It may have been turned down for good in what is lost. */
 const lostWord = {

@@ -10,9 +10,11 @@ import { segment } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 import { readGiven } from '../lib/input-files.ts'
 import { formatTable, type Output, openOutput, visible } from '../lib/output.ts'
-import { openStderrProgress } from '../lib/progress.ts'
+import { countText, openStderrProgress } from '../lib/progress.ts'
 import type { Finding } from '../tlog/findings.ts'
+import { openAnswers } from './answers.ts'
 import { eventRow } from './event-text.ts'
+import type { Succession } from './log-succeed.ts'
 import { openRest, type RestOptions, readAll, withRestOptions } from './rest.ts'
 import type { LoadSettings } from './with-records.ts'
 
@@ -29,6 +31,7 @@ export const addRollCommand = (program: Command, settings: LoadSettings): void =
   addVerifyCommand(roll, settings)
   addProveCommand(roll)
   addSearchCommand(roll)
+  addLossCommands(roll, settings)
 }
 
 const addKeyCommand = (roll: Command): void => {
@@ -248,6 +251,49 @@ const abandonedText = (count: number): string =>
     : `Of ${count === 1 ? '1 issuance that was abandoned' : `${count} issuances that were abandoned`} no entry tells the names: what may have been signed, nobody got, and its serial is on the lists of revocations ("chancery audit events --type issuance.abandoned").\n`
 
 const foundColumns = ['index', 'serial', 'status', 'profile', 'principal', 'subject', 'names', 'notAfter']
+
+/** For the operator beside the database, after a move or a loss. */
+const addLossCommands = (roll: Command, settings: LoadSettings): void => {
+  roll
+    .command('adopt-database')
+    .description(
+      'accept that the records have moved to another database, here or elsewhere, after a look at what was seen of them',
+    )
+    .option('--reason <text>', 'why; kept on the roll')
+    .action(async ({ reason }: { readonly reason?: string }) => {
+      const [{ runAdoptDatabase }, { config, log }] = [await import('./log-succeed.ts'), await settings()]
+      process.stdout.write(`${await runAdoptDatabase(config, log, reason)}\n`)
+    })
+  roll
+    .command('succeed')
+    .description('give up entries that are lost for good: the roll goes on under a new origin, and says so')
+    .requiredOption('--origin <origin>', 'the new one, as ca.example.com/roll-2')
+    .option('--confirm <origin>', 'the new origin once more: for scripts, which nobody asks')
+    .action(async ({ origin, confirm }: { readonly origin: string; readonly confirm?: string }) => {
+      const [{ runSucceed }, { config, log }] = [await import('./log-succeed.ts'), await settings()]
+      process.stdout.write(`${await runSucceed(config, log, origin, (what) => confirmed(what, confirm))}\n`)
+    })
+}
+
+const confirmed = async (what: Succession, given: string | undefined): Promise<boolean> => {
+  const { from, origin, size, isOnRecord } = what
+  const tell = (text: string): void => void process.stderr.write(text)
+  tell(
+    isOnRecord
+      ? `The records already go on as ${origin}. The ${countText(from.size)} entries that were seen here of ${from.origin} are given up here too.\n`
+      : `Of ${from.origin}, ${countText(from.size)} entries were seen here, and the ${countText(size)} in the records do not contain them. Certificates and revocations that are only in the others are lost for good, and whoever verifies the roll will see that.\n`,
+  )
+  if (given !== undefined) return given === origin
+  if (!process.stdin.isTTY || !process.stderr.isTTY)
+    throw new Failure('usage', `Nothing was changed. To do it without being asked, add --confirm ${origin}`)
+  const answers = openAnswers(process.stdin)
+  tell('Type the new origin to give them up: ')
+  try {
+    return await answers.match(origin.toLowerCase(), () => tell('That is not it. Once more: '))
+  } finally {
+    answers.close()
+  }
+}
 
 const withSourceOptions = (command: Command): Command =>
   withRestOptions(command)

@@ -9,12 +9,9 @@ import type { Queryable } from './database.ts'
  * meanwhile, unless it idles for `longestIdle`. `lock`: any constant will do, as long as it is only this.
  */
 export const inTurn = async (tx: Queryable, lock: number, longestIdle = '0'): Promise<void> => {
-  await stayOpen(tx, longestIdle)
+  await tx.query(setOpen, [longestIdle])
   while ((await tx.query<{ locked: boolean }>(tryLock, [lock])).rows[0]?.locked !== true) await sleep(askAgainMs)
 }
-
-/** Nothing ends the transaction, however long it takes, unless it idles for `longest`. */
-export const stayOpen = async (tx: Queryable, longest = '0'): Promise<void> => void (await tx.query(setOpen, [longest]))
 
 /** PostgreSQL has `transaction_timeout` from 17 on. */
 const setOpen = {

@@ -98,7 +98,7 @@ const inconsistent = (detail: string, cause?: unknown): Problem =>
 
 const rolledBack = (head: RollHead, seen: RollHead): Problem =>
   inconsistent(
-    `The database's roll ends at ${head.size}, but ${seen.size} entries were seen before: ${rangeOf(head.size, seen.size)} missing. "chancery roll recover" brings them back from exported tiles.`,
+    `The database's roll ends at ${head.size}, but ${seen.size} entries were seen before: ${rangeOf(head.size, seen.size)} missing. Restore the database to its newest state with PostgreSQL's point-in-time recovery, or give the entries up with "chancery roll succeed".`,
   )
 
 const forked = (head: RollHead, seen: RollHead): Problem =>

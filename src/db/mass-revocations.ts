@@ -12,7 +12,6 @@ import type {
   Survey,
 } from '../ca/revocation/mass-revocation.ts'
 import type { RevocationReason } from '../ca/revocation/revoke.ts'
-import type { RevocationsOrdered } from '../tlog/entries.ts'
 import type { Queryable } from './database.ts'
 import { judgedBy, type RevocationStoreDeps, readStandings, recordChanges } from './revocations.ts'
 import { setConditions } from './search/certificate-rows.ts'
@@ -59,35 +58,6 @@ export const openMassRevocationStore = (deps: RevocationStoreDeps): MassRevocati
     advance: (digest, decide) => advance(deps, digest, decide),
   }
 }
-
-/**
- * An order that the roll tells of and the records do not, with the set as its search found it then: `tx` has every entry
- * before it. Throws where that is another set.
- */
-export const restoreOrder = async (
-  tx: Queryable,
-  {
-    event,
-    index,
-    time,
-    replaceable,
-  }: { event: RevocationsOrdered; index: number; time: Date; replaceable: readonly string[] },
-): Promise<void> => {
-  const { plan, search, asOf, reason, invalidityDate, by } = event
-  // No bound: what was passed by is on no roll, and the event's own count is only of what was not.
-  const set = { search, asOf: { size: asOf.size, time: new Date(asOf.time) }, replaceable }
-  const { slices, ...found } = await insertSlices(tx, set, plan)
-  if (found.count !== event.count || found.certificates !== event.certificates)
-    throw new Error(`the order ${plan} (entry ${index}) is of other certificates than its search finds`)
-  const values = [plan, index, JSON.stringify(search), reason, invalidityDate, event.count, slices, time, by]
-  await tx.query(insertOrder, values)
-}
-
-/**
- * Ends the slices whose revocations are in the records without their outcomes: all up to the last in which something was
- * revoked by the order, and all of an order that is done. `tx` has whole slices only.
- */
-export const settleOrders = async (tx: Queryable): Promise<void> => void (await tx.query(settleSlices, []))
 
 // The set -------------------------------------------------------------------------------------------------------------
 
@@ -332,35 +302,6 @@ const insertOutcome = {
 }
 
 /** What was passed by is told apart by what is known of it now. */
-const settleSlices = {
-  text: `
-    with open as (
-      select s.plan, s.number, s.certificates from mass_revocation_slices s
-      where not exists (select from mass_revocation_outcomes o where o.plan = s.plan and o.number = s.number)
-    ), events as (
-      select index, time, body::jsonb as body from entries
-      where type in ('certificate.revoked', 'revocations.done') and exists (select from open)
-    ), revoked as (
-      select decode(e.body ->> 'plan', 'hex') as plan, r.certificate, e.time
-      from events e join revocations r on r.entry = e.index where e.body ->> 'plan' is not null
-    ), done as (
-      select decode(body ->> 'plan', 'hex') as plan, time from events where body ->> 'type' = 'revocations.done'
-    ), counted as (
-      select o.plan, o.number, cardinality(o.certificates) as count,
-        (select count(*) from revoked r where r.plan = o.plan and r.certificate = any (o.certificates)) as revoked,
-        (select count(*) from unnest(o.certificates) c join outcomes c2 on c2.entry = c
-          where ${hasEndedBy('c2.not_after', '(select max(time) from events)')}
-            and not exists (select from revoked r where r.plan = o.plan and r.certificate = c)) as expired
-      from open o
-    ), ended as (
-      select c.* from counted c
-      where c.plan in (select plan from done)
-        or c.number <= (select max(number) from counted l where l.plan = c.plan and l.revoked > 0)
-    )
-    insert into mass_revocation_outcomes (plan, number, revoked, passed_expired, passed_revoked, at)
-    select plan, number, revoked, expired, count - revoked - expired, (select max(time) from events)
-    from ended order by plan, number`,
-}
 
 const listTag = { list: 'mass revocations' }
 /** Certificates in one transaction: issuing waits for the head as long as it takes, some 7 ms for these (measured). */

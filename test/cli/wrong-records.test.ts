@@ -100,7 +100,7 @@ t.test('a database that is behind the anchor is not served, and what is missing 
   await refuses(
     t,
     new RegExp(
-      `^The database's roll ends at ${size}, but ${size + 5} entries were seen before: entries ${size} to ${size + 4} are missing\\. "chancery roll recover" brings them back`,
+      `^The database's roll ends at ${size}, but ${size + 5} entries were seen before: entries ${size} to ${size + 4} are missing\\. Restore the database to its newest state`,
     ),
   )
 })
@@ -150,7 +150,7 @@ t.test('one that was set back is told by the very command, in one sentence and b
   await refuses(t, new RegExp(`entry ${size - 1} is missing`))
   for (const verb of ['serve', 'doctor']) {
     const { code, out, err } = await run(verb)
-    t.match(err, /^The database's roll ends at .* is missing\. "chancery roll recover" .*\n$/)
+    t.match(err, /^The database's roll ends at .* is missing\. Restore the database .*\n$/)
     t.same({ code, out, lines: err.split('\n').length }, { code: exitCodes.usage, out: '', lines: 2 })
   }
 })

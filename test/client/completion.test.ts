@@ -28,7 +28,6 @@ const typed: readonly (readonly [line: string, words: string])[] = [
   ['chancery issue-→only-→--out x', 'issue-many only-here.yaml --out x'],
   ['chancery profile diff wi→', 'profile diff with space.yaml'],
   ['chancery cere→crl only-→', 'ceremony crl only-here.yaml'],
-  ['chancery roll recover --fr→only-→', 'roll recover --from only-here.yaml'],
   ['chancery roll verify --key only-→', 'roll verify --key only-here.yaml'],
   ['chancery context rem→old', 'context remove old'],
   ['chancery completion z→', 'completion zsh'],

@@ -17,10 +17,7 @@ import { formatTime } from '../../x509/time.ts'
 import type { CertificateFilter, Page, PageRequest } from '../records.ts'
 import { assertPast, decideRevocation, type Now, type RevocationAsk, replaceableBy, type Standing } from './revoke.ts'
 
-/**
- * Its name is that very name: a wildcard certificate is for others as well, and what an order on the roll was for must be found
- * again for ever (`restoreOrder`).
- */
+/** Its name is that very name: a wildcard certificate is for others as well. */
 export type MassSearch = Pick<
   CertificateFilter,
   | 'profile'
