@@ -28,7 +28,7 @@ export const unknown: Readonly<Record<string, Readonly<Record<string, string>>>>
     replaces: 'of an abandoned one; a renewal that became a certificate has it in its entry',
     origin: 'of an abandoned one; of what became a certificate it is in the entry',
     first: 'the same; else it must be what the records of the renewed certificate say',
-    tbs: 'of an abandoned one, but for its serial and its end: nobody got what may have been signed, and recovering leaves it empty',
+    tbs: 'of an abandoned one, but for its serial and its end: nobody got what may have been signed',
     '*': 'of what was not signed, or has not ended: no entry tells of it',
   },
   issuer_keys: { created_at: 'the entry has its own time' },

@@ -24,12 +24,10 @@ t.test('the pods have all that the service has, and nothing that would end them'
     const { args, startupProbe, livenessProbe, readinessProbe, lifecycle, ...kept } = container
     t.ok(args && startupProbe && livenessProbe && readinessProbe && lifecycle, place)
     const [{ command, ...waiting }] = waits.template.spec.containers
-    const work = { name: 'work', mountPath: '/work' }
-    t.strictSame(waiting, { ...kept, volumeMounts: [work, ...kept.volumeMounts] }, place)
+    t.strictSame(waiting, kept, place)
     const { template } = serves
     const spec = { ...template.spec, containers: waits.template.spec.containers }
-    const volumes = [{ name: 'work', emptyDir: {} }, ...spec.volumes]
-    t.strictSame(waits, { ...serves, template: { ...template, spec: { ...spec, volumes } } }, place)
+    t.strictSame(waits, { ...serves, template: { ...template, spec } }, place)
     t.equal(template.metadata.labels['app.kubernetes.io/component'], 'server', 'by which the page has them deleted')
   }
   t.end()

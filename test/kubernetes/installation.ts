@@ -182,13 +182,7 @@ case "$1" in
     [ "$3" = -- ] || exit 9
     shift 3
     . "${folder}/env-$pod"
-    set -- "\${@/#\\/work\\//${folder}/work-$pod/}"
     exec "\${@/#\\/data\\//${folder}/data-$pod/}" ;;
-  cp)
-    # Into a folder that is there, as kubectl does it too; into one of its name within, where that is there as well.
-    into=${folder}/work-\${3%:/work}
-    mkdir -p "$into"
-    cp -R "$2" "$into" ;;
   delete) [ "$2 $3 $4" = 'pod --selector app.kubernetes.io/component=server' ] ;;
   rollout) [ "$2 $3" = 'status statefulset/chancery' ] ;;
   port-forward) ;;
