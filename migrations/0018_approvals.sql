@@ -10,24 +10,23 @@ alter table intents add column approval uuid;
 create index intents_by_approval on intents (approval) where approval is not null;
 
 -- A request as it was decided when it came. `ask` is what was asked, to be decided again at the last approval; it is on no
--- roll, so that it is null where the row was recovered, and `idempotency_key` with it.
+-- roll.
 create table approval_requests (
   id              uuid primary key,
   entry           bigint not null unique check (entry >= 0),   -- of its event
   principal       text not null references principals,
-  idempotency_key text check (length(idempotency_key) between 1 and 128),
+  idempotency_key text not null check (length(idempotency_key) between 1 and 128),
   digest          bytea not null check (octet_length(digest) = 32),   -- as in intents
   profile         text not null,
   profile_version integer not null,
-  ask             json,
+  ask             json not null,
   decided         text not null,             -- canonical JSON of the plan; `plan` is over these bytes
   plan            bytea not null check (plan = sha256(convert_to(decided, 'UTF8'))),
   required        integer not null check (required > 0),
   created_at      timestamptz not null,
   expires_at      timestamptz not null,
   foreign key (profile, profile_version) references profiles,
-  unique (principal, idempotency_key),
-  check ((ask is null) = (idempotency_key is null))
+  unique (principal, idempotency_key)
 );
 create index approval_requests_by_principal on approval_requests (principal, entry desc);
 create index approval_requests_by_profile on approval_requests (profile, entry desc);
@@ -95,11 +94,11 @@ begin
 end $$;
 
 -- As in the first migration, and: what a profile wants approved is recorded for an approved request only, of the very plan
--- that was approved. (An intent without octets is that of an abandoned one, recovered: it can't be signed.)
+-- that was approved.
 create or replace function assert_known_origins() returns trigger language plpgsql as $$
 begin
   if exists (select from (
-      select distinct principal, issuer, profile, profile_version, approval is null and octet_length(tbs) > 0 as is_direct
+      select distinct principal, issuer, profile, profile_version, approval is null as is_direct
       from added) a
     where not exists (select from principals p where p.name = a.principal)
       or not exists (select from issuers i where i.name = a.issuer)

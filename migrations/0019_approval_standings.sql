@@ -91,11 +91,10 @@ begin
   return new;
 end $$;
 create trigger not_direct before insert on approval_requests for each row
-  when (new.idempotency_key is not null) execute function assert_not_direct();
+  execute function assert_not_direct();
 
 -- As before, and: what was approved is issued under the key of its request, under the version of the profile that it was
--- approved for, by as many as that asks for, and before it expires. (An intent of a request without a key is one that was
--- recovered from the roll: its certificate is there already.)
+-- approved for, by as many as that asks for, and before it expires.
 drop function assert_approved(uuid, text, bytea, bytea);
 create function assert_approved(wanted uuid, asker text, key text, of_profile text, of_version integer, planned bytea, own bytea)
 returns void language plpgsql as $$
@@ -105,7 +104,7 @@ begin
       where r.id = wanted and r.principal = asker and r.plan = planned and r.profile = of_profile and r.profile_version = of_version
       and r.required >= p.approvals
       and r.required <= (select count(*) from approvals a where a.request = r.id and a.principal <> r.principal)
-      and (key is null or r.idempotency_key = key and approval_time() < r.expires_at))
+      and r.idempotency_key = key and approval_time() < r.expires_at)
     or exists (select from approval_ends where request = wanted)
     or exists (select from intents i join outcomes o using (serial) where i.approval = wanted and i.serial <> own and o.kind = 'certificate')
   then
@@ -120,7 +119,7 @@ end $$;
 create or replace function assert_known_origins() returns trigger language plpgsql as $$
 begin
   if exists (select from (
-      select distinct principal, issuer, profile, profile_version, approval is null and octet_length(tbs) > 0 as is_direct
+      select distinct principal, issuer, profile, profile_version, approval is null as is_direct
       from added) a
     where not exists (select from principals p where p.name = a.principal)
       or not exists (select from issuers i where i.name = a.issuer)

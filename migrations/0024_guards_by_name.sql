@@ -148,26 +148,21 @@ begin
 end $$;
 
 -- As before, and: whoever has asked, and those who have approved, may still do so; one intent at a time may become the
--- certificate; and without a key there is none but one that was recovered: the roll has its certificate already, and said
--- then who might do what.
+-- certificate.
 create or replace function assert_approved(wanted uuid, asker text, key text, of_profile text, of_version integer, planned bytea, own bytea)
 returns void language plpgsql as $$
-declare
-  recovered boolean;
 begin
   perform public.lock_approval(wanted);
-  recovered := key is null and exists (select from public.outcomes o join public.entries e on e.index = o.entry
-    where o.serial = own and o.kind = 'certificate' and e.type = 'certificate.issued' and e.serial = own);
   if not exists (select from public.approval_requests r join public.profiles p on p.name = r.profile and p.version = r.profile_version
       where r.id = wanted and r.principal = asker and r.plan = planned and r.profile = of_profile and r.profile_version = of_version
       and r.required >= p.approvals
       and r.required <= (select count(*) from public.approvals a where a.request = r.id and a.principal <> r.principal
-        and (recovered or public.may_approve(a.principal, r.profile)))
-      and (recovered or r.idempotency_key = key and public.approval_time() < r.expires_at
-        and not exists (select from public.principal_closures c where c.principal = r.principal)))
+        and public.may_approve(a.principal, r.profile))
+      and r.idempotency_key = key and public.approval_time() < r.expires_at
+      and not exists (select from public.principal_closures c where c.principal = r.principal))
     or exists (select from public.approval_ends where request = wanted)
     or exists (select from public.intents i left join public.outcomes o using (serial)
-      where i.approval = wanted and i.serial <> own and (o.kind = 'certificate' or o.serial is null and not recovered))
+      where i.approval = wanted and i.serial <> own and (o.kind = 'certificate' or o.serial is null))
   then
     raise exception 'request % is not approved so, or has ended', wanted
       using errcode = 'restrict_violation', constraint = 'intents_approved';
@@ -196,7 +191,7 @@ create constraint trigger is_told after insert on approvals deferrable initially
 create or replace function assert_known_origins() returns trigger language plpgsql as $$
 begin
   if exists (select from (
-      select distinct principal, issuer, profile, profile_version, approval is null and octet_length(tbs) > 0 as is_direct
+      select distinct principal, issuer, profile, profile_version, approval is null as is_direct
       from added) a
     where not exists (select from public.principals p where p.name = a.principal)
       or not exists (select from public.issuers i where i.name = a.issuer)

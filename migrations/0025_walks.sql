@@ -13,7 +13,7 @@ end $$;
 create or replace function assert_known_origins() returns trigger language plpgsql as $$
 begin
   if exists (select from (
-      select distinct principal, issuer, profile, profile_version, approval is null and octet_length(tbs) > 0 as is_direct
+      select distinct principal, issuer, profile, profile_version, approval is null as is_direct
       from added) a
     where (select true from public.principals p where p.name = a.principal limit 1) is null
       or (select true from public.issuers i where i.name = a.issuer limit 1) is null

@@ -62,20 +62,16 @@ const shown = ({ profile }: EntryOf<'certificate.issued'>, { names }: TbsFacts, 
   delegated: origin !== null,
 })
 
-/**
- * Of an issuance that was given up: nobody but the intent has its TBS, of which the roll knows serial and end. One that a recovery has
- * put back has none any more.
- */
+/** Of an issuance that was given up: nobody but the intent has its TBS, of which the roll knows serial and end. */
 export const abandonedOf = (entry: EntryOf<'issuance.abandoned'>, index: number, row: EntryRow) => {
   const { tbs } = row.intent ?? {}
   const facts = tbs && factsOf(() => parseTbs(tbs))
-  const told = `${entry.serial} ${entry.notAfter}`
   return {
-    intent: { ...intended(entry), shard: entry.shard, tbs: told },
+    intent: { ...intended(entry), shard: entry.shard, tbs: `${entry.serial} ${entry.notAfter}` },
     /** What of the row is compared with it. */
     found: {
       ...row.intent,
-      tbs: tbs?.length === 0 ? told : facts && `${facts.serial.toString('hex')} ${facts.notAfter.toISOString()}`,
+      tbs: facts && `${facts.serial.toString('hex')} ${facts.notAfter.toISOString()}`,
     },
     outcome: { kind: 'abandoned', entry: index, signature: null, idempotency_key: null },
     /** The entry has it in milliseconds. */

@@ -45,7 +45,8 @@ export const openApprovalStore = (deps: ApprovalStoreDeps): ApprovalStore => {
     now: async () => judgedBy(roll, await roll.time()),
     asked: async (id) => {
       const { rows } = await db.query<AskRow>(selectAsk, [id])
-      return rows[0] && askedOf(rows[0])
+      if (!rows[0]) throw new Error(`there is no request ${id}`)
+      return askedOf(rows[0])
     },
     holds: async ({ provider, version }) =>
       (await db.query<{ newest: number | null }>(selectNewestProvider, [provider])).rows[0]?.newest === version,
@@ -157,13 +158,11 @@ const askOf = ({ input: { csr, idempotencyKey: _key, issuer: _issuer, ...rest },
 })
 
 interface AskRow {
-  readonly ask: Kept | null
-  readonly idempotency_key: string | null
+  readonly ask: Kept
+  readonly idempotency_key: string
 }
 
-const askedOf = ({ ask, idempotency_key: key }: AskRow): Asked | undefined => {
-  if (ask === null || key === null) return undefined
-  const { input, vouched } = ask
+const askedOf = ({ ask: { input, vouched }, idempotency_key: key }: AskRow): Asked => {
   return {
     input: { ...input, csr: Buffer.from(input.csr, 'base64'), idempotencyKey: key },
     vouched: vouched && {
@@ -259,14 +258,12 @@ const grantsIn = async (on: Queryable, principal: string): Promise<readonly Gran
 interface DueRow {
   readonly id: string
   readonly is_approved: boolean
-  readonly is_lost: boolean
   readonly is_due: boolean
 }
 
 const dueOf = (row: DueRow): DueRequest => ({
   id: row.id,
   isApproved: row.is_approved,
-  isLost: row.is_lost,
   isDue: row.is_due,
 })
 
@@ -353,7 +350,7 @@ const selectDue = {
         where s.state between 'approved' and 'approved' and s.look_at > (select time from n) + interval '2 minutes'
         order by s.state, s.entry desc limit $1::integer)
     )
-    select s.request as id, s.state = 'approved' as is_approved, r.ask is null as is_lost, r.expires_at <= n.time as is_due
+    select s.request as id, s.state = 'approved' as is_approved, r.expires_at <= n.time as is_due
     from looked s join approval_requests r on r.id = s.request cross join n
     order by s.look_at limit $1::integer`,
 }

@@ -72,12 +72,6 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
 
   return {
     findRequest: async (principal, key) => (await lookups.add({ principal, key })) ?? undefined,
-    findIssued: async (serial) => {
-      const { rows } = await db.query<CertificateRow & { readonly serial: Buffer }>(selectIssuedStatement, [
-        Buffer.from(serial, 'hex'),
-      ])
-      return rows[0] && issuedOf(rows[0], rows[0].serial)
-    },
     expectIntent: intents.expect,
     recordIntent: (intent) => recordIntent(intent).catch((error: unknown) => failIntent(deps, intent, error)),
     keyStanding: async (keySha256, principal) => {
@@ -160,14 +154,6 @@ const selectRequestsStatement: Statement = {
       where o.kind is distinct from 'certificate' and principal = asked.principal and idempotency_key = asked.key limit 1
     ) r on true
     where i.serial is not null or r.digest is not null`,
-}
-
-const selectIssuedStatement = {
-  name: 'select_issued',
-  text: `
-    select i.serial, i.tbs, o.signature, i.issuer, i.profile, i.profile_version, o.not_before, o.not_after, e.index, e.leaf_hash
-    from intents i join outcomes o on o.serial = i.serial join entries e on e.index = o.entry
-    where i.serial = $1 and o.kind = 'certificate'`,
 }
 
 const selectRequests = async (db: Database, batch: readonly RequestName[]): Promise<(PriorRequest | null)[]> => {

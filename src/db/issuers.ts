@@ -10,7 +10,6 @@ import {
   type IssuerMoved,
   type IssuerRelocated,
   type IssuerRequested,
-  type RollEvent,
 } from '../tlog/entries.ts'
 import { inTurn } from './advisory-lock.ts'
 import type { Database, Queryable } from './database.ts'
@@ -109,21 +108,13 @@ export const openIssuerStore = (deps: IssuerStoreDeps): IssuerStore => {
       return begun[0] as Promise<T>
     },
     addRequest: ({ name, authority, keyUri, csr, createdBy: by }, spki) =>
-      roll.change(async (tx, _time, entry) => {
+      roll.change(async (tx) => {
         if (!(await isKeyOf(tx, spki, name))) return { events: [], result: false }
         const { rows } = await tx.query(insertRequest, [name, authority, keyUri, csr, by])
         if (rows.length === 0) return { events: [], result: false }
         await tx.query(insertKey, [spki, name])
         const event: IssuerRequested = { type: 'issuer.requested', issuer: name, authority, key: keyUri, spki, by }
-        const events: RollEvent[] = [event]
-        // A recovery puts back where the key of a request was found to be, and not the request: that was of the one before.
-        const before = (await tx.query<{ key_uri: string }>(selectKeyUri, [name])).rows[0]?.key_uri ?? keyUri
-        if (before !== keyUri) {
-          await tx.query(insertKeyUri, [entry + 1, name, keyUri])
-          const where = { issuer: name, authority, key: keyUri, before, spki }
-          events.push({ type: 'issuer.relocated', ...where, reason: 'it was asked for again', by })
-        }
-        return { events, result: true }
+        return { events: [event], result: true }
       }),
     addIssuer: (row, by) => recordIssuer(roll, row, by),
     addChains: ({ name, authority, certificate }, chains, by) =>

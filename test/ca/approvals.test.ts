@@ -15,7 +15,7 @@ const followed = async (due: Partial<DueRequest>, { may = true, ends = true } = 
   const done: string[] = []
   const store: Partial<ApprovalStore> = {
     figures: async () => ({ pending: 1, approved: 0, oldest: null }),
-    due: async () => [{ id: 'x', isApproved: false, isLost: false, isDue: false, ...due }],
+    due: async () => [{ id: 'x', isApproved: false, isDue: false, ...due }],
     read: async () => void done.push('read'),
     end: async (_id, { kind }) => {
       done.push(kind)
@@ -40,7 +40,6 @@ t.test('what is due ends, or is put off, once, and by whoever may act', async (t
     [{ isDue: true }, { ends: false }, ['expired', 'postponed']],
     [{ isApproved: true }, {}, ['read']],
     [{ isApproved: true, isDue: true }, {}, ['read', 'expired', 'told expired']],
-    [{ isApproved: true, isLost: true }, {}, ['failed', 'told failed']],
     [{ isDue: true }, { may: false }, []],
     [{ isApproved: true }, { may: false }, []],
   ] as const)
@@ -70,7 +69,7 @@ t.test('one look ends all that are due, a few at a time, and one that fails keep
   let most = 0
   const store: Partial<ApprovalStore> = {
     figures: async () => ({ pending: 25, approved: 0, oldest: null }),
-    due: async () => ids.map((id) => ({ id, isApproved: false, isLost: false, isDue: true })),
+    due: async () => ids.map((id) => ({ id, isApproved: false, isDue: true })),
     end: async (id) => {
       atOnce += 1
       most = Math.max(most, atOnce)
@@ -103,7 +102,7 @@ t.test('one look ends all that are due, a few at a time, and one that fails keep
 t.test('what becomes of one that is carried out is told once it is so', async (t) => {
   const carriedOut = async (
     issueApproved: () => Promise<{ serial: string }>,
-    { lost = false, ends = true, isGone = false, serial = null as string | null } = {},
+    { ends = true, isGone = false, serial = null as string | null } = {},
   ) => {
     const done: string[] = []
     let isFresh = false
@@ -114,10 +113,10 @@ t.test('what becomes of one that is carried out is told once it is so', async (t
     }
     const store: Partial<ApprovalStore> = {
       figures: async () => ({ pending: 0, approved: 1, oldest: null }),
-      due: async () => [{ id: 'x', isApproved: true, isLost: false, isDue: false }],
+      due: async () => [{ id: 'x', isApproved: true, isDue: false }],
       read: async () =>
         ({ state: serial === null ? 'approved' : 'issued', serial, profile: {}, approvals: [], digest: '' }) as never,
-      asked: async () => (lost ? undefined : ({ input: {}, vouched: null } as never)),
+      asked: async () => ({ input: {}, vouched: null }) as never,
       grantsOf: async () => [],
       end: async (_id, ending) => {
         await record(`${ending.kind} ${ending.kind === 'failed' ? ending.reason : ''}`)
@@ -164,11 +163,8 @@ t.test('what becomes of one that is carried out is told once it is so', async (t
   for (const [how, what] of [
     [{ serial: null }, 'issued ab'],
     [{ serial: 'cd' }, 'issued cd'],
-    [{ lost: true }, 'failed What was asked was lost with the records, and is on no roll.'],
   ] as const)
     t.same(await carriedOut(issue, { ...how, isGone: true }), [what, 'log no records', fault], 'it is tried again')
-  const gone = 'failed What was asked was lost with the records, and is on no roll.'
-  t.same(await carriedOut(fail(refused), { lost: true }), [gone, 'told failed'])
 })
 
 t.test(
@@ -177,7 +173,7 @@ t.test(
     for (const holds of [true, false]) {
       const store = {
         figures: async () => ({ pending: 0, approved: 1, oldest: null }),
-        due: async () => [{ id: 'x', isApproved: true, isLost: false, isDue: false }],
+        due: async () => [{ id: 'x', isApproved: true, isDue: false }],
         read: async () => ({ state: 'approved', principal: 'ci', profile: {}, approvals: [], digest: '' }),
         asked: async () => ({ input: {}, vouched: { provider: 'idp', version: 1, grants: [{ id: 'brought' }] } }),
         grantsOf: async () => [{ id: 'own' }],

@@ -85,10 +85,9 @@ t.test(
     await one('pending', ago(-3))
     const recent = await one('pending', ago(1))
     const oldest = await one('approved', ago(300))
-    const lost = await one('pending', ago(200))
+    const earlier = await one('pending', ago(200))
     const over = await one('approved', ago(100))
     await owner.query('alter table approval_requests disable trigger user')
-    await owner.query('update approval_requests set ask = null, idempotency_key = null where id = $1', [lost])
     await owner.query(
       `update approval_requests set created_at = created_at - interval '2 days', expires_at = now() - interval '1 second' where id = $1`,
       [over],
@@ -96,10 +95,10 @@ t.test(
     await owner.query('alter table approval_requests enable trigger user')
     // The clock that said when was ahead.
     const ahead = await one('approved', ago(-3))
-    const told = { isApproved: false, isLost: false, isDue: false }
+    const told = { isApproved: false, isDue: false }
     const due = [
       { ...told, id: oldest, isApproved: true },
-      { ...told, id: lost, isLost: true },
+      { ...told, id: earlier },
       { ...told, id: over, isApproved: true, isDue: true },
       { ...told, id: recent },
       { ...told, id: ahead, isApproved: true },

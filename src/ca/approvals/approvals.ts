@@ -74,8 +74,8 @@ export interface ApprovalStore extends ApprovalDesk {
    */
   decide(id: string, decided: RequestDecided, judge: Judge): Promise<ApprovalRequest>
   now(): Promise<Now>
-  /** What was asked, to be asked again; undefined where the request was recovered from the roll, which does not have it. */
-  asked(id: string): Promise<Asked | undefined>
+  /** What was asked, to be asked again. */
+  asked(id: string): Promise<Asked>
   /** What somebody holds at this moment; undefined for whoever is closed. */
   grantsOf(principal: string): Promise<readonly Grant[] | undefined>
   /** Whether the document of the provider is still this version. */
@@ -103,8 +103,6 @@ export interface Decision {
 export interface DueRequest {
   readonly id: string
   readonly isApproved: boolean
-  /** What was asked is not known any more: it will never be issued. */
-  readonly isLost: boolean
   /** Its time is over. */
   readonly isDue: boolean
 }
@@ -271,12 +269,11 @@ const judges: { readonly [T in RequestDecided['type']]: Judged } = {
 // What becomes of it ------------------------------------------------------------------------------------------------------
 
 /** Whatever goes wrong with one is no reason to leave the others. */
-const followOne = async (deps: ApprovalsDeps, { id, isApproved, isLost, isDue }: DueRequest): Promise<void> => {
-  if (isApproved && !isLost) await carryOut(deps, id, isDue)
-  const ending: Ending | undefined = isLost ? lost : isDue ? { kind: 'expired' } : undefined
-  if (!ending) return
+const followOne = async (deps: ApprovalsDeps, { id, isApproved, isDue }: DueRequest): Promise<void> => {
+  if (isApproved) await carryOut(deps, id, isDue)
+  if (!isDue) return
   try {
-    if (await deps.store.end(id, ending)) deps.ended(ending.kind)
+    if (await deps.store.end(id, { kind: 'expired' })) deps.ended('expired')
     else await deps.store.postpone(id)
   } catch (error) {
     await keep(deps, id, error)
@@ -318,13 +315,11 @@ const keep = async ({ store, failed }: ApprovalsDeps, id: string, error: unknown
 
 const issue = async ({ store, issuance, refresh }: ApprovalsDeps, request: ApprovalRequest): Promise<Issued> => {
   const { id, principal, profile, digest, approvals } = request
-  const asked = await store.asked(id)
-  if (!asked) throw new Problem(lost.code, lost.reason)
+  const { input, vouched } = await store.asked(id)
   for (const { principal: approver } of approvals) {
     const grants = await store.grantsOf(approver)
     if (!grants || !approves({ grants }, profile.name)) throw changed(`${approver} may not approve it any more`)
   }
-  const { input, vouched } = asked
   const askNow = async (): Promise<Caller> => {
     const caller = await askerOf(store, principal, vouched)
     await refresh()
@@ -341,12 +336,6 @@ const askerOf = async (store: ApprovalStore, principal: string, vouched: Vouched
   const grants = vouched && (await store.holds(vouched)) ? [...own, ...vouched.grants] : own
   return { principal, proof: { kind: 'own' }, grants }
 }
-
-const lost = {
-  kind: 'failed',
-  code: 'approval.plan',
-  reason: 'What was asked was lost with the records, and is on no roll.',
-} as const
 
 const changed = (why: string): Problem => new Problem('approval.plan', `It is not to be issued by now: ${why}.`)
 

@@ -33,15 +33,14 @@ export const assertFree = (drafted: Draft, approved: ApprovedPlan | undefined): 
   throw new Problem('request.in_progress', 'The profile has changed; ask again.', { retryAfter: 1 })
 }
 
-/** The request that was made under this key, or the serial of the certificate that it has become; undefined: there is none. */
+/** The request that was made under this key; undefined where there is none, or where it has become a certificate. */
 export const findWaiting = async (
   { approvals, assertClock }: Pick<DraftDeps, 'assertClock'> & { readonly approvals: ApprovalDesk },
   asked: RequestRow,
-): Promise<Waiting | { readonly serial: string } | undefined> => {
+): Promise<Waiting | undefined> => {
   if (asked.key === null) return undefined
   const known = await approvals.find(asked.principal, asked.key)
-  const serial = known?.request.serial
-  if (known?.request.state === 'issued') return serial ? { serial } : undefined
+  if (known?.request.state === 'issued') return undefined
   return known && waitingFor(known, asked, assertClock)
 }
 

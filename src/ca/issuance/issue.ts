@@ -320,18 +320,13 @@ const whoeverCameFirst = async (
   const prior = await findPrior(deps, request, approved)
   if (prior?.certificate) return replay(deps, prior.certificate)
   const waiting = prior?.isAsked && !approved ? await findWaiting(deps, request) : undefined
-  if (waiting && 'waiting' in waiting) return waiting
+  if (waiting) return waiting
   throw endedInNothing()
 }
 
 /** Of what people were asked. Throws `approval.*` where it has ended; a certificate that is there meanwhile is the answer. */
-const standingOf = async (deps: IssuanceDeps, request: RequestRow): Promise<Issued | Waiting> => {
-  const waiting = await findWaiting(deps, request)
-  if (waiting && 'waiting' in waiting) return waiting
-  // One that was recovered from the roll has no key there: its request, in an older backup, still has.
-  const issued = waiting && (await deps.recorder.findIssued(waiting.serial))
-  return issued ? replay(deps, issued) : whoeverCameFirst(deps, request)
-}
+const standingOf = async (deps: IssuanceDeps, request: RequestRow): Promise<Issued | Waiting> =>
+  (await findWaiting(deps, request)) ?? whoeverCameFirst(deps, request)
 
 const endedInNothing = (): Problem =>
   new Problem(

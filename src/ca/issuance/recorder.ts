@@ -131,8 +131,6 @@ export type IntentEnd =
 export interface Recorder {
   /** Reads. What a principal has asked under this key before, if anything. */
   findRequest(principal: string, key: string): Promise<PriorRequest | undefined>
-  /** Reads. */
-  findIssued(serial: string): Promise<IssuedRow | undefined>
   /**
    * An intent without limits is about to be recorded, and no more when what this returns is called: it is, or will not be.
    * Others wait for it, up to a few milliseconds, to be recorded with it.
