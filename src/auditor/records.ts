@@ -9,7 +9,6 @@ import type { EntryRow, RollRows } from '../db/log-rows.ts'
 import { readStoredOrigin } from '../db/origins.ts'
 import { verifyEd25519 } from '../keys/note-signatures.ts'
 import { sha256 } from '../lib/sha256.ts'
-import { codec } from '../server/codec.ts'
 import { encodeEntry, issuedBy } from '../tlog/entries.ts'
 import { isRollFault } from '../tlog/fault.ts'
 import type { Finding } from '../tlog/findings.ts'
@@ -18,6 +17,7 @@ import type { Subtree } from '../tlog/frontier.ts'
 import { isEqual } from '../tlog/text.ts'
 import { hashesPerTile } from '../tlog/tiles.ts'
 import { type FedEntry, openRollVerifier } from '../tlog/verify.ts'
+import { assembleCertificate } from '../x509/assemble.ts'
 import type { RollCertificates } from './certificates.ts'
 import { differing } from './columns.ts'
 import { openComparing, type ReadEntry } from './compare.ts'
@@ -104,7 +104,7 @@ const rebuild = (
     tell({ index, code: 'row.missing', message: `${table} has nothing of the serial ${serial}` })
   if (!intent || !outcome?.signature || serial === null) return { octets: undefined, entry: undefined }
   try {
-    const certificate = codec.certificate(intent.tbs, outcome.signature).toString('base64')
+    const certificate = assembleCertificate(intent.tbs, outcome.signature).toString('base64')
     const { issuer, principal, profile, profile_version: version, digest, plan, replaces, approval, origin } = intent
     const event = {
       ...({ type: 'certificate.issued', serial, certificate, issuer, principal, request: digest, plan } as const),

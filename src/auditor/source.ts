@@ -3,10 +3,9 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import type { RestOptions } from '../cli/rest.ts'
 import { octetsOf, unfetched } from '../client/fetch-fault.ts'
 import { failureOf } from '../client/rejected.ts'
-import { type Client, chooseServer, openClient } from '../client/rest.ts'
+import { type Client, type ClientOptions, chooseServer, openClient } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 
 export interface RollSource {
@@ -19,7 +18,7 @@ export interface RollSource {
 }
 
 /** By default the roll of the service that other commands speak to. */
-export const openSource = async (from: string | undefined, options: RestOptions): Promise<RollSource> => {
+export const openSource = async (from: string | undefined, options: ClientOptions): Promise<RollSource> => {
   if (from !== undefined && !/^https?:\/\//.test(from)) return openFolder(from)
   // A context that is not there is missed only where it is what names the server.
   const named = from ?? options.server ?? process.env['CHANCERY_URL']

@@ -147,7 +147,7 @@ const verifyDatabase =
   (url: string | true, settings: LoadSettings) =>
   async (options: VerifyOptions, told: Told): Promise<Verified> => {
     const { readKeys } = await import('../auditor/keys.ts')
-    const { verifyDatabase } = await import('../auditor/database.ts')
+    const { verifyDatabase } = await import('./verify-database.ts')
     const { openStateFolder } = await import('../auditor/state.ts')
     if (options.from !== undefined) throw new Failure('usage', 'Either --from or --database.')
     const given = await Promise.all(options.checkpoint.map(readSeen))

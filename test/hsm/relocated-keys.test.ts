@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { verifyDatabase } from '../../src/auditor/database.ts'
+import { verifyDatabase } from '../../src/cli/verify-database.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import type { Finding } from '../../src/tlog/findings.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'

@@ -4,8 +4,8 @@ import { basename, dirname, join } from 'node:path'
 
 import t from 'tap'
 
-import { verifyDatabase } from '../../src/auditor/database.ts'
 import { runSucceed } from '../../src/cli/log-succeed.ts'
+import { verifyDatabase } from '../../src/cli/verify-database.ts'
 import { openApprovalStore } from '../../src/db/approvals.ts'
 import { readAnchorFile } from '../../src/server/pinned-checkpoint.ts'
 import { openStores } from '../../src/server/stores.ts'

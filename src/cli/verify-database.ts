@@ -1,8 +1,9 @@
 /** Records wherever they are: those of a service that is set up here, or any database, as one that a dump was loaded into. */
 import { pino } from 'pino'
 
-import { explainDatabase, explainUnavailable } from '../cli/database-fault.ts'
-import { withDatabase } from '../cli/with-records.ts'
+import type { Verified } from '../auditor/findings.ts'
+import { type RecordsVerification, verifyRecords } from '../auditor/records.ts'
+import { withCertificates } from '../auditor/verify.ts'
 import type { Config } from '../config/config.ts'
 import { faultOfPostgresUrl } from '../config/postgres-url.ts'
 import { type Database, openDatabase } from '../db/database.ts'
@@ -10,9 +11,8 @@ import { withRollRows } from '../db/log-rows.ts'
 import { assertMigrated } from '../db/migrate.ts'
 import { Failure } from '../lib/failure.ts'
 import type { Log } from '../log.ts'
-import type { Verified } from './findings.ts'
-import { type RecordsVerification, verifyRecords } from './records.ts'
-import { withCertificates } from './verify.ts'
+import { explainDatabase, explainUnavailable } from './database-fault.ts'
+import { withDatabase } from './with-records.ts'
 
 type Wanted = Omit<RecordsVerification, 'rows' | 'certificates'>
 
