@@ -109,9 +109,9 @@ t.test(
     held[0]?.socket.destroy()
     await sleep(50)
     for (let i = 0; i < 3; i += 1) {
-    t.ok(await isSecured('127.0.0.1'), 'one that has ended takes no place')
-    await sleep(50)
-  }
+      t.ok(await isSecured('127.0.0.1'), 'one that has ended takes no place')
+      await sleep(50)
+    }
     t.match(await deps.metrics.registry.metrics(), 'chancery_sockets_refused_total{bound="address"} 2')
   },
 )

@@ -84,7 +84,7 @@ const walls: Readonly<Record<string, Wall>> = {
   },
   witness: { imports: ['tlog'], types: ['log.ts'] },
   auditor: {
-    imports: ['lib', 'x509', 'policy', 'tlog', 'keys', 'db', 'config', 'client', 'cli', 'server', 'errors.ts'],
+    imports: ['lib', 'x509', 'policy', 'tlog', 'keys', 'db', 'config', 'client', 'errors.ts'],
     types: ['log.ts'],
     packages: ['pino'],
   },
