@@ -22,7 +22,6 @@ import type { RollCertificates } from './certificates.ts'
 import { differing } from './columns.ts'
 import { openComparing, type ReadEntry } from './compare.ts'
 import type { Verified } from './findings.ts'
-import { issuanceOf } from './issuances.ts'
 import type { RollKeys } from './keys.ts'
 import type { GivenNote } from './state.ts'
 
@@ -75,8 +74,7 @@ const readEntry = (row: EntryRow, tell: RecordsVerification['tell']): ReadEntry 
   const index = Number(row.index)
   const { octets, entry } = row.body === null ? rebuild(row, index, tell) : read(Buffer.from(row.body))
   const fed = octets === undefined ? { index, octets, leaf: row.leaf } : { index, octets, leaf: row.leaf }
-  const issuance = entry?.type === 'certificate.issued' ? issuanceOf(entry, index, row) : undefined
-  return { row, index, fed, entry, issuance }
+  return { row, index, fed, entry }
 }
 
 interface Read {

@@ -36,6 +36,7 @@ export interface IntentRow {
   readonly expected_first: Text
   readonly approval: Text
   readonly origin: Text
+  /** In milliseconds, as entries have it. */
   readonly created_at: string
 }
 
@@ -109,6 +110,8 @@ export interface RecordsPage {
   readonly entries: readonly EntryRow[]
   /** Of these entries; of the last page also those behind it. */
   readonly changes: readonly ChangeRow[]
+  /** Names of certificates, likewise; those of one entry in no order. */
+  readonly names: readonly NameRow[]
   /** Records that say to be of entries that are not theirs. */
   readonly strays: readonly StrayRow[]
 }
@@ -134,8 +137,6 @@ export interface SubtreeRow {
 export interface RollRows {
   head(): Promise<RollHeadRow | undefined>
   pages(): AsyncGenerator<RecordsPage, void>
-  /** All names of certificates, by entry; those of one entry in no order. */
-  names(): AsyncGenerator<readonly NameRow[], void>
   lists(names: readonly ListName[]): Promise<readonly ListRow[]>
   /** How many there are of each shard, and the highest number. */
   listCounts(): Promise<
@@ -159,7 +160,6 @@ export const withRollRows = <T>(db: Database, work: (rows: RollRows) => Promise<
 export const rollRowsOf = (tx: Queryable): RollRows => ({
   head: async () => (await tx.query<RollHeadRow>(selectHead)).rows[0],
   pages: () => readPages(tx),
-  names: () => readNames(tx),
   lists: async (names) =>
     names.length === 0
       ? []
@@ -200,32 +200,44 @@ const settings = [
 
 /** The next page is under way while one is looked at. */
 async function* readPages(tx: Queryable): AsyncGenerator<RecordsPage, void> {
-  let next: Promise<RecordsPage> | undefined = readPage(tx, beforeAll)
+  const names = await openNames(tx)
+  let next: Promise<RecordsPage> | undefined = readPage(tx, names, beforeAll)
   while (next) {
     const page: RecordsPage = await next
     const last = page.entries.at(-1)?.index
-    next = last === undefined ? undefined : readPage(tx, last)
+    next = last === undefined ? undefined : readPage(tx, names, last)
     next?.catch(() => {})
     yield page
   }
 }
 
-const readPage = async (tx: Queryable, after: string): Promise<RecordsPage> => {
+const readPage = async (tx: Queryable, names: NamesUpTo, after: string): Promise<RecordsPage> => {
   const { rows } = await tx.query<FlatEntry>(selectEntries, [after, pageSize])
   const last = rows.at(-1)?.index ?? beyondAll
   const changes = await tx.query<ChangeRow>(selectChanges, [after, last])
   const strays = await tx.query<StrayRow>(selectStrays, [after, last])
-  return { entries: rows.map(entryOf), changes: changes.rows, strays: strays.rows }
+  return { entries: rows.map(entryOf), changes: changes.rows, names: await names(Number(last)), strays: strays.rows }
 }
 
-async function* readNames(tx: Queryable): AsyncGenerator<readonly NameRow[], void> {
+/** Those up to an entry that were not read before. */
+type NamesUpTo = (last: number) => Promise<readonly NameRow[]>
+
+/** By a cursor: no index has all names in the order of entries, so they are sorted once. */
+const openNames = async (tx: Queryable): Promise<NamesUpTo> => {
   await tx.query(declareNames)
-  for (;;) {
-    const { rows } = await tx.query<NameRow>(fetchNames)
-    if (rows.length === 0) break
-    yield rows
+  let ahead: NameRow[] = []
+  let isOver = false
+  return async (last) => {
+    // A row behind `last` shows that there are no more before it.
+    while (!isOver && !(Number(ahead.at(-1)?.entry ?? Number.NEGATIVE_INFINITY) > last)) {
+      const { rows } = await tx.query<NameRow>(fetchNames)
+      isOver = rows.length === 0
+      if (isOver) await tx.query(closeNames)
+      ahead = [...ahead, ...rows]
+    }
+    const end = ahead.findIndex(({ entry }) => Number(entry) > last)
+    return ahead.splice(0, end < 0 ? ahead.length : end)
   }
-  await tx.query(closeNames)
 }
 
 interface FlatEntry extends Omit<EntryRow, 'intent' | 'outcome'> {
@@ -261,7 +273,7 @@ const selectEntries = {
       encode(i.replaces, 'hex') as i_replaces, encode(i.first, 'hex') as i_first,
       (select encode(coalesce(b.first, b.serial), 'hex') from intents b where b.serial = i.replaces) as i_expected_first,
       i.approval::text as i_approval, i.origin as i_origin,
-      i.created_at::text as i_created_at,
+      date_trunc('milliseconds', i.created_at)::text as i_created_at,
       o.serial is not null as has_outcome, o.kind as o_kind, o.entry::text as o_entry, o.at::text as o_at,
       o.signature as o_signature, o.principal as o_principal, o.idempotency_key as o_idempotency_key,
       o.profile as o_profile, o.issuer as o_issuer, o.subject as o_subject, encode(o.key_sha256, 'hex') as o_key_sha256,
