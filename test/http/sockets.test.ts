@@ -95,9 +95,8 @@ t.test(
     const { port } = app.server.address() as AddressInfo
     const isSecured = (localAddress: string): Promise<boolean> =>
       new Promise((resolve) => {
-        const socket = connectTls({ port, host: '127.0.0.1', localAddress, rejectUnauthorized: false }, () =>
-          resolve(true),
-        )
+        const options = { port, host: '127.0.0.1', localAddress, rejectUnauthorized: false }
+        const socket = connectTls(options, () => resolve(true))
         t.teardown(() => socket.destroy())
         socket.on('error', () => resolve(false)).on('close', () => resolve(false))
       })
