@@ -3,7 +3,6 @@
  * the figures mean. Results are kept under bench/results/; commit those of a quiet machine.
  */
 import { type Floor, measureFloor } from './floor.ts'
-import { benchHistory } from './history.ts'
 import { benchIdentities } from './identities.ts'
 import { keepResults, type Outcome } from './keep.ts'
 import { benchKeys } from './keys.ts'
@@ -128,10 +127,6 @@ const startsOf = async ({ rounds }: Options, place: Place, sample: SampleRequest
 const main = async (argv: readonly string[]): Promise<number> => {
   if (argv.includes('--help')) {
     console.log(usage)
-    return 0
-  }
-  if (argv[0] === 'history') {
-    console.log(await benchHistory())
     return 0
   }
   const named = benches[argv[0] ?? '']

@@ -43,8 +43,7 @@ export const flagsOf = ({ nodeFlags, profile }: Options): readonly string[] => [
   ...(profile ? ['--cpu-prof', '--cpu-prof-dir=/tmp/chancery-profile'] : []),
 ]
 
-export const usage = `npm run bench -- [history|identities|keys|kubernetes|revocation|roll] [options]
-  history             how each comparison that was kept stands against the bounds; nothing is measured
+export const usage = `npm run bench -- [identities|keys|kubernetes|revocation|roll] [options]
   --rounds N          times that the targets take turns (5)
   --seconds N         of measuring, each time (8)
   --clients N,N,…     connections at once, a row each (32,128)

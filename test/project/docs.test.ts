@@ -95,15 +95,3 @@ const anchorOf = (heading: string): string =>
     .toLowerCase()
     .replaceAll(/[^\p{L}\p{N} _-]/gu, '')
     .replaceAll(' ', '-')
-
-t.test('the changelog tells each change once: an entry that grew has not left its earlier forms behind', async (t) => {
-  const entries = (await readFile(join(root, 'CHANGELOG.md'), 'utf8'))
-    .split('\n')
-    .filter((line) => line.startsWith('- '))
-  const beginnings = entries.map((entry) => entry.slice(0, 80))
-  t.ok(beginnings.length > 100)
-  t.same(
-    beginnings.filter((beginning, i) => beginnings.indexOf(beginning) !== i),
-    [],
-  )
-})
