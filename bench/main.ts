@@ -2,6 +2,8 @@
  * `npm run bench`: Chancery beside its peers, on one machine, in one run, by the same load. docs/performance.md says what
  * the figures mean. Results are kept under bench/results/; commit those of a quiet machine.
  */
+import { resolve } from 'node:path'
+
 import { type Floor, measureFloor } from './floor.ts'
 import { benchIdentities } from './identities.ts'
 import { keepResults, type Outcome } from './keep.ts'
@@ -84,6 +86,10 @@ const openTargets = async (
     if (wanted('chancery-keys')) targets.push(withKeys(chancery))
     if (options.only?.some((name) => parts.includes(name))) targets.push(...partsOf(chancery))
   }
+  if (options.base !== undefined)
+    targets.push(
+      await openChancery({ place, sample, name: 'base', title: 'Chancery, base', root: resolve(options.base) }),
+    )
   if (options.only?.includes('chancery-inline'))
     targets.push(
       await openChancery({

@@ -17,6 +17,8 @@ export interface Options {
   readonly profile: boolean
   /** Flags of Node for the service, beside those of `npm start`: to try them out. */
   readonly nodeFlags: readonly string[]
+  /** Folder of another checkout of Chancery, measured in turn with this one. */
+  readonly base: string | undefined
 }
 
 /** Throws a sentence. */
@@ -33,6 +35,7 @@ export const parseOptions = (argv: readonly string[]): Options => {
     certificates: values.certificates === '0' ? 0 : whole('certificates', values.certificates),
     generator,
     profile: values.profile,
+    base: values.base,
     nodeFlags: values['node-flags']?.split(' ').filter((flag) => flag !== '') ?? [],
   }
 }
@@ -57,6 +60,7 @@ export const usage = `npm run bench -- [identities|keys|kubernetes|revocation|ro
   --certificates N    of kubernetes: how many requests come at once (1,000); of revocation: how many are revoked; of roll: among how many is searched (1,000,000), and how
                       many are verified (100,000)
   --generator NAME    wrk or node (wrk where it is installed)
+  --base FOLDER       another checkout of Chancery with its node_modules, in turn with this one
   --profile           writes a CPU profile of the service under load; its figures are not kept
   --node-flags=TEXT   further flags of Node for the service; its figures are not kept
 `
@@ -73,6 +77,7 @@ const options = {
   clients: { type: 'string', default: '32,128' },
   only: { type: 'string' },
   certificates: { type: 'string', default: '0' },
+  base: { type: 'string' },
   generator: { type: 'string' },
   profile: { type: 'boolean', default: false },
   'node-flags': { type: 'string' },
