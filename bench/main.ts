@@ -48,7 +48,7 @@ const run = async (options: Options, place: Place): Promise<Results> => {
   let stored: number | undefined
   try {
     rows = await takeTurns(
-      targets.filter(({ name }) => isWanted(options, name)),
+      targets.filter(({ name }) => name === 'base' || isWanted(options, name)),
       { options, place, generator },
     )
     const own = targets.find(({ name }) => name === 'chancery')
