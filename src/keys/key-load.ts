@@ -9,26 +9,20 @@ export interface KeyLoad {
   readonly waits: Waits
 }
 
-/** Operations since the start, by how long they have waited for a session. */
+/** Operations since the start that were given a session, and how long they waited for it together. */
 export interface Waits {
-  /** How many within each of `waitBounds` and not the one before, and beyond the last. */
-  readonly counts: readonly number[]
-  /** All of them together. */
+  readonly count: number
   readonly seconds: number
 }
 
-/** Seconds. */
-export const waitBounds = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]
-
-export const noWaits: Waits = { counts: [0, ...waitBounds].map(() => 0), seconds: 0 }
-export const noLoad: KeyLoad = { inUse: 0, waiting: 0, failures: {}, waits: noWaits }
+export const noLoad: KeyLoad = { inUse: 0, waiting: 0, failures: {}, waits: { count: 0, seconds: 0 } }
 
 export const addLoads = (one: KeyLoad, other: KeyLoad): KeyLoad => ({
   inUse: one.inUse + other.inUse,
   waiting: one.waiting + other.waiting,
   failures: addFailures(one.failures, other.failures),
   waits: {
-    counts: one.waits.counts.map((count, i) => count + (other.waits.counts[i] ?? 0)),
+    count: one.waits.count + other.waits.count,
     seconds: one.waits.seconds + other.waits.seconds,
   },
 })

@@ -291,13 +291,12 @@ const openCycle = async (
 
 /** What is looked up when somebody asks for metrics. */
 const watchLoads = ({ metrics, db, log }: Stores, issuance: Issuance, keys: Pick<Keyring, 'load'>): void => {
-  metrics.watch('chancery_queue_depth', 'issuance', () => issuance.pending)
-  metrics.watch('chancery_log_stalled_seconds', '', () => log.stalledSeconds?.() ?? 0)
-  metrics.watch('chancery_key_sessions', 'in_use', () => keys.load().inUse)
-  metrics.watch('chancery_key_sessions', 'waiting', () => keys.load().waiting)
-  metrics.watchKeys(keys.load)
-  metrics.watch('chancery_database_connections', 'open', () => db.load.total)
-  metrics.watch('chancery_database_connections', 'idle', () => db.load.idle)
+  metrics.watchLoads(() => ({
+    issuance: issuance.pending,
+    logStalledSeconds: log.stalledSeconds?.() ?? 0,
+    connections: { open: db.load.total, idle: db.load.idle },
+    keys: keys.load(),
+  }))
 }
 
 type PemPair = Pick<ServerCertificate, 'key' | 'cert'>

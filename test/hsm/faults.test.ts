@@ -182,7 +182,7 @@ t.test('what went wrong is counted, through every restart of the signer', async 
   const { text } = await service.request('GET', '/metrics')
   for (const code of ['CKR_DEVICE_ERROR', 'CKR_KEY_HANDLE_INVALID', 'CKR_USER_NOT_LOGGED_IN', 'CKR_PIN_INCORRECT'])
     t.match(text, new RegExp(`^chancery_key_errors_total\\{code="${code}"\\} [1-9]`, 'm'))
-  t.match(text, /^chancery_key_wait_seconds_count [1-9]\d+$/m)
+  t.match(text, /^chancery_key_waits_total [1-9]\d+$/m)
   t.match(text, /^chancery_key_sessions\{state="waiting"\} 0$/m)
 })
 

@@ -42,7 +42,7 @@ const openTold = () => ({ serials: new Set<string>(), retries: new Map<string, n
 /** Once the signer, which tells each second, has told of so many signatures. */
 const failuresIn = async (service: TestService, signatures: number): Promise<string> => {
   const metrics = async () => (await service.request('GET', '/metrics')).text
-  const counted = (text: string) => Number(/^chancery_key_wait_seconds_count (\d+)$/m.exec(text)?.[1])
+  const counted = (text: string) => Number(/^chancery_key_waits_total (\d+)$/m.exec(text)?.[1])
   let text = await metrics()
   while (!(counted(text) >= signatures)) {
     await sleep(50)

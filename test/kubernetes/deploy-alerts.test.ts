@@ -7,7 +7,7 @@ import t from 'tap'
 import { parse, stringify } from 'yaml'
 
 import { controllerMetrics } from '../../src/kubernetes/metrics.ts'
-import { metricTable } from '../../src/server/metric-table.ts'
+import { metricTable } from '../../src/metrics.ts'
 import { drill } from '../helpers/drill.ts'
 import { output } from '../interop/tools.ts'
 import { home, type Json, manifests } from './manifests.ts'

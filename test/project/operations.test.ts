@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { metricTable } from '../../src/server/metric-table.ts'
+import { metricTable } from '../../src/metrics.ts'
 
 t.test('docs/operations.md names every metric with its labels, and no other', async (t) => {
   const page = await readFile(join(import.meta.dirname, '../../docs/operations.md'), 'utf8')

@@ -6,7 +6,7 @@
  */
 import type { Handle } from 'pkcs11js'
 
-import { type KeyLoad, noWaits, waitBounds } from '../key-load.ts'
+import type { KeyLoad } from '../key-load.ts'
 import { judgeFailure, sessionCount } from './return-values.ts'
 
 export interface SessionsOptions {
@@ -61,7 +61,7 @@ export const openSessions = ({
 }: SessionsOptions): Sessions => {
   const idle: Handle[] = [...first]
   const waiting: Waiter[] = []
-  const waits = openWaits()
+  const waits = { count: 0, seconds: 0 }
   let size = most
   let fullUntil = 0
   let wide = most
@@ -134,7 +134,7 @@ export const openSessions = ({
       const session = waiting.length === 0 ? next() : undefined
       if (session !== undefined) {
         inUse += 1
-        waits.observe(0)
+        waits.count += 1
         return session
       }
       if (waiting.length >= bound) return 'full'
@@ -147,7 +147,8 @@ export const openSessions = ({
         const waiter: Waiter = { serve: resolve, fail: reject, giveUp: () => resolve('late'), timer }
         waiting.push(waiter)
       })
-      waits.observe((performance.now() - start) / 1000)
+      waits.count += 1
+      waits.seconds += (performance.now() - start) / 1000
       return outcome
     },
     give: (session) => {
@@ -177,23 +178,7 @@ export const openSessions = ({
       return ended
     },
     get load() {
-      return { inUse, waiting: waiting.length, waits: waits.so }
-    },
-  }
-}
-
-const openWaits = () => {
-  const counts = [...noWaits.counts]
-  let total = 0
-  return {
-    observe: (seconds: number): void => {
-      const i = waitBounds.findIndex((bound) => seconds <= bound)
-      const at = i === -1 ? waitBounds.length : i
-      counts[at] = (counts[at] ?? 0) + 1
-      total += seconds
-    },
-    get so() {
-      return { counts: [...counts], seconds: total }
+      return { inUse, waiting: waiting.length, waits: { ...waits } }
     },
   }
 }
