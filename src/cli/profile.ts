@@ -1,5 +1,4 @@
 /** `chancery profile`: what certificates look like, kept in files and applied as versions. */
-import { isDeepStrictEqual } from 'node:util'
 
 import type { Command } from 'commander'
 
@@ -30,7 +29,7 @@ export const addProfileCommand = (program: Command): void => {
         throw new Failure('usage', '--if-match names one version: apply one file with it.')
       const rest = await openRest(options)
       const documents = await readDocuments(files)
-      await assertValid(rest, documents, [nothingApplied])
+      await assertValid(documents, [nothingApplied])
       const changes = await withCurrent(rest, documents).catch((error) => {
         throw saying(error, [nothingApplied])
       })
@@ -51,7 +50,7 @@ export const addProfileCommand = (program: Command): void => {
       { name: document.name, version: stored?.version ?? 0, changed: lines.length > 0, lines },
       lines.join('\n'),
     )
-    await assertValid(rest, [document], [])
+    await assertValid([document], [])
     if (lines.length > 0) throw new Failure('conflict', '')
   })
 }
@@ -93,16 +92,12 @@ const readDocuments = async (files: readonly string[]): Promise<readonly Documen
 }
 
 /** As the server will judge them, all at once and before any is applied. */
-const assertValid = async (rest: Rest, documents: readonly Document[], said: readonly string[]): Promise<void> => {
+const assertValid = async (documents: readonly Document[], said: readonly string[]): Promise<void> => {
   const { parseProfile } = await import('../policy/profile.ts')
   const faulty: { readonly file: string; readonly violations: readonly Violation[] }[] = []
-  for (const { file, name, content } of documents) {
-    const judge = (isNew: boolean) => faultsOf(() => parseProfile(content, { version: 1, isNew }))
-    const violations = judge(true)
-    if (violations.length === 0) continue
-    // More is asked of what is new. What is there as it is stays as it is, and a pipeline that applies it again goes on.
-    const isKept = judge(false).length === 0 && isDeepStrictEqual((await readCurrent(rest, name))?.document, content)
-    if (!isKept) faulty.push({ file, violations })
+  for (const { file, content } of documents) {
+    const violations = faultsOf(() => parseProfile(content, { version: 1 }))
+    if (violations.length > 0) faulty.push({ file, violations })
   }
   if (faulty.length === 0) return
   const code = 'profile.invalid'

@@ -23,7 +23,7 @@ export interface Version<T> {
 }
 
 /** What is stored was valid when it was written: nothing starts where later rules are asked of it as well. */
-export type Parse<T> = (document: unknown, version: number, isStored: boolean) => T
+export type Parse<T> = (document: unknown, version: number) => T
 
 /** What is particular to one kind of document. */
 export interface VersionKind<T extends Read> {
@@ -74,7 +74,7 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
   const { statements } = kind
 
   const versionOf = (row: VersionRow): Version<T> => ({
-    value: kind.parse(JSON.parse(row.document), row.version, true),
+    value: kind.parse(JSON.parse(row.document), row.version),
     createdAt: row.created_at,
     createdBy: row.created_by,
   })
@@ -113,7 +113,7 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
   }
 
   const putAll: Versions<T>['putAll'] = async (documents, by, precondition) => {
-    const firsts = documents.map((document) => kind.parse(document, 1, false))
+    const firsts = documents.map((document) => kind.parse(document, 1))
     const outcomes = await roll.change(async (tx) => {
       const events: RollEvent[] = []
       const result: Put<T>[] = []
@@ -136,7 +136,7 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
     const { name } = first
     const row = (await tx.query<VersionRow>(statements.one, [name, null])).rows[0]
     assertPrecondition(`The ${kind.title} ${JSON.stringify(name)}`, row, precondition)
-    const value = row ? kind.parse(document, row.version + 1, false) : first
+    const value = row ? kind.parse(document, row.version + 1) : first
     if (row && row.sha256.toString('hex') === value.sha256) return { stored: versionOf(row), created: false }
     return { stored: await insert(kind, tx, value, by), created: true }
   }

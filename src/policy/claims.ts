@@ -21,8 +21,10 @@ export interface ClaimRule {
 /** Reads what a claim must be; a string says what is wrong with it. */
 export const readClaimRule = (name: string, value: ClaimValueDocument): ClaimRule | string => {
   if (name.startsWith('/') && /~(?![01])/.test(name)) return 'is not a JSON pointer (RFC 6901)'
+  if (typeof value === 'number' && !Number.isSafeInteger(value))
+    return 'is beyond 2^53 - 1, where JSON does not tell a number from its neighbours: it would fit nobody'
   if (typeof value === 'boolean' || typeof value === 'number')
-    return { name, fits: (claims) => isDistinct(value) && claimAt(claims, name) === value }
+    return { name, fits: (claims) => claimAt(claims, name) === value }
   const patterns = (typeof value === 'string' ? [value] : value).map(readSegments)
   const fault = patterns.find((pattern) => typeof pattern === 'string')
   if (typeof fault === 'string') return fault
@@ -37,10 +39,6 @@ export const readClaimRule = (name: string, value: ClaimValueDocument): ClaimRul
     },
   }
 }
-
-/** Beyond 2^53 - 1 a number that was read is its neighbours as well (RFC 8259 6), and so somebody else. */
-export const isDistinct = (value: ClaimValueDocument): boolean =>
-  typeof value !== 'number' || Number.isSafeInteger(value)
 
 /** Text in which `*` stands for one whole segment between slashes and colons, whatever is in it but nothing. */
 const readSegments = (text: string): { matches(value: string): boolean } | string => {

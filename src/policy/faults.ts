@@ -1,7 +1,6 @@
-/** Everything that can be wrong with a profile document, found in one pass: by its schema, then by its sense. */
+/** Everything that can be wrong with a profile document: its shape, then its sense. */
 
 import { isProblem, type Violation } from '../errors.ts'
-import { canonicalJson } from '../lib/canonical-json.ts'
 import { anyExtendedKeyUsage, extendedKeyUsages, isDottedOid } from '../x509/extensions.ts'
 import { nameKinds } from '../x509/names.ts'
 import { type AttributeType, assertSubjectSyntax, attributes, maxAttributes } from '../x509/subject.ts'
@@ -16,74 +15,37 @@ import {
 } from './document.ts'
 import { parseDuration } from './duration.ts'
 import { readNewPattern } from './name-rules.ts'
-import { readPattern, show } from './names.ts'
 import { originRuleFaults } from './origin-rules.ts'
-import { mostFaults, shapeFaults, valueAt } from './shape.ts'
-import { type Sound, soundPartsOf } from './sound-parts.ts'
+import { documentFaults, type Report } from './shape.ts'
 import { attributeTypes, readTextPattern, systemMasters } from './subject.ts'
 import { isServedBy } from './usages.ts'
 import { minValidity } from './validity.ts'
 
-/** What a document is to fit beside itself; what is left out is not looked at. */
-export interface Surroundings {
-  readonly name?: string
-  readonly authorities?: readonly string[]
-  /** It is applied now. One that is kept holds as it is, whatever was found out since. */
-  readonly isNew?: boolean
-}
-
-/**
- * The document, if nothing is wrong with it, or every fault, a thousand at most. A part whose shape is sound is judged by
- * its sense too, whatever is wrong elsewhere, so that one attempt shows all there is to mend.
- */
+/** The document, if nothing is wrong with it, or every fault of its shape, else of its sense. `name`: the one it must have. */
 export const faultsOf = (
   input: unknown,
-  { name, authorities, isNew = false }: Surroundings = {},
+  { name }: { readonly name?: string } = {},
 ): { readonly document?: ProfileDocument; readonly faults: readonly Violation[] } => {
-  const faults = shapeFaults(ProfileDocumentSchema, input).map((fault) => ({ check: 'profile.schema', ...fault }))
-  const add = (fault: Violation): void => {
-    if (faults.length < mostFaults) faults.push(fault)
+  const nameSense: Sense = (document, report) => {
+    if (name !== undefined && document.name !== name) report('/name', document.name, `is not ${name}`)
   }
-  const sound = soundPartsOf(input)
-  for (const [check, find] of isNew ? [...senses, ...newSenses] : senses) {
-    // Of what is not sound, what is written there.
-    const report: Report = (field, value = valueAt(input, field), reason) =>
-      add({ check, field, value: show(value), reason })
-    find(sound, report)
-  }
-  const misfit = (field: string, value: string, reason: string): void =>
-    add({ check: `profile${field.replace('/', '.')}`, field, value: show(value), reason })
-  if (name !== undefined && (sound.name ?? name) !== name) misfit('/name', sound.name ?? '', `is not ${name}`)
-  if (sound.authority !== undefined && authorities?.includes(sound.authority) === false)
-    misfit('/authority', sound.authority, 'is no authority')
-  if (faults.length > 0) return { faults }
-  const document = input as ProfileDocument
-  const oversize = faultOfText(document)
-  return oversize === undefined ? { document, faults } : { faults: [oversize] }
+  const faults = documentFaults<ProfileDocument>(input, {
+    check: 'profile.schema',
+    schema: ProfileDocumentSchema,
+    senses: [['profile.name', nameSense], ...senses],
+  })
+  return faults.length > 0 ? { faults } : { document: input as ProfileDocument, faults }
 }
 
-type Report = (field: string, value: unknown, reason: string) => void
-type Sense = (sound: Sound, report: Report) => void
+type Sense = (document: ProfileDocument, report: Report) => void
 
-const faultOfText = (document: ProfileDocument): Violation | undefined => {
-  const fault = (reason: string): Violation => ({ check: 'profile.schema', field: '', value: '', reason })
-  try {
-    const text = canonicalJson(document)
-    if (escapedNul.test(text)) return fault('has a NUL in one of its texts')
-    const octets = Buffer.byteLength(text)
-    return octets <= maxOctets
-      ? undefined
-      : fault(`is ${octets} octets of canonical JSON; at most ${maxOctets} are allowed`)
-  } catch (error) {
-    if (error instanceof TypeError) return fault(`is not plain JSON: ${error.message}`)
-    throw error
-  }
-}
+/** What has rules: attributes of the subject and kinds of names. */
+const ruledBy = ({ subject, names = {} }: ProfileDocument): ReadonlySet<string> =>
+  new Set([...Object.keys(subject), ...Object.keys(names)])
 
-/** A bound that is missing, or no duration, is compared with nothing. */
 const validityFaults: Sense = ({ validity }, report) => {
-  const usual = parseDuration(validity.default ?? '')
-  const max = parseDuration(validity.max ?? '')
+  const usual = parseDuration(validity.default)
+  const max = parseDuration(validity.max)
   const backdate = parseDuration(validity.backdate ?? '0s')
   if (max > maxValidity) report('/validity/max', validity.max, 'is more than 36500d')
   if (usual > max) report('/validity/default', validity.default, `is more than max, ${validity.max}`)
@@ -105,7 +67,7 @@ const renewalFaults: Sense = ({ renewal }, report) => {
   if (parseDuration(renewal.grace ?? '0s') > maxGrace) report('/renewal/grace', renewal.grace, 'is more than 30d')
 }
 
-const keyFaults: Sense = ({ keys = [] }, report) => {
+const keyFaults: Sense = ({ keys }, report) => {
   const seen = new Set<string>()
   keys.forEach((entry, index) => {
     if (entry.rsa !== undefined && entry.rsa.min > entry.rsa.max)
@@ -117,21 +79,19 @@ const keyFaults: Sense = ({ keys = [] }, report) => {
   })
 }
 
-const subjectFaults: Sense = (sound, report) => {
+const subjectFaults: Sense = (document, report) => {
+  const { subject } = document
   for (const type of attributeTypes) {
-    const rule = sound.subject[type]
+    const rule = subject[type]
     if (rule !== undefined)
       attributeFaults(type, rule, (place, value, reason) => report(`/subject/${type}${place}`, value, reason))
   }
-  const most = attributeTypes.reduce((sum, type) => sum + mostOf(sound.subject[type]), 0)
+  const most = attributeTypes.reduce((sum, type) => sum + mostOf(subject[type]), 0)
   if (most > maxAttributes)
     report('/subject', most, `makes up to ${most} attributes; a subject has at most ${maxAttributes}`)
-  const { commonName } = sound.subject
-  if (
-    commonName?.from === 'csr' &&
-    commonName.match === undefined &&
-    !nameKinds.some((kind) => sound.ruled.has(kind))
-  ) {
+  const { commonName } = subject
+  const ruled = ruledBy(document)
+  if (commonName?.from === 'csr' && commonName.match === undefined && !nameKinds.some((kind) => ruled.has(kind))) {
     report('/subject/commonName', '', 'must be among the names, and the profile allows none; give it match or fixed')
   }
 }
@@ -204,7 +164,9 @@ const eachOf = (
   })
 }
 
-const nameFaults: Sense = ({ names, ruled }, report) => {
+const nameFaults: Sense = (document, report) => {
+  const { names = {} } = document
+  const ruled = ruledBy(document)
   for (const kind of nameKinds) {
     const rules = names[kind]
     if (rules === undefined) continue
@@ -213,7 +175,7 @@ const nameFaults: Sense = ({ names, ruled }, report) => {
         rules[list] ?? [],
         `/names/${kind}/${list}`,
         (text, place) => {
-          const pattern = readPattern(kind, text)
+          const pattern = readNewPattern(kind, text)
           if (typeof pattern === 'string') report(place, text, pattern)
           else if (list === 'allow' && rules.deny?.includes(text)) report(place, text, 'is denied too, and deny wins')
         },
@@ -229,20 +191,9 @@ const nameFaults: Sense = ({ names, ruled }, report) => {
   })
 }
 
-/** Of patterns that can be read. */
-const idleFaults: Sense = ({ names }, report) => {
-  for (const kind of nameKinds) {
-    for (const list of ['allow', 'deny'] as const) {
-      names[kind]?.[list]?.forEach((text, i) => {
-        const reason = readNewPattern(kind, text)
-        if (typeof reason === 'string' && typeof readPattern(kind, text) !== 'string')
-          report(`/names/${kind}/${list}/${i}`, text, reason)
-      })
-    }
-  }
-}
-
-const usageFaults: Sense = ({ name, keyUsage = [], extendedKeyUsage = [], keys = [], ruled }, report) => {
+const usageFaults: Sense = (document, report) => {
+  const { name, keyUsage, extendedKeyUsage, keys } = document
+  const ruled = ruledBy(document)
   if (keyUsage.length > 0) {
     for (const algorithm of new Set(keysOf(keys).map(([allowed]) => allowed))) {
       if (!keyUsage.some((usage) => isServedBy(algorithm, usage)))
@@ -264,16 +215,9 @@ const usageFaults: Sense = ({ name, keyUsage = [], extendedKeyUsage = [], keys =
   }
 }
 
-const widestUsageFaults: Sense = ({ extendedKeyUsage = [] }, report) =>
-  extendedKeyUsage.forEach((usage, i) => {
-    if (usage === anyApplicationPolicy)
-      report(`/extendedKeyUsage/${i}`, usage, 'stands for every usage to Windows; name those that are meant')
-  })
-
 /** Profiles of the service's own, which nobody else can write. */
 export const responderProfilePrefix = 'chancery-ocsp'
-const isOfResponders = (name: unknown): boolean =>
-  typeof name === 'string' && name.startsWith(`${responderProfilePrefix}-`)
+const isOfResponders = (name: string): boolean => name.startsWith(`${responderProfilePrefix}-`)
 
 const faultOfUsage = (usage: string): string | undefined => {
   const reserved = reservedUsages.get(usage)
@@ -284,7 +228,9 @@ const faultOfUsage = (usage: string): string | undefined => {
   return isDottedOid(usage) ? undefined : `must be a dotted OID or one of ${Object.keys(extendedKeyUsages).join(', ')}`
 }
 
-const bindFaults: Sense = ({ bind = [], ruled }, report) => {
+const bindFaults: Sense = (document, report) => {
+  const { bind = [] } = document
+  const ruled = ruledBy(document)
   uniqueIds('/bind', bind, report)
   bind.forEach((binding, index) => {
     const place = `/bind/${index}`
@@ -360,25 +306,17 @@ const senses: readonly (readonly [string, Sense])[] = [
   ['profile.rules', ruleFaults],
 ]
 
-const newSenses: typeof senses = [
-  ['profile.names', idleFaults],
-  ['profile.usages', widestUsageFaults],
-]
-
-/** Microsoft's own anyExtendedKeyUsage. */
-const anyApplicationPolicy = '1.3.6.1.4.1.311.10.12.1'
 /** Usages that would make a leaf speak for its issuer, or for everything. */
 const reservedUsages: ReadonlyMap<string, string> = new Map([
   [anyExtendedKeyUsage, 'stands for every usage; name those that are meant'],
   ['anyExtendedKeyUsage', 'stands for every usage; name those that are meant'],
+  // Microsoft's own anyExtendedKeyUsage.
+  ['1.3.6.1.4.1.311.10.12.1', 'stands for every usage to Windows; name those that are meant'],
   ['OCSPSigning', 'would let the holder answer for its issuer (RFC 6960 4.2.2.2)'],
   [extendedKeyUsages.OCSPSigning, 'would let the holder answer for its issuer (RFC 6960 4.2.2.2)'],
   ['1.3.6.1.4.1.11129.2.4.4', 'is for precertificate issuers (RFC 6962 3.1)'],
 ])
 
-/** In JSON: neither a database nor a terminal has a NUL in its texts. */
-const escapedNul = /(?<!\\)(?:\\\\)*\\u0000/
-const maxOctets = 65_536
 const maxValidity = 36_500 * 86_400
 const maxBackdate = 86_400
 const maxGrace = 30 * 86_400

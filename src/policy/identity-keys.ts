@@ -16,11 +16,11 @@ interface KeyFault {
   readonly reason: string
 }
 
-/** Of keys that nobody can verify with, as a mistyped one; and of a list without any by one of the algorithms. */
+/** Keys that verify nothing, as a mistyped or a private one; and a list without any by one of the algorithms. */
 export const uselessKeys = ({ keys: { static: given }, algorithms }: ProviderDocument): readonly KeyFault[] => {
   if (given === undefined) return []
   const faults = given.flatMap((jwk, i) => {
-    const reason = faultOf(jwk)
+    const reason = isSecret(jwk) ? 'holds a private or a shared key: treat it as exposed' : faultOf(jwk)
     return reason === undefined ? [] : [{ field: `/keys/static/${i}`, reason }]
   })
   if (faults.length > 0 || hasKeyFor(given, algorithms)) return faults
@@ -34,7 +34,7 @@ export const hasKeyFor = (keys: readonly Jwk[], algorithms: readonly TokenAlgori
   )
 
 /** A private or a shared key: nothing is verified with what others may sign by. */
-export const isSecret = (jwk: object): boolean => secrets.some((member) => Object.hasOwn(jwk, member))
+const isSecret = (jwk: object): boolean => secrets.some((member) => Object.hasOwn(jwk, member))
 
 const faultOf = (jwk: Jwk): string | undefined => {
   const key = read(jwk)

@@ -62,10 +62,7 @@ export interface Identity {
 }
 
 /** Reads a document (YAML or JSON that was parsed already). Throws one `provider.invalid` with every fault and its place. */
-export const parseProvider = (
-  input: unknown,
-  at: { readonly version: number; readonly name?: string; readonly isStored?: boolean },
-): Provider => {
+export const parseProvider = (input: unknown, at: { readonly version: number; readonly name?: string }): Provider => {
   const { document, faults } = faultsOfProvider(input, at)
   if (document === undefined) {
     const count = faults.length === 1 ? 'one fault' : `${faults.length} faults`

@@ -1,7 +1,4 @@
-/**
- * Name rules as they are written now, by whoever gives a grant or applies a document. More is asked of them than of those that
- * are kept, which hold as they are: a pattern that can be read and matches nothing, as for a host in upper case, denies nothing.
- */
+/** Name rules of grants and documents. A pattern that matches nothing, as of a host in upper case, is a fault: it denies nothing. */
 
 import { isProblem, Problem, type Violation } from '../errors.ts'
 import { isObject } from '../lib/canonical-json.ts'
@@ -20,10 +17,9 @@ import {
 
 /**
  * Name rules as they come from JSON, for a grant: `{ dns: { allow: [...], deny?: [...] }, ... }`. Unknown fields are
- * errors. Throws `request.malformed` with every fault, places as JSON pointers below `at`. Patterns are read as new ones, unless those
- * that may be kept are meant.
+ * errors. Throws `request.malformed` with every fault, places as JSON pointers below `at`.
  */
-export const parseNameRules = (input: unknown, at = '', read = readNewPattern): NameRules => {
+export const parseNameRules = (input: unknown, at = ''): NameRules => {
   const faults: Violation[] = []
   const fault = (field: string, value: unknown, reason: string) =>
     faults.push({ check: 'grant.names', field, value: show(value), reason })
@@ -34,14 +30,14 @@ export const parseNameRules = (input: unknown, at = '', read = readNewPattern): 
     for (const [key, value] of Object.entries(input)) {
       if (!isRuledKind(key)) fault(`${at}/${pointer(key)}`, key, `is not a kind of name; use ${ruledKinds.join(', ')}`)
       else if (!isObject(value)) fault(`${at}/${key}`, value, 'must be an object with `allow` and perhaps `deny`')
-      else rules[key] = readKindRules(key, value, { at: `${at}/${key}`, fault, read })
+      else rules[key] = readKindRules(key, value, { at: `${at}/${key}`, fault })
     }
   }
   if (faults.length > 0) throw new Problem('request.malformed', 'The name rules are not valid.', { violations: faults })
   return rules
 }
 
-/** Reads one pattern that is written now: what could match no name is wrong, too. A string says what is wrong with it. */
+/** Reads one pattern; what could match no name is wrong, too. A string says what is wrong with it. */
 export const readNewPattern = (kind: RuledKind, text: string): Pattern | string => {
   const pattern = readPattern(kind, text)
   return typeof pattern === 'string' ? pattern : (idleFault(kind, text) ?? pattern)
@@ -63,13 +59,12 @@ export const idleFault = (kind: RuledKind, text: string): string | undefined => 
 interface Reading {
   readonly at: string
   readonly fault: (field: string, value: unknown, reason: string) => void
-  readonly read: typeof readNewPattern
 }
 
 const readKindRules = (
   kind: RuledKind,
   input: Readonly<Record<string, unknown>>,
-  { at, fault, read }: Reading,
+  { at, fault }: Reading,
 ): KindRules => {
   for (const key of Object.keys(input)) {
     if (key !== 'allow' && key !== 'deny')
@@ -89,7 +84,7 @@ const readKindRules = (
     const seen = new Set<string>()
     value.forEach((text: unknown, index) => {
       const place = `${at}/${key}/${index}`
-      const reason = typeof text === 'string' ? read(kind, text) : 'must be a string'
+      const reason = typeof text === 'string' ? readNewPattern(kind, text) : 'must be a string'
       if (typeof reason === 'string') fault(place, text, reason)
       else if (seen.has(reason.text)) fault(place, text, 'occurs twice')
       if (typeof text === 'string') seen.add(text)

@@ -19,7 +19,7 @@ import {
   standardExpiry,
 } from './document.ts'
 import { parseDuration } from './duration.ts'
-import { faultsOf, type Surroundings } from './faults.ts'
+import { faultsOf } from './faults.ts'
 import { type CompiledRules, compileRules } from './names.ts'
 import { type CompiledOriginRules, compileOriginRules } from './origin-rules.ts'
 import { type AttributeRule, attributeTypes, compileTextPattern } from './subject.ts'
@@ -96,7 +96,7 @@ export interface Profile {
  * Reads a profile document (YAML or JSON that was parsed already). Throws one `profile.invalid` that lists every fault
  * with its place as a JSON pointer. The document of the profile is a frozen copy.
  */
-export const parseProfile = (input: unknown, at: Surroundings & { readonly version: number }): Profile => {
+export const parseProfile = (input: unknown, at: { readonly version: number; readonly name?: string }): Profile => {
   const { document, faults } = faultsOf(input, at)
   if (document === undefined) {
     const count = faults.length === 1 ? 'one fault' : `${faults.length} faults`

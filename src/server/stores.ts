@@ -74,7 +74,7 @@ export const openStores = async (deps: StoresDeps) => {
     parts.add(policies.close)
     const providers = await openProviders({
       ...{ db, roll, log },
-      parse: (document, version, isStored) => parseProvider(document, { version, isStored }),
+      parse: (document, version) => parseProvider(document, { version }),
     })
     parts.add(providers.close)
     const records = openRecords({ db, codec, namesOf: readNames, sentAlong })

@@ -195,7 +195,10 @@ t.test('all algorithms that a document may list are verified, and only those tha
     const keys = { static: [{ ...jwk, kid: 'a', ...(jwk.kty === 'AKP' && { alg }) }] }
     const token = await new SignJWT(issuer.claims()).setProtectedHeader({ alg, kid: 'a' }).sign(privateKey)
     t.equal(await open(documentOf(issuer, { keys, algorithms: [alg] })).ask(token), 'tester', alg)
-    const others = { keys, algorithms: [alg === 'RS256' ? 'ES256' : 'RS256'] }
+    const listed = alg === 'RS256' ? 'ES256' : 'RS256'
+    const other = await generateKeyPair(listed, { extractable: true })
+    const both = [...keys.static, { ...(await exportJWK(other.publicKey)), kid: 'b' }]
+    const others = { keys: { static: both }, algorithms: [listed] }
     t.equal(await open(documentOf(issuer, others)).ask(token), 'auth.invalid jwt.algorithm', `${alg} is not listed`)
   }
 })

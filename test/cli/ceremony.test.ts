@@ -551,7 +551,7 @@ drill('parameters that are not sound are told all at once, with their lines', as
     'bad.yaml',
     [
       'ceremony: root',
-      'operators: []',
+      'operators: [a]',
       'key:',
       '  uri: file:root.key.pem',
       '  algorithm: rsa',
@@ -563,12 +563,11 @@ drill('parameters that are not sound are told all at once, with their lines', as
       '  notBefore: 2026-02-30T00:00:00Z',
       '  days: 10',
       '  notAfter: 2036-01-01T00:00:00Z',
-      'pathLength: 2',
+      'pathLength: 1',
       'nameConstraints:',
       '  permitted:',
       '    dns: [.example.com]',
       '    ip: [10.0.0.1/8]',
-      'colour/s~: red',
       'output:',
       '  certificate: root.pem',
       '  transcript: root.pem',
@@ -582,24 +581,21 @@ drill('parameters that are not sound are told all at once, with their lines', as
     .replaceAll(`${table.path('bad.yaml')}:`, '')
     .split('\n')
   for (const expected of [
-    /^2: \/operators .*must be a list of 1 to 20 people/,
     /^\d+: \/key\/bits is missing: 3072 or 4096/,
     /^\d+: \/key\/passphraseFile is missing for a key at this URI/,
     /^6: \/key\/module says nothing of a key at this URI/,
     /^8: \/subject\/country \(Germany\) is not 2 characters long/,
     /^11: \/validity\/notBefore \(2026-02-30T00:00:00Z\) is not a moment that exists/,
     /^\d+: \/validity must have an end or days, and not both/,
-    /^14: \/pathLength .*must be 1, or left out/,
     /^17: \/nameConstraints\/permitted\/dns\/0 \("\.example\.com"\) is not a domain/,
     /^18: \/nameConstraints\/permitted\/ip\/0 .*bits set after its prefix/,
-    /^19: \/colour~1s~0 .*is not a known field/,
-    /^22: \/output\/transcript \(root\.pem\) is the file of another output/,
+    /^21: \/output\/transcript \(root\.pem\) is the file of another output/,
   ])
     t.ok(
       lines.some((line) => expected.test(line)),
       `${expected}\n${err}`,
     )
-  t.equal(lines.length, 12, err)
+  t.equal(lines.length, 9, err)
   for (const [text, expected] of [
     ['a: 1\na: 2\n', /is not YAML: Map keys must be unique/],
     ['- &a x\n- *a\n', /is not plain YAML: line 2 has an alias/],
@@ -607,6 +603,9 @@ drill('parameters that are not sound are told all at once, with their lines', as
     ['ceremony: root\nurls: !!omap [crl: x]\n', /is not YAML: Unresolved tag/],
     ['ceremony: root\n? [a]\n: b\n', /is not YAML: With stringKeys/],
     ['', /must be a map of parameters/],
+    ['operators: []\n', /:1: \/operators .*must be a list of 1 to 20 people/],
+    ['a: 1\npathLength: 2\n', /:2: \/pathLength .*must be 1, or left out/],
+    ['colour/s~: red\n', /:1: \/colour~1s~0 .*is not a known field/],
     ['ceremony: root\n---\nceremony: root\n', /is not YAML: .*multiple documents/],
   ] as const) {
     await table.write('worse.yaml', text)

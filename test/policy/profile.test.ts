@@ -5,13 +5,12 @@ import t from 'tap'
 
 import { isProblem, type Violation } from '../../src/errors.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
-import type { Surroundings } from '../../src/policy/faults.ts'
 import { parseProfile } from '../../src/policy/profile.ts'
 import { seedNames } from '../../src/policy/seeds.ts'
 import { drill } from '../helpers/drill.ts'
 import { baseDocument, seeds } from './requests.ts'
 
-const faultsOf = (input: unknown, at: Surroundings = {}): readonly Violation[] => {
+const faultsOf = (input: unknown, at: { readonly name?: string } = {}): readonly Violation[] => {
   try {
     parseProfile(input, { version: 1, ...at })
   } catch (error) {
@@ -59,8 +58,7 @@ t.test(
       },
       extendedKeyUsage: ['serverAuth', '1.3.6.1.4.1.311.10.12.1'],
     }
-    t.doesNotThrow(() => parseProfile(written, { version: 1 }))
-    const told = faultsOf(written, { isNew: true }).map(({ field, reason }) => `${field}: ${reason}`)
+    const told = faultsOf(written).map(({ field, reason }) => `${field}: ${reason}`)
     const idle = 'matches no name that can be asked for:'
     t.match(told, [
       new RegExp(`^/names/dns/allow/1: ${idle} a DNS name is an IP address$`),
@@ -73,25 +71,22 @@ t.test(
       /^\/extendedKeyUsage\/1: stands for every usage to Windows/,
     ])
     t.equal(told.length, 8)
-    for (const [name, { document }] of seeds) t.same(faultsOf(document, { isNew: true }), [], name)
+    for (const [name, { document }] of seeds) t.same(faultsOf(document), [], name)
   },
 )
 
-t.test('a document is of the name and of an authority that it is put under, and a new one is judged in full', (t) => {
-  const told = (input: unknown, at: Surroundings) =>
+t.test('a document is of the name that it is put under', (t) => {
+  const told = (input: unknown, at: { readonly name?: string }) =>
     faultsOf(input, at).map(({ check, field, reason }) => [check, field, reason])
-  const fits = { name: 'test', authorities: ['other', 'default'] }
-  t.same(told(baseDocument, { ...fits, isNew: true }), [])
-  t.same(told(baseDocument, { ...fits, name: 'tests' }), [['profile.name', '/name', 'is not tests']])
-  t.same(told(baseDocument, { authorities: ['other'] }), [['profile.authority', '/authority', 'is no authority']])
-  const nameless = { ...baseDocument, name: 7, extendedKeyUsage: ['OCSPSigning'] }
-  t.match(told(nameless, {}), { length: 2, 1: ['profile.usages', '/extendedKeyUsage/0'] }, 'a responder has a name')
+  t.same(told(baseDocument, { name: 'test' }), [])
+  t.same(told(baseDocument, { name: 'tests' }), [['profile.name', '/name', 'is not tests']])
+  const responder = { ...baseDocument, extendedKeyUsage: ['OCSPSigning'] }
+  t.match(told(responder, {}), [['profile.usages', '/extendedKeyUsage/0']])
   const endless = { ...baseDocument, validity: { default: '24h', max: '36501d', over: 'shorten' } }
-  t.match(told(endless, { isNew: true }), [['profile.validity', '/validity/max']])
+  t.match(told(endless, {}), [['profile.validity', '/validity/max']])
   for (const list of ['allow', 'deny']) {
     const unread = { ...baseDocument, names: { dns: { allow: ['*.example.com'], [list]: ['f*.example.com'] } } }
-    for (const isNew of [false, true])
-      t.match(told(unread, { isNew }), { length: 1, 0: ['profile.names', `/names/dns/${list}/0`] }, 'told once')
+    t.match(told(unread, {}), { length: 1, 0: ['profile.names', `/names/dns/${list}/0`] }, 'told once')
   }
   t.end()
 })
@@ -135,67 +130,64 @@ t.test('a change of the input after parsing changes nothing', async (t) => {
   t.same(profile.document.names?.dns?.allow, ['*.example.com'])
 })
 
-t.test('all faults of shape and of sense come at once, each with its place', async (t) => {
-  const lines = linesOf({
-    name: 'Test',
-    colour: 'blue',
-    validity: { default: '31d', max: '30d', over: 'grow' },
-    keys: [{ rsa: { min: 4096, max: 2048 } }, { ec: ['P-256', 'P-192'] }],
-    subject: { others: 'keep', organization: { from: 'csr' } },
-    names: { dns: { allow: ['f*.example.com'], wildcards: 1 }, ip: { allow: ['10.0.0.1/8'] }, require: ['uri'] },
-    extendedKeyUsage: ['', 'serverAuth', 'flying'],
-    bind: [
-      { id: 'No Id', names: 'dns', equals: { of: 'principal' } },
-      { id: 'a', names: 'email', firstLabel: { of: 'principal' } },
-    ],
-    rules: [{ id: 'a' }, { id: 'b', expression: 'true', message: 'no' }],
-  })
-  for (const expected of [
-    '/name: must be 1 to 63',
-    '/colour: is not a known field',
-    '/validity/over: must be one of refuse, shorten',
-    '/validity/default: is more than max, 30d',
-    '/keys/0/rsa/min: is more than max, 2048',
-    '/keys/1/ec/1: must be one of P-256, P-384, P-521',
-    '/subject/others: must be one of refuse, drop',
-    '/subject/organization: takes any value',
-    '/names/dns/allow/0: ',
-    '/names/dns/wildcards: must be of type boolean',
-    '/names/ip/allow/0: has bits set',
-    '/names/require/0: is required, and no rule allows it',
-    '/extendedKeyUsage/0: must be text of 1 to 2048 characters',
-    '/extendedKeyUsage/2: must be a dotted OID',
-    '/bind/0/id: must be 1 to 63',
-    '/bind/1/names: is tied, and no rule allows it',
-    '/bind/1/firstLabel: has no labels',
-    '/rules/0/expression: is missing',
-    '/rules/1: cannot be evaluated',
-  ]) {
-    t.ok(
-      lines.some((line) => line.startsWith(expected)),
-      expected,
+t.test(
+  'the sense of a document is judged once its shape is sound, and every fault of either is reported',
+  async (t) => {
+    t.match(
+      linesOf({
+        name: 'Test',
+        colour: 'blue',
+        validity: { default: '31d', max: '30d', over: 'grow' },
+        keys: [{ ec: ['P-256', 'P-192'] }],
+        rules: [{ id: 'a' }],
+      }).toSorted(),
+      [
+        /^\/colour: is not a known field/,
+        /^\/keys\/0\/ec\/1: must be one of P-256, P-384, P-521/,
+        /^\/name: must be 1 to 63/,
+        /^\/rules\/0\/expression: is missing/,
+        /^\/rules\/0\/message: is missing/,
+        /^\/validity\/over: must be one of refuse, shorten/,
+      ],
     )
-  }
-})
+    const lines = linesOf({
+      validity: { default: '31d', max: '30d', over: 'refuse' },
+      keys: [{ rsa: { min: 4096, max: 2048 } }],
+      subject: { others: 'drop', organization: { from: 'csr' } },
+      names: { dns: { allow: ['f*.example.com'] }, ip: { allow: ['10.0.0.1/8'] }, require: ['uri'] },
+      extendedKeyUsage: ['serverAuth', 'flying'],
+      bind: [{ id: 'a', names: 'email', firstLabel: { of: 'principal' } }],
+      rules: [{ id: 'b', expression: 'true', message: 'no' }],
+    })
+    for (const expected of [
+      '/validity/default: is more than max, 30d',
+      '/keys/0/rsa/min: is more than max, 2048',
+      '/subject/organization: takes any value',
+      '/names/dns/allow/0: ',
+      '/names/ip/allow/0: has bits set',
+      '/names/require/0: is required, and no rule allows it',
+      '/extendedKeyUsage/1: must be a dotted OID',
+      '/bind/0/names: is tied, and no rule allows it',
+      '/bind/0/firstLabel: has no labels',
+      '/rules/0: cannot be evaluated',
+    ]) {
+      t.ok(
+        lines.some((line) => line.startsWith(expected)),
+        expected,
+      )
+    }
+  },
+)
 
-t.test('a fault has the value that stands at its place, sound or not, and is told once', async (t) => {
-  const uri = { allow: ['spiffe://td/*'], max: 'one' }
+t.test('a fault has the value that stands at its place, and is told once', async (t) => {
+  const uri = { allow: ['spiffe://td/*'], max: 2 }
   t.match(faultsOf({ ...baseDocument, names: { uri } }), [
-    { check: 'profile.schema', field: '/names/uri/max', value: 'one', reason: /^must be a whole number/ },
-    { check: 'profile.names', field: '/names/uri/max', value: 'one', reason: /^must be 1:/ },
+    { check: 'profile.names', field: '/names/uri/max', value: '2', reason: /^must be 1:/ },
   ])
   t.same(linesOf({ keys: [{ ed25519: true }, { ed25519: true }], keyUsage: ['keyEncipherment'] }), [
     '/keys/1: is allowed twice',
     '/keyUsage: holds nothing that ed25519 keys can serve',
   ])
-})
-
-t.test('of a list only as many are judged as there may be, however many were written', async (t) => {
-  const extendedKeyUsage = Array.from({ length: 22 }, (_, i) => `no usage ${i}`)
-  const lines = linesOf({ extendedKeyUsage })
-  t.equal(lines[0], '/extendedKeyUsage: must be a list of 1 to 20 usages')
-  t.match(lines.at(-1), /^\/extendedKeyUsage\/19: must be a dotted OID/)
-  t.equal(lines.length, 21)
 })
 
 t.test('what is just within its bound is sound', async (t) => {
@@ -537,7 +529,7 @@ for (const [what, changes, line] of single) {
 }
 
 t.test('a subject value beyond its bounds is a fault where it stands', async (t) => {
-  for (const value of ['x'.repeat(65), ' padded', 'nul\u0000']) {
+  for (const value of ['x'.repeat(65), ' padded']) {
     const [line, ...others] = linesOf({ subject: { others: 'drop', organization: { fixed: value } } })
     t.match(line, /^\/subject\/organization\/fixed: /)
     t.same(others, [])
@@ -556,12 +548,7 @@ t.test('a NUL in a text, which no database keeps, is a fault and not an exceptio
   t.same(linesOf({ description: 'a\0b' }), [': has a NUL in one of its texts'])
   t.same(linesOf({ description: '\\\0' }), [': has a NUL in one of its texts'])
   t.same(linesOf({ description: 'a \\u0000 b' }), [], 'what only looks like one is none')
-  t.same(linesOf({ subject: { others: 'drop', organization: { from: 'csr', match: 'a\0' } } }), [
-    '/subject/organization/match: has a NUL, or half of a character',
-  ])
-  t.same(linesOf({ origin: { users: { allow: ['\ud800'] } } }), [
-    '/origin/users/allow/0: has a NUL, or half of a character',
-  ])
+  t.match(linesOf({ origin: { users: { allow: ['\ud800'] } } }), [/^: is not plain JSON/])
 })
 
 t.test('a document that is not plain JSON, or too large, is a fault and not an exception', async (t) => {

@@ -54,7 +54,7 @@ const walls: Readonly<Record<string, Wall>> = {
     imports: ['lib', 'errors.ts'],
     packages: ['reflect-metadata', '@peculiar/webcrypto', '@peculiar/x509'],
   },
-  policy: { imports: ['lib', 'x509', 'errors.ts'], packages: ['yaml'] },
+  policy: { imports: ['lib', 'x509', 'errors.ts'], packages: ['ajv', 'yaml'] },
   tlog: { imports: ['lib'] },
   keys: {
     imports: ['lib', 'x509', 'errors.ts'],

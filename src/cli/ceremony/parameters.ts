@@ -11,7 +11,7 @@ import { parsePkcs11Uri } from '../../keys/pkcs11/uri.ts'
 import { Failure } from '../../lib/failure.ts'
 import { visible } from '../../lib/output.ts'
 import { assertNoAlias, isKey, keyFault, strictYaml, yamlFault } from '../../lib/yaml.ts'
-import { shapeFaults, soundMembers, tokensOf } from '../../policy/shape.ts'
+import { shapeFaults, tokensOf } from '../../policy/shape.ts'
 import type { NameConstraints } from '../../x509/certificate.ts'
 import { parseSubtree, type Subtree, type SubtreeKind } from '../../x509/name-constraints.ts'
 import { type AttributeType, assertSubjectSyntax, type Subject } from '../../x509/subject.ts'
@@ -120,9 +120,9 @@ type Report = (field: string, value: string, reason: string) => void
 const faultsOf = (kind: keyof Documents, input: unknown): readonly Fault[] => {
   const schema = schemas[kind]
   const faults: Fault[] = shapeFaults(schema, input)
+  if (faults.length > 0) return faults
   const report: Report = (field, value, reason) => faults.push({ field, value, reason })
-  for (const [name, value] of Object.entries(soundMembers(schema.properties, input)))
-    senses[name]?.(value as never, report)
+  for (const [name, value] of Object.entries(input as object)) senses[name]?.(value as never, report)
   return faults
 }
 

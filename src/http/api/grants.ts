@@ -1,14 +1,11 @@
 /** What principals may do. */
-import { isDeepStrictEqual } from 'node:util'
-
-import type { Access, Grant, NewGrant } from '../../ca/access/access.ts'
+import type { Grant, NewGrant } from '../../ca/access/access.ts'
 import type { Policies } from '../../ca/policies.ts'
-import { isProblem, Problem } from '../../errors.ts'
+import { Problem } from '../../errors.ts'
 import { canonicalJson } from '../../lib/canonical-json.ts'
 import { Type } from '../../lib/schema.ts'
 import { LimitsSchema } from '../../policy/limits-schema.ts'
 import { parseNameRules } from '../../policy/name-rules.ts'
-import { type NameRules, readPattern } from '../../policy/names.ts'
 import { originField } from '../../policy/origin.ts'
 import { parseOriginRules } from '../../policy/origin-rules.ts'
 import { OriginRulesSchema } from '../../policy/origin-schema.ts'
@@ -125,7 +122,7 @@ export const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
         principal,
         role,
         profiles: profiles ?? null,
-        names: names === undefined ? null : await readRules(names, principal, access),
+        names: names === undefined ? null : parseNameRules(names, '/names'),
         revoke,
         ...(limits && { limits }),
         ...(onBehalfOf && { onBehalfOf: parseOriginRules(onBehalfOf, originField) }),
@@ -171,29 +168,6 @@ const assertGrantShape = (
     throw fault('/profiles', 'only a requester or an approver is granted profiles')
   for (const field of ['names', 'revoke', 'onBehalfOf'] as const)
     if (has[field]) throw fault(`/${field}`, `only a requester is granted ${field}`)
-}
-
-/** Rules that the principal holds are what they are, whatever is asked of new ones: who grants them again is answered as ever. */
-const readRules = async (names: unknown, principal: string, access: Pick<Access, 'listGrants'>): Promise<NameRules> => {
-  try {
-    return parseNameRules(names, '/names')
-  } catch (fault) {
-    const kept = asKept(names)
-    const isHeld =
-      kept !== undefined && (await access.listGrants(principal)).some((grant) => isDeepStrictEqual(grant.names, kept))
-    if (!isHeld) throw fault
-    return kept
-  }
-}
-
-/** Undefined for what nobody can hold. */
-const asKept = (names: unknown): NameRules | undefined => {
-  try {
-    return parseNameRules(names, '', readPattern)
-  } catch (error) {
-    if (!isProblem(error)) throw error
-    return undefined
-  }
 }
 
 /** Certificates and names are asked for by requesters alone. */
