@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { openTestDatabase } from '../helpers/database.ts'
+import { drillBut } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
 import { tamper } from '../helpers/tamper.ts'
 import { dns, pem, request, san } from '../x509/build.ts'
@@ -204,8 +205,8 @@ const openRecords = async ({ hasLists }: { readonly hasLists: boolean }) => {
 const plain = await openRecords({ hasLists: false })
 const listed = await openRecords({ hasLists: true })
 
-for (const { name, hasLists = false, statements, answered, told } of faults) {
-  t.test(`the checker finds ${name}`, async (t) => {
+for (const [i, { name, hasLists = false, statements, answered, told }] of faults.entries()) {
+  drillBut(i % 4 === 0, `the checker finds ${name}`, async (t) => {
     const { database: copyOf, pair } = hasLists ? listed : plain
     const database = await openTestDatabase(t, { copyOf })
     t.same(await faultsInRecords(database.ownerUrl, pair), [], 'before, the records hold')
