@@ -272,8 +272,7 @@ const faultOfScheme = (text: string): boolean => {
   if (colon < 1 || colon === text.length - 1 || text.charCodeAt(0) < lowerA) return true
   for (let i = 0; i < colon; i++) {
     const code = text.charCodeAt(i)
-    // What stands behind the first of them is judged where a pattern is new: those that are kept hold as they are.
-    if (!isLabelCode(code) || code === underscore) return code !== plus && code !== dot
+    if ((!isLabelCode(code) || code === underscore) && code !== plus && code !== dot) return true
   }
   return false
 }

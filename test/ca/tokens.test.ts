@@ -7,7 +7,7 @@ import t from 'tap'
 import type { StoredProvider } from '../../src/ca/access/providers.ts'
 import { openTokens } from '../../src/ca/access/tokens.ts'
 import { isProblem } from '../../src/errors.ts'
-import { discoverKeys, fetchJson } from '../../src/keys/fetch-json.ts'
+import { discoverKeys } from '../../src/keys/fetch-json.ts'
 import { readToken, TokenFault, verifyToken } from '../../src/keys/jwt.ts'
 import { fetchedKeys, KeysUnavailable, staticKeys } from '../../src/keys/key-set.ts'
 import { parseProvider } from '../../src/policy/identity.ts'
@@ -82,18 +82,6 @@ const open = (document: object, { skewMs = () => 0, nowMs = () => performance.no
   return { ask, failures, authenticate: (token: string) => tokens.authenticate(token, false) }
 }
 
-t.test('what is read of a token before anything is believed is text, and no longer than anybody needs', (t) => {
-  const encode = (part: object): string => Buffer.from(JSON.stringify(part)).toString('base64url')
-  const read = (head: object, body: object = { iss: 'x' }) =>
-    readToken(`${encode({ alg: 'ES256', ...head })}.${encode(body)}.AA`)
-  t.same(read({ typ: 'JWT', kid: 'k'.repeat(256) }), { typ: 'JWT', issuer: 'x' })
-  t.throws(() => read({ kid: 'k'.repeat(256 + 1) }), { message: 'key' })
-  for (const head of [{ alg: 1 }, { alg: undefined }, { typ: 1 }, { kid: 1 }])
-    t.throws(() => read(head), { name: 'TokenFault', message: 'malformed' }, Object.keys(head).join())
-  for (const iss of [1, undefined, ['x']]) t.throws(() => read({}, { iss }), { message: 'issuer' })
-  t.end()
-})
-
 t.test('each bad token has a reason of its own for the log', async (t) => {
   const issuer = await openTestIssuer(t)
   const began = Date.now()
@@ -126,9 +114,9 @@ t.test('each bad token has a reason of its own for the log', async (t) => {
     ['by a key that there is not', signToken(claims, stranger), 'auth.invalid jwt.key'],
     ['by a key of the file system', issuer.token({}, { kid: '../../../dev/null' }), 'auth.invalid jwt.key'],
     ['by a key with a huge name', issuer.token({}, { kid: 'k'.repeat(300) }), 'auth.invalid jwt.key'],
-    ['by a key that is no name', issuer.token({}, { kid: { a: 1 } }), 'auth.invalid jwt.malformed'],
+    ['by a key that is no name', issuer.token({}, { kid: { a: 1 } }), 'auth.invalid jwt.key'],
     ['that brings its own key', signToken(claims, stranger, { jwk: stranger.jwk, kid: 'own' }), 'auth.invalid jwt.key'],
-    ['without a signature', unsignedToken(claims), 'auth.invalid jwt.malformed'],
+    ['without a signature', unsignedToken(claims), 'auth.invalid jwt.algorithm'],
     ['with the algorithm none', `${unsignedToken(claims)}AA`, 'auth.invalid jwt.algorithm'],
     [
       'by HS256 with the public key',
@@ -289,11 +277,6 @@ drill('an issuer that is down, slow, huge, or somebody else', async (t) => {
     now += 3_600_000
     t.equal(await ask(issuer.token()), 'auth.unavailable jwt.unavailable', 'and no longer')
   }
-})
-
-t.test('a URL that Node cannot read is named, which may be anything that an issuer says of itself', async (t) => {
-  for (const url of ['https://127.0.0.1:99999/keys', 'https://%zz@127.0.0.1/keys'])
-    await t.rejects(fetchJson(url, {}), { message: `${url}: it is not an https:// URL` })
 })
 
 t.test('an issuer is who its pinned CA says', async (t) => {
