@@ -217,8 +217,6 @@ export const commands: readonly (readonly [verbs: readonly string[], add: Add])[
   [['audit'], async (to) => (await import('./cli/audit.ts')).addAuditCommand(to)],
   [['ceremony'], async (to) => (await import('./cli/ceremony/ceremony.ts')).addCeremonyCommand(to)],
   [['login', 'context'], async (to) => (await import('./cli/context.ts')).addContextCommands(to)],
-  // Of all the others, so that naming it loads them.
-  [[], async (to) => (await import('./cli/completion.ts')).addCompletionCommand(to)],
   [['roll'], async (to) => (await import('./cli/log.ts')).addRollCommand(to, besideSettings)],
 ]
 

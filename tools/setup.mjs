@@ -95,8 +95,6 @@ const parts = {
   prometheus: 'promtool',
   mosquitto: 'mosquitto',
   'mosquitto-clients': 'mosquitto_pub',
-  zsh: 'zsh',
-  fish: 'fish',
   'g++': 'g++',
 }
 

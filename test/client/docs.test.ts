@@ -68,8 +68,6 @@ drill('from logging in to certificates that stay fresh, as the page tells it', a
   child.kill('SIGTERM')
   t.equal((await once(child, 'exit'))[0], 0)
   t.match(said, /^20\S+Z kept +web: [0-9a-f]{32} is there, valid until 20\S+Z; to be renewed at 20\S+Z\.$/m)
-  t.equal(await type('completion'), '')
-  t.match(await readFile(join(folder, '.zfunc/_chancery'), 'utf8'), /^#compdef chancery\n/)
   t.same(new Set(typed), new Set(blocks.keys()), 'and there is no other block')
 })
 

@@ -14,7 +14,6 @@ const packages = {
   certtool: 'gnutls-bin',
   cfssl: 'golang-cfssl',
   curl: 'curl',
-  fish: 'fish',
   go: 'golang-go golang-golang-x-mod-dev',
   ocsptool: 'gnutls-bin',
   kubectl: 'kubernetes-client',
@@ -26,7 +25,6 @@ const packages = {
   promtool: 'prometheus',
   wget: 'wget',
   zlint: 'zlint',
-  zsh: 'zsh',
 } as const
 
 export type Tool = keyof typeof packages

@@ -28,7 +28,7 @@ const shell = (line: string, ...args: string[]): Promise<{ readonly code: number
 
 t.test('whoever reads no further has what was wanted', async (t) => {
   for (let i = 0; i < 3; i += 1) {
-    const child = spawn(process.execPath, [mainFile, 'completion', 'bash'], {
+    const child = spawn(process.execPath, [mainFile, 'issue', '--help'], {
       env: bare,
       stdio: ['ignore', 'pipe', 'pipe'],
     })
@@ -44,14 +44,14 @@ t.test('whoever reads no further has what was wanted', async (t) => {
 
 drill('what a disk has no room for is told, and ends with 2', async (t) => {
   const sentence = /^Standard output cannot be written \((ENOSPC|EFBIG)\); it is not whole\.\n$/
-  for (const asked of ['completion bash', '--version', 'issue --help'])
+  for (const asked of ['--version', 'issue --help'])
     t.match(await shell(`exec "$0" "$1" ${asked} > /dev/full`), { code: exitCodes.usage, err: sentence }, asked)
   const file = join(folder, 'part')
-  const part = await shell('unset NODE_OPTIONS; ulimit -f 2; exec "$0" "$1" completion bash > "$2"', file)
+  const part = await shell('unset NODE_OPTIONS; ulimit -f 2; exec "$0" "$1" issue --help > "$2"', file)
   t.match(part, { code: exitCodes.usage, err: sentence }, 'also where there is room for a part of it')
   t.ok((await readFile(file)).length > 0)
-  t.equal((await shell('exec "$0" "$1" completion tcsh 2> /dev/full')).code, exitCodes.usage, 'nor is there a stack')
-  t.equal((await shell('exec "$0" "$1" completion bash > "$2"', join(folder, 'whole'))).code, 0)
+  t.equal((await shell('exec "$0" "$1" issue --bogus 2> /dev/full')).code, exitCodes.usage, 'nor is there a stack')
+  t.equal((await shell('exec "$0" "$1" issue --help > "$2"', join(folder, 'whole'))).code, 0)
 })
 
 drill('a daemon goes on whether or not its log can be written', async (t) => {
