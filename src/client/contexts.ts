@@ -146,13 +146,10 @@ const assertOurs = async (path: string): Promise<void> => {
   throw new Failure('usage', `${path} belongs to another user; ${hint}.`)
 }
 
-/**
- * The one to use: by its name, by `CHANCERY_CONTEXT`, or the current one, unless the environment names the data folder of a
- * service on this machine. Throws a usage failure where the name is unknown.
- */
+/** The one to use: by its name, by `CHANCERY_CONTEXT`, or the current one. Throws a usage failure where the name is unknown. */
 export const chooseContext = async (name: string | undefined, env: Environment): Promise<NamedContext | undefined> => {
   const asked = name ?? env['CHANCERY_CONTEXT']
-  if (asked === '' || (asked === undefined && env['CHANCERY_DATA'] !== undefined)) return undefined
+  if (asked === '') return undefined
   const { current, contexts } = await loadContexts(env)
   const wanted = asked ?? current
   if (wanted === undefined) return undefined

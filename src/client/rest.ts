@@ -115,7 +115,7 @@ export const chooseServer = async (
   env: Environment,
 ): Promise<{ readonly server: string; readonly context: NamedContext | undefined }> => {
   const context = await chooseContext(name, env)
-  return { server: server ?? env['CHANCERY_URL'] ?? context?.server ?? usualServer, context }
+  return { server: server ?? env['CHANCERY_URL'] ?? context?.server ?? localServer(env), context }
 }
 
 /** What a server, or what stands in its place, may cost whoever asks it. */
@@ -368,6 +368,10 @@ export const assertAnchor = (text: string, path: string, ways: string): string =
 }
 
 const usualServer = 'https://127.0.0.1:8443'
+
+/** Where a service with this environment listens, called from the same machine. */
+const localServer = ({ CHANCERY_LISTEN: listen }: Environment): string =>
+  listen === undefined ? usualServer : `https://${listen.replace(/^(0\.0\.0\.0|\[::\])(?=:)/, '127.0.0.1')}`
 /** Of silence. */
 const usualPatienceMs = 30_000
 const usualBounds: Bounds = { longestMs: 120_000, mostOctets: 64 * 1024 * 1024 }

@@ -20,6 +20,7 @@ import { promisify } from 'node:util'
 import t from 'tap'
 import { parse } from 'yaml'
 
+import { openClient } from '../../src/client/rest.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
@@ -194,6 +195,13 @@ t.test('options win over the environment, and this over the context', async (t) 
     env: { CHANCERY_DATA: service.config.dataDir },
   })
   t.equal(local.code, 0, 'a data folder is the environment, too')
+  const data = { CHANCERY_DATA: service.config.dataDir }
+  t.match(await chancery(['refusals'], { env: data }), away, 'a data folder does not override the current context')
+  const { host, port } = new URL(service.url)
+  for (const listen of [host, `0.0.0.0:${port}`]) {
+    const { origin } = await openClient({}, { ...data, CHANCERY_LISTEN: listen })
+    t.equal(new URL(origin).port, port, `CHANCERY_LISTEN=${listen}`)
+  }
 })
 
 t.test('the roll is that of the context, as it is read by every other command', async (t) => {
