@@ -1,7 +1,7 @@
 /** `chancery issue` and `explain`: ask for a certificate, or ask why (not). */
 import type { Command } from 'commander'
 
-import { type Decision, explanation } from '../client/issue/explanation.ts'
+import type { Decision } from '../client/issue/explanation.ts'
 import { assertNoKey, issueFor, type RequestBody } from '../client/issue/for-request.ts'
 import { type IntoOptions, issueInto, type OrderOptions, readOrder } from '../client/issue/new-certificate.ts'
 import { bodyFor, keyTypeNames, newKey, readNames, requestFor } from '../client/issue/order.ts'
@@ -63,14 +63,17 @@ export const addIssueCommands = (program: Command): void => {
 
   withAskOptions(
     program.command('explain').description('decide a request without issuing; exit code 3 if it would be refused'),
-  ).action(async (options: AskOptions) => {
-    const body = await bodyOf(options)
-    const { client, out } = await openRest(options)
-    const answer = await client.call('POST', '/v1/certificates', { query: { dryRun: 'true' }, body })
-    const decision = answer.json<Decision>()
-    out.show(decision, explanation(decision))
-    if (!decision.allowed) throw new Failure('refused', 'The request would be refused.')
-  })
+  )
+    .option('--all', 'show every check')
+    .action(async (options: AskOptions & { readonly all?: boolean }) => {
+      const body = await bodyOf(options)
+      const { client, out } = await openRest(options)
+      const answer = await client.call('POST', '/v1/certificates', { query: { dryRun: 'true' }, body })
+      const decision = answer.json<Decision>()
+      const { explanation, fullExplanation } = await import('../client/issue/explanation.ts')
+      out.show(decision, (options.all ? fullExplanation : explanation)(decision))
+      if (!decision.allowed) throw new Failure('refused', '')
+    })
 }
 
 /** Of the command line, or of a file. */

@@ -301,7 +301,7 @@ t.test('explain tells failed checks first and says by its exit code how it went'
     'server',
   ])
   t.equal(good.code, 0)
-  t.match(good.out, /^This request would be issued\.\npassed /)
+  t.match(good.out, /^This request would be issued\.\n\d+ checks passed, \d+ did not apply; --all shows them\.\n$/)
   const bad = await chancery([
     'explain',
     '--csr',
@@ -311,7 +311,10 @@ t.test('explain tells failed checks first and says by its exit code how it went'
   ])
   t.equal(bad.code, exitCodes.refused)
   t.match(bad.out, /^This request would be refused\.\nFAILED +names\.dns\.allow .*web\.evil\.test/)
-  const outcomes = bad.out
+  t.match(bad.out, /\nnext: Ask for names that the profile and your grant allow\.\n\d+ checks passed/)
+  t.ok(bad.out.split('\n').length <= 11, 'ten lines')
+  const all = await chancery(['explain', '--csr', join(folder, 'bad.csr'), '--profile', 'server', '--all'])
+  const outcomes = all.out
     .split('\n')
     .slice(1, -1)
     .map((line) => line.slice(0, 7))

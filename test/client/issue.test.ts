@@ -501,10 +501,10 @@ drill('--exec runs when new files are in place, and again until it succeeds', as
 t.test('explain needs no request: it makes one and throws it away', async (t) => {
   const good = await chancery(['explain', '--profile', 'server', '--name', 'web.example.com'])
   t.equal(good.code, 0, good.err)
-  t.match(good.out, /^This request would be issued\.\npassed /)
+  t.match(good.out, /^This request would be issued\.\n\d+ checks passed/)
   const bad = await chancery(['explain', '--profile', 'server', '--name', 'web.example.com', '--name', 'web.evil.test'])
   t.equal(bad.code, exitCodes.refused)
-  t.match(bad.out, /^This request would be refused\.\nFAILED {3}names\.dns\.allow +\/names\/1 +web\.evil\.test +\S/)
+  t.match(bad.out, /^This request would be refused\.\nFAILED +names\.dns\.allow +\/names\/1 +web\.evil\.test +\S/)
   const weak = await chancery([
     'explain',
     '--profile',
@@ -514,7 +514,7 @@ t.test('explain needs no request: it makes one and throws it away', async (t) =>
     '--key-type',
     'ml-dsa-44',
   ])
-  t.match(weak.out, /^FAILED {3}key\.type/m)
+  t.match(weak.out, /^FAILED +key\.type/m)
 })
 
 t.test('the links lead where they say, and an older layout of ours is none', async (t) => {

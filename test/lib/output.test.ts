@@ -4,7 +4,7 @@ import t from 'tap'
 
 import { diffLines } from '../../src/cli/diff.ts'
 import { eventRow } from '../../src/cli/event-text.ts'
-import { explanation } from '../../src/client/issue/explanation.ts'
+import { type Decision, explanation, fullExplanation } from '../../src/client/issue/explanation.ts'
 import { formatTable, jsonText, openOutput, versionLine } from '../../src/lib/output.ts'
 import { formatYaml, parseYaml } from '../../src/lib/yaml.ts'
 
@@ -118,26 +118,41 @@ t.test('every type of event is told in a line for people', async (t) => {
   t.equal(eventRow({ index: 7, entry }).what, '{"a":1}', 'and one that is not known yet by its fields')
 })
 
-t.test('an explanation begins with what failed', (t) => {
-  const text = explanation({
-    allowed: false,
-    checks: [
-      { check: 'key.type', outcome: 'passed', field: '/key', value: 'ec-p256', reason: 'is listed' },
-      { check: 'names.dns.allow', outcome: 'failed', field: '/names/0', value: 'x\u001b', reason: 'matches nothing' },
-    ],
-    notes: [{ field: '/keyUsage', reason: 'was dropped' }],
-  })
-  t.equal(
-    text,
-    [
-      'This request would be refused.',
-      'FAILED  names.dns.allow  /names/0  x\\u001b  matches nothing',
-      'passed  key.type         /key      ec-p256  is listed',
-      'note  /keyUsage  was dropped',
-    ].join('\n'),
-  )
-  t.end()
-})
+t.test(
+  'an explanation is the verdict, the failed checks and the next step; in full, every check, failed ones first',
+  (t) => {
+    const decision: Decision = {
+      allowed: false,
+      checks: [
+        { check: 'key.type', outcome: 'passed', field: '/key', value: 'ec-p256', reason: 'is listed' },
+        { check: 'names.dns.allow', outcome: 'failed', field: '/names/0', value: 'x\u001b', reason: 'matches nothing' },
+      ],
+      notes: [{ field: '/keyUsage', reason: 'was dropped' }],
+    }
+    t.equal(
+      explanation(decision),
+      [
+        'This request would be refused.',
+        'FAILED  names.dns.allow  /names/0  x\\u001b  matches nothing',
+        'next: Ask for names that the profile and your grant allow.',
+        '1 checks passed, 0 did not apply; --all shows them.',
+      ].join('\n'),
+    )
+    const [, failed] = decision.checks
+    const many = { ...decision, checks: Array.from({ length: 40 }, () => failed as Decision['checks'][number]) }
+    t.ok(explanation(many).split('\n').length <= 10, 'ten lines, however many fail')
+    t.equal(
+      fullExplanation(decision),
+      [
+        'This request would be refused.',
+        'FAILED  names.dns.allow  /names/0  x\\u001b  matches nothing',
+        'passed  key.type         /key      ec-p256  is listed',
+        'note  /keyUsage  was dropped',
+      ].join('\n'),
+    )
+    t.end()
+  },
+)
 
 t.test('a document hides nothing and steers no terminal, and is the same when it is read again', async (t) => {
   const document = {

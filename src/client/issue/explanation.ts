@@ -1,5 +1,7 @@
-/** A decision as a table for people. */
+/** A decision, as text for people. */
+import { problems } from '../../errors.ts'
 import { visible } from '../../lib/output.ts'
+import { checks as knownChecks } from '../../policy/checks.ts'
 
 interface Check {
   readonly check: string
@@ -17,20 +19,46 @@ export interface Decision {
   readonly approvals?: { readonly required: number; readonly expires: string }
 }
 
-/** The failed checks first, then what passed, then what did not apply; then what was dropped or shortened. */
+/** Every check, failed ones first, and what was dropped or shortened. */
+export const fullExplanation = ({ allowed, checks, notes, approvals }: Decision): string =>
+  [
+    verdictOf(allowed, approvals),
+    ...rowsOf(checks.toSorted((a, b) => order.indexOf(a.outcome) - order.indexOf(b.outcome))),
+    ...notes.map(noteText),
+  ].join('\n')
+
+/** Ten lines at most: the verdict, the failed checks, what to do next. */
 export const explanation = ({ allowed, checks, notes, approvals }: Decision): string => {
-  const sorted = [...checks].sort((a, b) => order.indexOf(a.outcome) - order.indexOf(b.outcome))
-  const rows = sorted.map((check) => [marks[check.outcome], ...columns.map((column) => visible(check[column]))])
+  const failed = checks.filter(({ outcome }) => outcome === 'failed')
+  const passed = checks.filter(({ outcome }) => outcome === 'passed').length
+  const told = [...rowsOf(failed), ...(allowed ? notes.map(noteText) : [])]
+  return [
+    verdictOf(allowed, approvals),
+    ...told.slice(0, mostTold),
+    ...(told.length > mostTold ? [`and ${told.length - mostTold} more`] : []),
+    ...[...new Set(failed.map(nextOf))].slice(0, mostMends).map((next) => `next: ${next}`),
+    `${passed} checks passed, ${checks.length - passed - failed.length} did not apply; --all shows them.`,
+  ].join('\n')
+}
+
+/** Of a check that a newer service has, the reason alone says it. */
+const nextOf = ({ check, reason }: Check): string => {
+  const code = knownChecks.find(({ id }) => id === check)?.code
+  return code === undefined ? visible(reason) : problems[code].next
+}
+
+const rowsOf = (checks: readonly Check[]): readonly string[] => {
+  const rows = checks.map((check) => [marks[check.outcome], ...columns.map((column) => visible(check[column]))])
   const widths = ['outcome', ...columns].map((_, i) => Math.max(0, ...rows.map((row) => row[i]?.length ?? 0)))
-  const lines = rows.map((row) =>
+  return rows.map((row) =>
     row
       .map((cell, i) => cell.padEnd(Math.min(widths[i] ?? 0, widest)))
       .join('  ')
       .trimEnd(),
   )
-  const notices = notes.map(({ field, reason }) => visible(`note  ${field}  ${reason}`))
-  return [verdictOf(allowed, approvals), ...lines, ...notices].join('\n')
 }
+
+const noteText = ({ field, reason }: Decision['notes'][number]): string => visible(`note  ${field}  ${reason}`)
 
 const verdictOf = (allowed: boolean, approvals: Decision['approvals']): string => {
   if (!allowed) return 'This request would be refused.'
@@ -43,3 +71,6 @@ const marks = { failed: 'FAILED', passed: 'passed', skipped: 'skipped' } as cons
 const columns = ['check', 'field', 'value', 'reason'] as const
 /** One long value does not push the reasons of all others off the screen. */
 const widest = 32
+/** With these, verdict and summary are ten lines. */
+const mostTold = 5
+const mostMends = 2
