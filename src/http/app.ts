@@ -79,12 +79,11 @@ import { askForBody, assertBodyComes, sayBehind } from './unread.ts'
 
 /** Opens the API: ready for `listen` or `inject`. `close()` answers what was accepted, and tells the rest to go elsewhere. */
 export const openApp = async (deps: HttpDeps): Promise<App> => {
-  const nextTurn = openTurns()
-  const app = guardedApp(deps, nextTurn)
+  const app = guardedApp(deps)
   describeRoutes(app)
   serveDescription(app)
   await app.register(rateLimit, rateLimits)
-  const shared = { ...deps, nextTurn, exports: openExports(app, deps) }
+  const shared = { ...deps, nextTurn: openTurns(), exports: openExports(app, deps) }
   await app.register(async (api: App) => {
     for (const routes of [
       certificateRoutes,
@@ -139,13 +138,13 @@ const secure: TlsOptions = {
 }
 
 /** An application without routes; each that is added must declare its access. */
-export const guardedApp = (deps: HttpDeps, nextTurn = openTurns()): App => {
+export const guardedApp = (deps: HttpDeps): App => {
   const app = newApp(deps, deps.tls)
   const state = { stopping: false }
   app.addHook('preClose', async () => {
     state.stopping = true
   })
-  addParsers(app, nextTurn)
+  addParsers(app)
   guardRoutes(app, deps, state)
   return app
 }

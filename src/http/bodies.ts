@@ -3,11 +3,10 @@ import type { IncomingMessage } from 'node:http'
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
-import { Problem } from '../errors.ts'
-import type { NextTurn } from '../lib/yield.ts'
-import { batchPath, bodyLimit } from './bounds.ts'
+import { isProblem, Problem } from '../errors.ts'
+import { parseYaml } from '../lib/yaml.ts'
+import { show } from '../policy/names.ts'
 import type { App } from './fastify.ts'
-import { largeBody, parseJson, parseYaml, smallBody } from './json.ts'
 import { assertMediaType } from './media.ts'
 import { isPrivateKey, keyInBody } from './private-keys.ts'
 import { assertQuery } from './query.ts'
@@ -64,22 +63,17 @@ const assertEmpty = async (request: FastifyRequest, reply: FastifyReply): Promis
   delete request.headers['transfer-encoding']
 }
 
-/**
- * Whatever a body is written in, it arrives at the one schema of its route as the same plain data. One of four MiB takes 20 ms: of
- * those that come at once, each has a turn of its own.
- */
-export const addParsers = (app: App, nextTurn: NextTurn): void => {
+/** Whatever a body is written in, it arrives at the one schema of its route as the same plain data. */
+export const addParsers = (app: App): void => {
   app.removeAllContentTypeParsers()
   const asBuffer = { parseAs: 'buffer' } as const
   app.addContentTypeParser('application/json', asBuffer, async (request: FastifyRequest, octets: Buffer) => {
     assertThere(request, octets)
-    const isLarge = octets.length > bodyLimit && request.pattern === batchPath
-    if (isLarge) await nextTurn()
-    return read(octets, (octets) => parseJson(octets, isLarge ? largeBody : smallBody))
+    return read(octets, parseJson)
   })
   app.addContentTypeParser('application/yaml', asBuffer, async (request: FastifyRequest, octets: Buffer) => {
     assertThere(request, octets)
-    return read(octets, parseYaml)
+    return read(octets, parseDocument)
   })
   // Octets as they are, one character each: the reader of requests knows by the media type what they mean. What else
   // a JSON body says comes from the query here.
@@ -108,11 +102,36 @@ const assertThere = ({ routeOptions }: FastifyRequest, { length }: Buffer): void
   if (length === 0) throw noBody(routeOptions.config.accepts ?? [])
 }
 
-/** Tells of a private key where the body cannot be parsed: in a shell, text with lines is easily put in as it is. */
-const read = (octets: Buffer, parse: (octets: Buffer) => unknown): unknown => {
+/** Reports a private key where the body cannot be parsed: in a shell, text with lines is easily put in as it is. */
+const read = async (octets: Buffer, parse: (text: string) => unknown): Promise<unknown> => {
   try {
-    return parse(octets)
+    return await parse(utf8.decode(octets))
   } catch (error) {
-    throw isPrivateKey(octets.toString('latin1')) ? keyInBody() : error
+    if (isPrivateKey(octets.toString('latin1'))) throw keyInBody()
+    throw isProblem(error) ? error : new Problem('request.malformed', 'The body is not UTF-8.')
   }
 }
+
+const parseJson = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    // The message of V8 quotes the input.
+    throw new Problem('request.malformed', 'The body is not JSON.')
+  }
+}
+
+const parseDocument = async (text: string): Promise<unknown> => {
+  if (text.length > yamlLimit)
+    throw new Problem('request.too_large', `YAML is taken up to ${yamlLimit} characters; send JSON.`)
+  try {
+    return await parseYaml(text)
+  } catch (error) {
+    const [reason = ''] = (error as Error).message.split('\n', 1)
+    throw new Problem('request.malformed', `The body is not plain YAML: ${show(reason)}.`)
+  }
+}
+
+const utf8 = new TextDecoder('utf8', { fatal: true })
+/** What the library reads in 50 ms, whatever it is (measured); a profile has one or two thousand. */
+const yamlLimit = 16 * 1024

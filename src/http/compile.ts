@@ -63,7 +63,7 @@ export const ajvOptions = {
   removeAdditional: false,
   coerceTypes: false,
   useDefaults: false,
-  // Every array and string in the schemas is bounded, and so is the number of values in a body (json.ts).
+  // A body is bounded in size, and an item of a batch as a body is.
   allErrors: true,
   strict: true,
   strictTypes: false,

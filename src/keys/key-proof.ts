@@ -8,7 +8,7 @@ import { createPrivateKey, createPublicKey } from 'node:crypto'
 import { CompactSign } from 'jose/jws/compact/sign'
 import { compactVerify } from 'jose/jws/compact/verify'
 
-import { isProblem, Problem } from '../errors.ts'
+import { Problem } from '../errors.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 
@@ -25,21 +25,14 @@ export interface KeyProof {
 
 export const keyProofType = 'chancery-revocation+jws'
 
-/**
- * Throws `revocation.proof`: not of this kind, not by this key, or not to be read by `parse`, which throws what it has found. What it
- * says is the caller's to judge.
- */
-export const verifyKeyProof = async (
-  jws: string,
-  spki: Buffer,
-  parse: (octets: Buffer) => unknown,
-): Promise<unknown> => {
+/** Throws `revocation.proof`: not of this kind, not by this key, or not JSON. What it says is the caller's to judge. */
+export const verifyKeyProof = async (jws: string, spki: Buffer): Promise<unknown> => {
   const algorithms = jwsAlgorithms[parsePublicKey(spki).algorithm.id]
   try {
     const key = createPublicKey({ key: spki, format: 'der', type: 'spki' })
     const { payload, protectedHeader } = await compactVerify(jws, key, { algorithms: [...algorithms] })
     if (protectedHeader.typ !== keyProofType) throw new Error(`typ is not ${keyProofType}`)
-    return parse(Buffer.from(payload))
+    return JSON.parse(Buffer.from(payload).toString())
   } catch (error) {
     throw new Problem('revocation.proof', `The proof does not hold: ${sentenceOf(error)}.`)
   }
@@ -53,12 +46,9 @@ export const signKeyProof = async (proof: KeyProof, pem: string): Promise<string
   return new CompactSign(Buffer.from(JSON.stringify(proof))).setProtectedHeader({ alg, typ: keyProofType }).sign(key)
 }
 
+/** The message of V8 quotes what is not JSON. */
 const sentenceOf = (error: unknown): string =>
-  error instanceof Error
-    ? (isProblem(error) ? error.detail.replace(/^The body/, 'the payload') : error.message)
-        .replace(/[.]$/, '')
-        .slice(0, 200)
-    : 'it cannot be read'
+  error instanceof SyntaxError ? 'the payload is not JSON' : (error as Error).message.replace(/[.]$/, '').slice(0, 200)
 
 /** What each kind of key may sign with; the first is what we sign with. */
 const jwsAlgorithms: Readonly<Record<KeyAlgorithmId, readonly [string, ...string[]]>> = {

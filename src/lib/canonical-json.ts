@@ -87,7 +87,3 @@ const wellFormed = (text: string): string => {
   if (!text.isWellFormed()) throw new TypeError('a string with a lone surrogate has no JSON form')
   return text
 }
-
-/** The same JSON, as ASCII. */
-export const escapeAscii = (json: string): string =>
-  json.replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)

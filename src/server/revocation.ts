@@ -24,7 +24,6 @@ import { readSuccessions } from '../db/log-opening.ts'
 import { openMassRevocationStore } from '../db/mass-revocations.ts'
 import { openOcspStore } from '../db/ocsp.ts'
 import { issuedForReported, openRevocationStore, readCertificateStanding } from '../db/revocations.ts'
-import { parseJson } from '../http/json.ts'
 import { verifyKeyProof } from '../keys/key-proof.ts'
 import { sha256 } from '../lib/sha256.ts'
 import type { NextTurn } from '../lib/yield.ts'
@@ -124,7 +123,7 @@ export const openStatus = async (
   const revocations = openRevocations({
     store: openRevocationStore({ db, roll }),
     keyOf: async (serial) => parseCertificate((await records.certificate(serial)).certificate).facts.spki,
-    verifyProof: (proof, spki) => verifyKeyProof(proof, spki, parseJson),
+    verifyProof: verifyKeyProof,
     isIssuer: async (serial) => isOfIssuer(await records.issuers(), serial),
     changed: ocsp.forget,
   })

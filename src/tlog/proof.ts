@@ -2,7 +2,6 @@
  * The proof that goes with an entry (c2sp.org/tlog-proof): its index, the hashes that lead from its leaf to the root, and
  * the checkpoint. With the key of the roll it is verified for ever, without anybody being asked.
  */
-import { escapeAscii } from '../lib/canonical-json.ts'
 import { openCheckpoint, type SignedCheckpoint } from './checkpoint.ts'
 import { maxEntryOctets } from './entries.ts'
 import { type FaultCode, isRollFault, RollFault } from './fault.ts'
@@ -37,30 +36,6 @@ export const encodeProof = ({ index, hashes, checkpoint, extra }: Proof): string
   for (const hash of hashes) lines.push(hash.toBase64())
   return `${lines.join('\n')}\n\n${checkpoint}`
 }
-
-/**
- * The same text as a JSON string in ASCII. The dash of a signed note is beyond Latin-1: it would make an answer that it
- * stands in twice as large in memory, and slower to encode each time that it is copied.
- */
-export const writeProofJson = ({ index, hashes, checkpoint }: Omit<Proof, 'extra'>, to: ProofWriter): void => {
-  to.text(`"${header}\\nindex ${index}\\n`)
-  for (const hash of hashes) to.base64(hash, '\\n')
-  to.text('\\n')
-  to.text(asciiJson(checkpoint))
-}
-
-/** Takes its parts: text as it is, and hashes in base64, which are one line each. */
-export interface ProofWriter {
-  text(text: string): void
-  base64(octets: Uint8Array, lineEnd: string): void
-}
-
-/** As a JSON string without its first quote. A whole batch has one checkpoint. */
-const asciiJson = (text: string): string => {
-  if (last.text !== text) last = { text, json: escapeAscii(JSON.stringify(text)).slice(1) }
-  return last.json
-}
-let last = { text: '', json: '"' }
 
 /** Reads a proof; the checkpoint in it is not looked into. Throws `proof.text`. */
 export const parseProof = (input: string | Uint8Array): Proof => {

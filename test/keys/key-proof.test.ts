@@ -3,7 +3,6 @@ import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { CompactSign } from 'jose'
 import t from 'tap'
 
-import { parseJson } from '../../src/http/json.ts'
 import { keyProofType, signKeyProof, verifyKeyProof } from '../../src/keys/key-proof.ts'
 
 const proof = { issuer: 'default', serial: '4a'.repeat(16), reason: 'keyCompromise', iat: 1 }
@@ -19,7 +18,7 @@ const pairs: Readonly<Record<string, { readonly privateKey: KeyObject; readonly 
 }
 const spkiOf = (key: KeyObject): Buffer => key.export({ type: 'spki', format: 'der' })
 const bad = { code: 'revocation.proof' }
-const verify = (jws: string, spki: Buffer): Promise<unknown> => verifyKeyProof(jws, spki, parseJson)
+const verify = verifyKeyProof
 
 for (const [kind, { privateKey, publicKey }] of Object.entries(pairs))
   t.test(`a proof by a key of kind ${kind}`, async (t) => {
@@ -57,17 +56,11 @@ t.test('an algorithm that is not of the kind of the key proves nothing', async (
   await t.rejects(verify(jws, spki), bad)
 })
 
-t.test('what says a thing twice, or is no JSON, says nothing', async (t) => {
+t.test('a proof that is not JSON is rejected', async (t) => {
   const { publicKey, privateKey } = pairs['P-256'] as (typeof pairs)[string]
   const said = JSON.stringify(proof)
   const cases: readonly (readonly [payload: string | Buffer, detail: RegExp])[] = [
-    [said.replace('{', '{"reason":"superseded",'), /^The proof does not hold: A field occurs twice[.]$/],
-    [
-      said.replace('{', '{"\\u0072eason":"superseded",'),
-      /^The proof does not hold: A name of a field is written with escapes[.]$/,
-    ],
     [said.slice(1), /^The proof does not hold: the payload is not JSON[.]$/],
-    [Buffer.from([0x22, 0xff, 0x22]), /^The proof does not hold: the payload is not UTF-8[.]$/],
   ]
   for (const [payload, detail] of cases) {
     const header = { alg: 'ES256', typ: keyProofType }

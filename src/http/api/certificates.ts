@@ -23,7 +23,7 @@ import { EventView } from './records.ts'
 import { RequestView, requestView, waitOf } from './requests.ts'
 import { Ask, Decision, Duration, IssuedCertificate, Label, named, Pem, Serial, SerialText } from './schemas.ts'
 import type { SearchDeps } from './search.ts'
-import { type CertificateAndChain, chainPem, issuedJson, parseSerial, pemsOf, recordView } from './views.ts'
+import { type CertificateAndChain, chainPem, issuedView, parseSerial, pemsOf, recordView } from './views.ts'
 
 /** What issuing can be refused for, one certificate or many. */
 export const issuingProblems = [
@@ -242,7 +242,7 @@ export const sendIssued = async (
   { type, issued }: { readonly type: CertificateType; readonly issued: Issued },
 ): Promise<FastifyReply> => {
   request.issuedAt = performance.now()
-  const body = type === 'application/json' ? issuedJson(issued) : encodeCertificate(type, issued)
+  const body = type === 'application/json' ? JSON.stringify(issuedView(issued)) : encodeCertificate(type, issued)
   await endOfTurn()
   return reply
     .code(201)

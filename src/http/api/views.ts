@@ -4,16 +4,14 @@ import type { Issued } from '../../ca/issuance/issuance.ts'
 import type { FoundCertificate } from '../../ca/records.ts'
 import type { Revocation } from '../../ca/revocation/revoke.ts'
 import { isProblem, Problem } from '../../errors.ts'
-import { escapeAscii } from '../../lib/canonical-json.ts'
 import { openInstants } from '../../lib/instants.ts'
 import type { Static } from '../../lib/schema.ts'
 import { nearest } from '../../lib/suggest.ts'
-import { encodeProof, writeProofJson } from '../../tlog/proof.ts'
+import { encodeProof } from '../../tlog/proof.ts'
 import { soughtFault } from '../../x509/names.ts'
 import { encodePem } from '../../x509/pem.ts'
 import { formatSubject, parseSubjectText } from '../../x509/subject.ts'
 import { instantOf } from '../../x509/time.ts'
-import { asciiAnswer } from '../octets.ts'
 import { type OriginView, timeWords } from './schemas.ts'
 
 export const issuedView = (issued: Issued) => ({
@@ -21,22 +19,6 @@ export const issuedView = (issued: Issued) => ({
   ...pemsOf(issued),
   proof: encodeProof(issued.proof),
 })
-
-/** The same as JSON in ASCII, at the least cost: it is the answer of every issuance. */
-export const issuedJson = (issued: Issued): Buffer =>
-  asciiAnswer((answer) => {
-    answer.text(escapeAscii(JSON.stringify(recordOf(issued))).slice(0, -1))
-    answer.text(',"certificate":"-----BEGIN CERTIFICATE-----\\n')
-    answer.base64(issued.certificate, '\\n')
-    answer.text('-----END CERTIFICATE-----\\n","chain":[')
-    issued.chain.forEach((der, i) => {
-      if (i > 0) answer.text(',')
-      answer.text(issuerPemJson(der))
-    })
-    answer.text('],"proof":')
-    writeProofJson(issued.proof, answer)
-    answer.text('}')
-  })
 
 const recordOf = (issued: Issued) => ({
   serial: issued.serial,
@@ -215,18 +197,12 @@ export const timeProblem = (detail: string, field: string, value: string, reason
   new Problem('request.malformed', detail, { violations: [{ check: 'request.time', field, value, reason }] })
 
 /** The same few issuers stand above every certificate; their buffers live as long as they do. */
-const oncePerIssuer = (encode: (der: Buffer) => string): ((der: Buffer) => string) => {
-  const known = new WeakMap<Buffer, string>()
-  return (der) => {
-    const before = known.get(der)
-    if (before !== undefined) return before
-    const text = encode(der)
-    known.set(der, text)
-    return text
-  }
+const issuerPem = (der: Buffer): string => {
+  const known = issuerPems.get(der) ?? encodePem('CERTIFICATE', der)
+  issuerPems.set(der, known)
+  return known
 }
-const issuerPem = oncePerIssuer((der) => encodePem('CERTIFICATE', der))
-const issuerPemJson = oncePerIssuer((der) => JSON.stringify(issuerPem(der)))
+const issuerPems = new WeakMap<Buffer, string>()
 
 const finerThanMs = /[.][0-9]{3}0*[1-9]/
 const finerThanSeconds = /[.]0*[1-9]/
