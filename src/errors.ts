@@ -137,7 +137,6 @@ export const problems = {
     'Too many failed authentications from one address',
     'Wait as Retry-After says, then send the same request on a new connection; mend the credentials of whoever fails there, and show no more certificates than the chain needs.',
   ),
-  'limit.unavailable': later('The limits cannot be looked up', 'Send the same request again after Retry-After.'),
 
   // State.
   'profile.not_found': { status: 404, title: 'No such profile', retryable: false, next: 'Check the name; GET /v1/profiles lists the profiles.' },

@@ -87,7 +87,6 @@ export const maintain = async (
         `The database's clock is ${Math.round(aheadMs / 60_000)} minutes ahead of ours, so nothing that is past retention was dropped: set right whichever is wrong; "chancery migrate" goes on where it ended.`,
       )
     await db.query({ text: 'select maintain_spent_tokens()' })
-    await db.query({ text: 'select maintain_limits()' })
   } finally {
     await db.close()
   }

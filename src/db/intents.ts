@@ -2,9 +2,8 @@
 import type { Intent, IntentEnd } from '../ca/issuance/recorder.ts'
 import type { DatabaseClock } from './clock.ts'
 import { columnsOf } from './columns.ts'
-import type { Database, Statement } from './database.ts'
+import type { Queryable, Statement } from './database.ts'
 import { originText } from './origins.ts'
-import { type Asked, type BookedIntent, bookedIntents, type NoRoom } from './quota-usage.ts'
 
 const columns = columnsOf<Intent>([
   ['principal', 'text', ({ request }) => request.principal],
@@ -23,6 +22,8 @@ const columns = columnsOf<Intent>([
   ['replaces', 'bytea', ({ replaces }) => replaces],
   ['approval', 'text', ({ approval }) => approval],
   ['origin', 'text', ({ origin }) => origin && originText(origin)],
+  ['names', 'integer', ({ names }) => names],
+  ['not_after', 'timestamptz', ({ notAfter }) => notAfter],
 ])
 
 /**
@@ -49,12 +50,14 @@ const standingOfKey = (): string => {
  * Whoever finds the attempt of its request taken, its issuer moved, or something on record against its key or the
  * certificate that it renews, inserts nothing. Who was recorded is told only where not all were.
  */
-const insertIntentsText = (booked?: ReturnType<typeof bookedIntents>): string => `
-    with ${booked?.steps ?? ''} asked as (
+const insertIntentsStatement: Statement = {
+  name: 'insert_intents',
+  pool: 'issuing',
+  text: `
+    with asked as (
       select * from ${columns.from}
     ), issuers as materialized (
       select issuer, state_for_intent(issuer) as state from (select distinct issuer from asked) i
-      ${booked ? `where ${booked.condition}` : ''}
     ), judged as materialized (
       select serial, case when not i.state = any (string_to_array(asked.states, ' ')) then 'moved'
         else coalesce(case when replaces is not null then standing_of_held(replaces) end, ${standingOfKey()})
@@ -62,28 +65,22 @@ const insertIntentsText = (booked?: ReturnType<typeof bookedIntents>): string =>
       from asked join issuers i using (issuer)
     ), added as (
       insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
-        plan, replaces, first, approval, origin)
+        plan, replaces, first, approval, origin, names, not_after)
       select serial, principal, key, attempt, digest, issuer, shard, profile, version, tbs, plan, replaces,
-        (select coalesce(b.first, b.serial) from intents b where b.serial = asked.replaces), approval::uuid, origin
+        (select coalesce(b.first, b.serial) from intents b where b.serial = asked.replaces), approval::uuid, origin, names, not_after
       from asked
-      where ${booked ? `${booked.condition} and` : ''} serial not in (select serial from judged where obstacle is not null)
+      where serial not in (select serial from judged where obstacle is not null)
       on conflict (principal, idempotency_key, attempt) where idempotency_key is not null do nothing
       returning serial
-    )${booked?.uses ?? ''}
+    )
     select count(*)::integer as recorded, clock_timestamp() as now,
       case when count(*) < $${columns.next}::integer then string_agg(encode(serial, 'hex'), ' ') end as serials,
       case when count(*) < $${columns.next}::integer then (select json_object_agg(encode(serial, 'hex'), obstacle) from judged) end as obstacles
-      ${booked?.answer ?? ''}
-    from added`
-
-const insertIntentsStatement: Statement = { name: 'insert_intents', pool: 'issuing', text: insertIntentsText() }
-const insertBookedStatement = {
-  name: 'insert_booked_intents',
-  text: insertIntentsText(bookedIntents(`$${columns.next + 1}`, `$${columns.next + 2}`)),
+    from added`,
 }
 
 export interface IntentsDeps {
-  readonly db: Database
+  readonly db: Queryable
   /** Told what the database's clock says: what was dated by one that has been set since is not signed. */
   readonly dbClock: Pick<DatabaseClock, 'observe'>
 }
@@ -96,29 +93,12 @@ interface IntentsRecorded {
   readonly obstacles: Readonly<Record<string, Exclude<IntentEnd, 'recorded' | 'taken'> | null>> | null
 }
 
-export const isBooked = (intent: Intent): intent is BookedIntent => intent.booking !== undefined
-
-export const insertIntents = async (deps: IntentsDeps, batch: readonly Intent[]): Promise<IntentEnd[]> =>
-  intentEnds(batch, await ask(deps, insertIntentsStatement, [...valuesOf(batch), batch.length]))
-
-export const insertBooked = async (
-  deps: IntentsDeps,
-  batch: readonly BookedIntent[],
-  { ledgers, uses }: Asked,
-): Promise<IntentEnd[] | NoRoom> => {
-  const answer = await ask(deps, insertBookedStatement, [...valuesOf(batch), batch.length, ledgers, uses])
-  return answer?.ledgers ? { ledgers: answer.ledgers } : intentEnds(batch, answer)
-}
-
-const ask = async (
-  { db, dbClock }: IntentsDeps,
-  statement: Statement,
-  values: readonly unknown[],
-): Promise<(IntentsRecorded & Partial<NoRoom>) | undefined> => {
+export const insertIntents = async ({ db, dbClock }: IntentsDeps, batch: readonly Intent[]): Promise<IntentEnd[]> => {
   const asked = performance.now()
-  const answer = (await db.query<IntentsRecorded & Partial<NoRoom>>(statement, values)).rows[0]
+  const { rows } = await db.query<IntentsRecorded>(insertIntentsStatement, [...valuesOf(batch), batch.length])
+  const answer = rows[0]
   if (answer) dbClock.observe(answer.now, performance.now() - asked)
-  return answer
+  return intentEnds(batch, answer)
 }
 
 const intentEnds = (batch: readonly Intent[], answer: IntentsRecorded | undefined): IntentEnd[] => {

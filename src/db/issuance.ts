@@ -9,6 +9,7 @@ import type {
   Enrolled,
   Enrolment,
   Intent,
+  IntentEnd,
   IssuedRow,
   PriorRequest,
   Recorder,
@@ -21,12 +22,12 @@ import { withDeadline } from '../lib/timeout.ts'
 import type { KeyStanding } from '../policy/check.ts'
 import type { Database, Statement } from './database.ts'
 import { constraintOf, isOfServer } from './errors.ts'
-import { type IntentsDeps, insertBooked, insertIntents, isBooked, selectKeyStanding } from './intents.ts'
+import { type IntentsDeps, insertIntents, selectKeyStanding } from './intents.ts'
 import { type EnrolmentDeps, enrol, isUnavailable, retryPausesMs } from './outcomes.ts'
-import { openLimited } from './quota-usage.ts'
+import { openQuotas } from './quotas.ts'
 import { openRefusals } from './rejections.ts'
 
-export interface RecorderDeps extends EnrolmentDeps, IntentsDeps {
+export interface RecorderDeps extends EnrolmentDeps, Pick<IntentsDeps, 'dbClock'> {
   readonly meter: Meter
   readonly clock: () => Date
   readonly newId: () => string
@@ -47,13 +48,12 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
     observe: (size) => meter.batch('intent', size),
     gather: { enough: 24, patienceMs: 4 },
   })
-  // Apart, so that whoever has no limits waits for nobody who has.
-  const booked = openLimited({
+  const quotas = openQuotas({
     ...{ db, meter, max: maxBatch, isolate: isOfOneItem },
-    insert: (batch, asked) => insertBooked(deps, batch, asked),
+    insert: (tx, batch) => insertIntents({ ...deps, db: tx }, batch),
   })
-  const recordIntent: Recorder['recordIntent'] = (intent) =>
-    isBooked(intent) ? booked.add(intent) : intents.add(intent)
+  const recordIntent = ({ limitedBy, ...intent }: Intent): Promise<IntentEnd> =>
+    limitedBy ? quotas.add({ ...intent, limitedBy }) : intents.add(intent)
   const enrolments = openBatch({
     run: (batch: readonly Enrolment[]) => enrol(deps, batch),
     max: maxBatch,
@@ -83,7 +83,7 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
     recordCertificate: (enrolment) => enrolments.add(enrolment),
     recordRefusal: refusals.add,
     drain: async () => {
-      await Promise.all([intents.drain(), booked.drain(), enrolments.drain(), lookups.drain(), refusals.drain()])
+      await Promise.all([intents.drain(), quotas.drain(), enrolments.drain(), lookups.drain(), refusals.drain()])
     },
     close: refusals.close,
   }

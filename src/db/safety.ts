@@ -138,5 +138,5 @@ const selectLacks = {
       or exists (select from relation where row_security_active(oid))
       or exists (select from pg_proc
         where pronamespace = 'public'::regnamespace and not has_function_privilege(oid, 'execute')
-          and proname in ('postpone_request', 'note_replica', 'take_rate', 'take_slots', 'forget_replica')) as lacks`,
+          and proname in ('postpone_request', 'note_replica', 'forget_replica')) as lacks`,
 }

@@ -138,9 +138,8 @@ export const openAdmission = (deps: AdmissionDeps): Admission => {
       const { value: caller, isOld } = config.outlivesDatabase
         ? await lastKnown.of(`${url} ${digestOf(shown)}`, look)
         : { value: await look(), isOld: false }
-      // Its limits are in the database as well.
-      const entering = !isOld && caller && principalLimits.enter(caller)
-      if (entering) begun.add(await entering)
+      const leave = isOld || !caller ? undefined : principalLimits.enter(caller)
+      if (leave) begun.add(leave)
       return caller
     },
   }

@@ -287,7 +287,7 @@ const codesOf = (
   if (isHolderRule(access)) codes.push('renewal.foreign')
   if (isHolderRule(access) && access.holderOr.length === 0) codes.push('renewal.certificate')
   if (access !== 'open') codes.push(...authCodes)
-  if (access !== 'open') codes.push('db.unavailable', 'auth.unavailable', 'limit.unavailable')
+  if (access !== 'open') codes.push('db.unavailable', 'auth.unavailable')
   if (access !== 'open' || !probe) codes.push(...addressCodes)
   if (access !== 'open') codes.push('limit.failed_authentication', 'limit.requests', 'limit.concurrent', 'limit.room')
   // Whoever changes anything puts it on the roll.

@@ -172,6 +172,8 @@ drill('an intent whose outcome is open, or that was abandoned, keeps its issuer 
     tbs: randomBytes(100),
     plan: Buffer.alloc(32),
     keySha256: randomBytes(32),
+    names: 1,
+    notAfter: new Date(Date.now() + 3_600_000),
   }
   t.equal(await recorder.recordIntent({ ...intent, states: ['active'] }), 'moved')
   t.match(await life.move('default', 'close', how), { state: 'crl-only' })

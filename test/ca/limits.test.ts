@@ -2,7 +2,7 @@
 import t from 'tap'
 
 import type { Caller, Grant } from '../../src/ca/access/access.ts'
-import { bookingOf, requestLimits } from '../../src/ca/access/limits.ts'
+import { assertNamesFit, countedGrants, requestLimits } from '../../src/ca/access/limits.ts'
 import type { Plan } from '../../src/policy/decide.ts'
 import type { Limits } from '../../src/policy/limits.ts'
 import { namesOf } from '../policy/requests.ts'
@@ -10,38 +10,21 @@ import { namesOf } from '../policy/requests.ts'
 const grantOf = (id: string, profiles: readonly string[] | null, limits?: Limits): Grant =>
   ({ id, profiles, ...(limits && { limits }) }) as unknown as Grant
 const callerOf = (...grants: readonly Grant[]): Caller => ({ grants }) as unknown as Caller
-const notAfter = new Date('2030-06-01T00:00:00Z')
 const planOf = (names: number): Plan =>
-  ({ notAfter, names: namesOf(...Array.from({ length: names }, (_, i) => `dns:n${i}.example`)) }) as unknown as Plan
-const booked = (caller: Caller, names = 2) => bookingOf(caller, 'server', planOf(names))
+  ({ names: namesOf(...Array.from({ length: names }, (_, i) => `dns:n${i}.example`)) }) as unknown as Plan
+const counted = (caller: Caller) => countedGrants(caller, 'server')
 
-t.test(
-  'a certificate is booked under every grant that covers its profile and has limits that are counted',
-  async (t) => {
-    for (const limits of [{ certificatesPerDay: 1 }, { namesPerDay: 2 }, { certificatesAlive: 1 }])
-      t.same(booked(callerOf(grantOf('a', ['client', 'server'], limits))), {
-        grants: [{ id: 'a', profiles: ['client', 'server'], limits }],
-        names: 2,
-        notAfter,
-      })
-    const counted = { certificatesPerDay: 1 }
-    t.equal(booked(callerOf()), undefined)
-    t.equal(
-      booked(callerOf(grantOf('a', ['server']), grantOf('b', ['client'], counted), grantOf('c', null, counted))),
-      undefined,
-    )
-    t.equal(booked(callerOf(grantOf('a', ['server'], { requestsPerSecond: 1, concurrent: 1 }))), undefined)
-    const both = callerOf(
-      grantOf('a', ['server'], counted),
-      grantOf('b', ['server']),
-      grantOf('c', ['server'], counted),
-    )
-    t.same(
-      booked(both)?.grants.map(({ id }) => id),
-      ['a', 'c'],
-    )
-  },
-)
+t.test('a certificate counts under every grant that covers its profile and limits certificates or names', async (t) => {
+  for (const limits of [{ certificatesPerDay: 1 }, { namesPerDay: 2 }, { certificatesAlive: 1 }])
+    t.same(counted(callerOf(grantOf('a', ['client', 'server'], limits))), [{ profiles: ['client', 'server'], limits }])
+  const limits = { certificatesPerDay: 1 }
+  t.same(counted(callerOf()), [])
+  const others = [grantOf('a', ['server']), grantOf('b', ['client'], limits), grantOf('c', null, limits)]
+  t.same(counted(callerOf(...others)), [])
+  t.same(counted(callerOf(grantOf('a', ['server'], { requestsPerSecond: 1, concurrent: 1 }))), [])
+  const both = callerOf(grantOf('a', ['server'], limits), grantOf('b', ['server']), grantOf('c', ['server'], limits))
+  t.equal(counted(both).length, 2)
+})
 
 t.test('what has more names than a day ever has room for is refused for good', async (t) => {
   const caller = callerOf(
@@ -50,8 +33,8 @@ t.test('what has more names than a day ever has room for is refused for good', a
     grantOf('c', ['server'], { certificatesPerDay: 1 }),
     grantOf('d', ['client'], { namesPerDay: 1 }),
   )
-  t.equal(booked(caller, 2)?.names, 2)
-  t.throws(() => booked(caller, 3), { code: 'limit.names' })
+  assertNamesFit(caller, 'server', planOf(2))
+  t.throws(() => assertNamesFit(caller, 'server', planOf(3)), { code: 'limit.names' })
 })
 
 t.test('of the limits of requests, the smallest of all grants holds', async (t) => {

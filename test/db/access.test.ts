@@ -293,11 +293,8 @@ t.test('whoever serves cannot change or remove a record, and neither can the own
     select c.relname as table, (select attname from pg_attribute a where a.attrelid = c.oid and attnum > 0 and attidentity = '' order by attnum limit 1) as column
     from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') order by 1`)
   const mutable = new Set([
-    'limit_uses',
     'approval_standings',
     'replicas',
-    'rate_buckets',
-    'slot_leases',
     'roll',
     'reconciled',
     'token_uses',
@@ -336,14 +333,9 @@ t.test('whoever serves cannot change or remove a record, and neither can the own
     'delete from spent_tokens',
     'update spent_tokens set until = until',
     'select maintain_spent_tokens()',
-    'delete from limit_uses',
-    'update limit_uses set certificates = 0',
-    'update rate_buckets set tokens = tokens',
-    'update slot_leases set slots = slots',
     'update replicas set seen_at = seen_at',
     'delete from approval_standings',
     'update approval_standings set state = state',
-    'select maintain_limits()',
     'update roll set id = 1',
     'update token_uses set token = token',
     `insert into schema_migrations select * from schema_migrations`,

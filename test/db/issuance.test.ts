@@ -40,6 +40,8 @@ const open = async (t: Test, beside?: Replica) => {
     tbs: randomBytes(100),
     plan: Buffer.alloc(32),
     keySha256,
+    names: 1,
+    notAfter: new Date(Date.now() + 3_600_000),
   })
   const intend = async (...asked: Parameters<typeof intentOf>): Promise<Intent> => {
     const intent = intentOf(...asked)

@@ -21,7 +21,6 @@ drill('a forgotten transaction that has what issuing takes is told by its sessio
     ['lock table outcomes in share mode', true],
     ['lock table entries in exclusive mode', true],
     ['lock table certificate_names in share mode', true],
-    ['lock table limit_uses in share mode', true],
     ['lock table approval_ends in share mode', true],
     ['lock table spent_tokens in share mode', true],
     ['lock table approval_standings', true],

@@ -56,6 +56,8 @@ const open = async (t: Test, most?: number) => {
       tbs: randomBytes(100),
       plan: Buffer.alloc(32),
       keySha256: serial,
+      names: 1,
+      notAfter: new Date(Date.now() + 3_600_000),
     })
     return serial
   }

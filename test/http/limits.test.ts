@@ -250,19 +250,11 @@ t.test('limits that fit no role, or are none, are refused', async (t) => {
   t.equal((await grant('auditor', { requestsPerSecond: 5 })).status, 201)
 })
 
-t.test('nobody who has no limits is counted', async (t) => {
-  const token = await employ(one, 'free', 'requester', { profiles: ['server'] })
-  t.equal((await ask({ token })).status, 201)
-  const { rows } = await db.query(`select distinct principal from limit_uses order by 1`)
-  t.notOk(rows.some(({ principal }) => principal === 'free'))
-  t.ok(rows.some(({ principal }) => principal === 'daily'))
-})
-
 drill('where nothing can be counted, nothing is issued', async (t) => {
   const token = await requester('unlucky', { certificatesPerDay: 3 })
   t.equal((await ask({ token })).status, 201)
   await db.query('begin')
-  await db.query('lock table limit_uses in access exclusive mode')
+  await db.query('lock table revocations in access exclusive mode')
   const answer = await ask({ token })
   t.match(answer, { status: 503, json: { retryable: true } })
   t.ok(answer.headers['retry-after'])
@@ -271,67 +263,16 @@ drill('where nothing can be counted, nothing is issued', async (t) => {
   t.same(statuses(await flood(6, token)), { 201: 2, 429: 4 })
 })
 
-t.test('rows that count no more are taken away, and change nothing', async (t) => {
-  const token = await requester('old', { certificatesAlive: 3 })
-  t.same(statuses(await flood(3, token)), { 201: 3 })
-  await db.query(`update limit_uses set counts_until = now() - interval '2 hours', not_after = now() - interval '2 hours',
-    at = at - interval '2 days', day = day - 2 where principal = 'old'`)
-  // They have expired; and what a replica has counted a moment ago, it does not count again at once.
-  const issued = async (service: TestService): Promise<number> => {
-    for (let tries = 0; tries < 200; tries += 1) {
-      const { status } = await ask({ token, service })
-      if (status !== 429) return status
-      await new Promise((resolve) => setTimeout(resolve, 50))
-    }
-    return 429
-  }
-  for (const service of [...replicas, one]) t.equal(await issued(service), 201)
-  await db.query('select maintain_limits()')
-  const { rows } = await db.query(`select count(*)::integer as n from limit_uses where principal = 'old'`)
-  t.equal(rows[0].n, 3)
-  t.same(statuses(await flood(3, token)), { 429: 3 })
-})
-
-t.test('what one replica remembers is not too little once the newest rows were taken away', async (t) => {
-  const token = await requester('forgotten', { certificatesPerDay: 10, certificatesAlive: 10 })
-  const times = async (count: number, make: () => Promise<Answer>): Promise<Answer[]> => {
-    const answers: Answer[] = []
-    while (answers.length < count) answers.push(await make())
-    return answers
-  }
-  t.same(statuses(await times(5, () => ask({ token }))), { 201: 5 })
-  const short = await times(5, () => ask({ token, more: { validity: '1h' } }))
-  for (const { json } of short) {
-    const path = `/v1/certificates/${json.serial}/revocation`
-    t.ok((await one.request('POST', path, { token, body: { reason: 'superseded' } })).status < 300)
-  }
-  t.equal((await ask({ token, service: two })).json.code, 'limit.certificates_per_day', 'it counts five alive')
-  // A day later, when the short ones have ended.
-  await db.query(`update limit_uses set at = at - interval '1 day', day = day - 1 where principal = 'forgotten'`)
-  await db.query(
-    `update limit_uses set counts_until = now() - interval '2 hours', not_after = now() - interval '2 hours'
-      where principal = 'forgotten' and (serial = '' or encode(serial, 'hex') = any ($1))`,
-    [short.map(({ json }) => json.serial)],
-  )
-  await db.query('select maintain_limits()')
-  t.same(statuses(await times(7, () => ask({ token }))), { 201: 5, 429: 2 })
-  t.same(statuses(await times(7, () => ask({ token, service: two }))), { 429: 7 })
-})
-
 t.test('what the key has not signed takes no room for good', async (t) => {
   const token = await requester('unsigned', { certificatesPerDay: 2 })
   t.equal((await ask({ token })).status, 201)
   // As an instance records it whose key could not be used.
   const { rows } = await db.query(`
-    insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan)
-    select substring(sha256(serial) for 16), principal, 1, digest, issuer, shard, profile, profile_version, tbs, plan
-    from intents where principal = 'unsigned' returning serial`)
+    insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan,
+      names, not_after)
+    select substring(sha256(serial) for 16), principal, 1, digest, issuer, shard, profile, profile_version, tbs, plan,
+      names, not_after from intents where principal = 'unsigned' returning serial`)
   await db.query(`insert into outcomes (serial, kind, at) values ($1, 'unsigned', now())`, [rows[0].serial])
-  await db.query(
-    `insert into limit_uses select grant_id, principal, number + 1, $1, at, names, not_after, counts_until, day,
-      certificates + 1, day_names + 1, alive + 1 from limit_uses where principal = 'unsigned' and serial <> ''`,
-    [rows[0].serial],
-  )
   t.same(statuses(await flood(3, token)), { 201: 1, 429: 2 })
 })
 

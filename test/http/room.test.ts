@@ -209,7 +209,7 @@ t.test('what is under way has others of its principal wait, and turns none of th
   await isFull
   await untilOpened(batches)
   // The end of one that fails is not that of the others, and the last one has nothing under way.
-  const fail = async () => {
+  const fail = () => {
     throw new Problem('db.unavailable', 'x')
   }
   opened.mockImplementationOnce(fail, batches)

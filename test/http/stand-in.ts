@@ -62,7 +62,7 @@ export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<St
 }
 
 /** Nobody has limits here. */
-const limitless = { shares: {} as never, sleep: async () => {}, limited: () => {} }
+const limitless = { replicas: () => 1, limited: () => {} }
 
 export const reached = <T extends object>(known: object): T =>
   new Proxy(known as T, {

@@ -27,7 +27,7 @@ import type { Subject } from '../../x509/subject.ts'
 import { encodeTbs } from '../../x509/tbs.ts'
 import { formatTime } from '../../x509/time.ts'
 import type { Caller, Grant, Held } from '../access/access.ts'
-import { bookingOf } from '../access/limits.ts'
+import { assertNamesFit, countedGrants } from '../access/limits.ts'
 import type { PlanDocument } from '../approvals/request.ts'
 import type { Issuer } from '../issuers/issuer.ts'
 import type { Issuers } from '../issuers/issuers.ts'
@@ -78,8 +78,9 @@ export const draft = async (
   // 5. The very octets to be signed, read back and judged again.
   const intent = prepare(deps, { issuer, decision, input: asked.input, request, attempt, held })
   lap('prepare')
-  const booking = telling(decision, () => bookingOf(asked.caller, profile.name, decision.plan))
-  return { decision, intent: booking ? { ...intent, booking } : intent }
+  telling(decision, () => assertNamesFit(asked.caller, profile.name, decision.plan))
+  const limitedBy = countedGrants(asked.caller, profile.name)
+  return { decision, intent: limitedBy.length > 0 ? { ...intent, limitedBy } : intent }
 }
 
 export const readRequest = (deps: DraftDeps, input: IssueInput): CertificationRequest =>
@@ -224,6 +225,8 @@ export const prepare = (deps: DraftDeps, { issuer, decision, input, request, att
     tbs,
     plan: planDigest(planDocument(plan, issuer.name)),
     keySha256: key.sha256,
+    names: names.length,
+    notAfter,
     ...(held && { replaces: Buffer.from(held.serial, 'hex') }),
     ...(origin && { origin }),
   }

@@ -16,7 +16,7 @@ import { type CheckSignature, verifyPossession } from '../../x509/csr.ts'
 import { formatSubject } from '../../x509/subject.ts'
 import { encodeCertificate } from '../../x509/tbs.ts'
 import { type Caller, type Grant, grantsToAsk } from '../access/access.ts'
-import { bookingOf, countedGrants } from '../access/limits.ts'
+import { assertNamesFit, countedGrants } from '../access/limits.ts'
 import type { ApprovalDesk } from '../approvals/approvals.ts'
 import {
   assertApproved,
@@ -235,7 +235,7 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
   await deps.nextTurn()
   try {
     const { tbs } = prepare(deps, { issuer, decision, input, request: requestOf(caller, input), attempt: 1 })
-    bookingOf(caller, profile.name, decision.plan)
+    assertNamesFit(caller, profile.name, decision.plan)
     return { ...about, allowed: true, violations: [], tbs }
   } catch (error) {
     // What is seen in the octets alone, as a name constraint above the issuer, is a refusal like any other.

@@ -6,7 +6,7 @@ import type { Origin } from '../../policy/origin.ts'
 import type { AnyCertificateIssued, ProfileVersion } from '../../tlog/entries.ts'
 import type { Name } from '../../x509/names.ts'
 import type { HeldObstacle } from '../access/access.ts'
-import type { Booking } from '../access/limits.ts'
+import type { CountedGrant } from '../access/limits.ts'
 import type { IssuerState } from '../records.ts'
 
 /** What one call asks for. Under a key it is the same request as every other call of its principal under that key. */
@@ -62,8 +62,10 @@ export interface Intent {
   readonly replaces?: Buffer
   /** On whose behalf it was asked for. */
   readonly origin?: Origin
+  readonly names: number
+  readonly notAfter: Date
   /** Absent: no grant limits it. */
-  readonly booking?: Booking
+  readonly limitedBy?: readonly CountedGrant[]
 }
 
 /** A signed certificate on its way to the roll, with what auditors will search it by. */

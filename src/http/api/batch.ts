@@ -114,7 +114,7 @@ export const batchRoutes = (app: App, deps: BatchDeps): void => {
       const { items } = request.body
       const answer = answers(request, items.length)
       const admit = openAdmission(deps, request, () => stopping || reply.raw.destroyed)
-      const width = await widthOf(deps, request, items.length)
+      const width = widthOf(deps, request, items.length)
       const tell = openTelling(deps, request)
       const work = (item: unknown) => outcomeOf(deps, { answer, admit, tell }, item, request)
       const outcomes = await withinDeadline(inSlices(items, { width, work, nextTurn: deps.nextTurn }), batchTimeout)
@@ -124,9 +124,9 @@ export const batchRoutes = (app: App, deps: BatchDeps): void => {
 }
 
 /** How many items may be under way at a time: the call is one of them, by the limits of its caller. */
-const widthOf = async (deps: HttpDeps, request: FastifyRequest, count: number): Promise<number> => {
+const widthOf = (deps: HttpDeps, request: FastifyRequest, count: number): number => {
   const room = Math.max(1, Math.min(maxWidth, count, deps.limits.queue - deps.issuance.pending))
-  const { slots, leave } = await deps.principalLimits.widen(callerOf(request), room - 1)
+  const { slots, leave } = deps.principalLimits.widen(callerOf(request), room - 1)
   request.visit?.add(leave)
   return 1 + slots
 }
@@ -235,7 +235,7 @@ const openAdmission = (
     if (begun - started > batchPatience)
       throw new Problem('overload.deadline', 'The time of the batch was over before this item.', { retryAfter: 1 })
     const known = await ask()
-    if (!isFirst) await principalLimits.count(known)
+    if (!isFirst) principalLimits.count(known)
     isFirst = false
     return askingLater(known, begun, ask)
   }
