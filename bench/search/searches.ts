@@ -183,8 +183,7 @@ const planOf = async ({ database }: Target, { of, filterOf }: Search): Promise<s
     const last = seen.findLast(({ statement: { text } }) => / limit 101\b/.test(text)) ?? seen.at(-1)
     if (!last) throw new Error('a search without a statement')
     const { statement, values } = last
-    const isGeneric = statement.pool === 'searching'
-    return scansOf(await explaining.explain(statement, values, { isGeneric, options: 'analyze, timing off' }))
+    return scansOf(await explaining.explain(statement, values, { options: 'analyze, timing off' }))
   } finally {
     await explaining.close()
     await db.close()

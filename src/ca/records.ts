@@ -159,10 +159,7 @@ export interface Count {
 export interface Walk<T> {
   readonly bounds: Bounds
   readonly range: Range
-  /**
-   * The next 1 to 1,000. A page may be shorter than that, even empty, and not the last, where it would have to look through
-   * very many to find more.
-   */
+  /** The next 1 to 1,000; fewer on the last page only. */
   page(limit: number, how?: PageWay): Promise<Page<T>>
   count(): Promise<Count>
 }

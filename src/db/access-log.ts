@@ -4,7 +4,6 @@ import type { Access, Accesses, AccessFilter, AccessRecord } from '../ca/access/
 import { isProblem } from '../errors.ts'
 import { openBatch } from '../lib/batch.ts'
 import type { Database } from './database.ts'
-import { candidates } from './search/cursors.ts'
 import { storable } from './search/pages.ts'
 import { type TimedRow, type TimedTable, walkByTime } from './search/time-index.ts'
 
@@ -27,7 +26,7 @@ export const openAccesses = ({ db, newId }: AccessesDeps): Accesses => {
   })
   return {
     record: (access) => rows.add(access),
-    walk: (filter, start) => walkByTime({ db, candidates }, accesses, filter, start),
+    walk: (filter, start) => walkByTime(db, accesses, filter, start),
   }
 }
 
@@ -46,16 +45,13 @@ const insertAccesses = {
 
 interface AccessRow extends Omit<AccessRecord, 'id'>, TimedRow {}
 
-const accesses: TimedTable<AccessFilter, AccessRow, AccessRecord> = {
+const accesses: TimedTable<Omit<AccessFilter, 'after' | 'before'>, AccessRow, AccessRecord> = {
   name: 'accesses',
   columns: 'r.at, r.principal, r.act, r.records, r.filter, r.continues, r.format, r.size, r.rows, r.export',
-  leads: ['principal', 'records'],
   conditions: {
     principal: (value, p) => `r.principal = ${p(value)}`,
     records: (value, p) => `r.records = ${p(value)}`,
     act: (value, p) => `r.act = ${p(value)}`,
-    after: () => undefined,
-    before: () => undefined,
   },
   item: ({ at_exact: _, ...row }) => row,
 }

@@ -14,7 +14,7 @@ import type {
 import type { RevocationReason } from '../ca/revocation/revoke.ts'
 import type { Queryable } from './database.ts'
 import { judgedBy, type RevocationStoreDeps, readStandings, recordChanges } from './revocations.ts'
-import { setConditions } from './search/certificate-rows.ts'
+import { certificatesWhere } from './search/certificates.ts'
 import { isWhole, openParameters, type Parameter, pageOf, readCursor, writeCursor } from './search/pages.ts'
 import { hasEndedBy, isLivingAt } from './validity.ts'
 
@@ -69,15 +69,28 @@ const planning = ({ search, asOf, replaceable, most }: PlannedSet, p: Parameter)
   with found as materialized (
     select c.entry, c.serial, c.profile, c.principal, c.issuer, r.entry as changed, r.change = 'revoked' as is_revoked,
       r.change is distinct from 'revoked' or coalesce(r.reason, 'unspecified') = any (${p(replaceable)}::text[]) as is_planned
-    from certificates c left join lateral (
+    from (select c.* ${setOf(search, asOf.size, p)}) c left join lateral (
       select entry, change, reason from revocations where serial = c.serial and entry < ${p(asOf.size)}::bigint
       order by entry desc limit 1
     ) r on true
-    where ${setConditions(search, asOf.size, p).join(' and ')} and ${isLivingAt('c.not_after', `${p(asOf.time)}::timestamptz`)}
+    where ${isLivingAt('c.not_after', `${p(asOf.time)}::timestamptz`)}
     limit ${most === undefined ? 'all' : most + 1}
   ), planned as (
     select * from found where is_planned
   )`
+
+/** All that a search finds before an entry. An exact name is that very name. */
+const setOf = (search: PlannedSet['search'], size: number, p: Parameter): string => {
+  const entryFrom = (time: Date): string => `(select first_entry_from(${p(time)}::timestamptz))`
+  return certificatesWhere(search, p, {
+    among: (column) =>
+      `${column} >= ${search.issuedAfter ? entryFrom(search.issuedAfter) : '0'}
+        and ${column} < least(${p(size)}::bigint, ${search.issuedBefore ? entryFrom(search.issuedBefore) : 'null'})`,
+    size: () => `${p(size)}::bigint`,
+    time: () => 'now()',
+    namesFor: ({ low }) => [low],
+  })
+}
 
 /** The octets of `RevocationsOrdered.certificates`. */
 const digestOfPlanned = `
@@ -99,8 +112,7 @@ interface SharesJson {
 const survey = async (db: Queryable, set: PlannedSet): Promise<Survey> => {
   const { p, values } = openParameters()
   const text = `${planning(set, p)}, expired as (
-      select from certificates c
-      where ${setConditions(set.search, set.asOf.size, p).join(' and ')} and ${hasEndedBy('c.not_after', `${p(set.asOf.time)}::timestamptz`)}
+      select ${setOf(set.search, set.asOf.size, p)} and ${hasEndedBy('c.not_after', `${p(set.asOf.time)}::timestamptz`)}
       limit ${mostExpired}
     ), unlisted as (
       select i.issuer, count(*) as entries, count(distinct i.shard) as shards

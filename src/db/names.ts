@@ -32,17 +32,6 @@ export const isOneName = ({ low, high }: NameRange): boolean => low === high
 export const keysFor = ({ low, wildcard }: NameRange): readonly string[] =>
   wildcard === undefined ? [low] : [low, wildcard]
 
-/** The first of a certificate's names in the range, as it is kept; below a suffix there are DNS names only. '': none. */
-export const firstName = (names: readonly Name[], { low, high }: NameRange): string => {
-  let first = ''
-  for (const name of names) {
-    if (name.kind !== 'dns') continue
-    const key = searchKey(name)
-    if (key > low && key < high && (first === '' || key < first)) first = key
-  }
-  return first
-}
-
 /** Nothing is found by what is none. */
 const searchedName = (name: string): Name | undefined => {
   try {

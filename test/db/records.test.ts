@@ -8,7 +8,6 @@ import type { CertificateFilter, OpenWalk, Page, PageRequest, Records } from '..
 import type { Database, Statement } from '../../src/db/database.ts'
 import { openRecorder } from '../../src/db/issuance.ts'
 import { selectIssuers } from '../../src/db/issuers.ts'
-import { candidates } from '../../src/db/search/cursors.ts'
 import { openRecords } from '../../src/db/search/records.ts'
 import { codec } from '../../src/server/codec.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
@@ -230,101 +229,22 @@ t.test('pages are complete and hold nothing twice, while others issue', async (t
   )
 })
 
-t.test('what a search shows is looked up in the intent for rows of before, and for no others', async (t) => {
-  const made = [
-    await issue(['dns:b.shown.example.com', 'ip:10.9.8.7', 'dns:a.shown.example.com', 'email:Someone@example.com']),
-    await issue(['dns:c.shown.example.com', 'uri:spiffe://example.com/Case']),
-    await issue([], { subject: 'shown' }),
-  ]
-  const serials = made.map(({ serial }) => serial)
-  let last: { readonly text: string; readonly values: readonly unknown[] } | undefined
-  const watched: Database = {
-    ...db,
-    query: (statement, values = []) => {
-      if (statement.text.includes('from page c')) last = { text: statement.text, values }
-      return db.query(statement, values)
-    },
-  }
-  const searches = openRecords({ db: watched, codec, namesOf: readNames, sentAlong })
+t.test('names that were altered in the records are none, and no fault of the search', async (t) => {
+  const names = ['dns:b.shown.example.com', 'ip:10.9.8.7', 'dns:a.shown.example.com', 'email:Someone@example.com']
+  const { serial } = await issue(names)
+  const shown = async () => (await records.certificates({ serial }, { limit: 1 })).items[0]?.names
+  t.equal((await shown())?.length, 4)
+  t.same((await records.certificate(serial)).names, await shown())
   const client = await openSql(t, service.database.ownerUrl)
-  const shown = async () => {
-    const { items } = await searches.certificates({ profile: 'all' }, { limit: 3 })
-    const { rows } = await client.query<{ 'QUERY PLAN': string }>(`explain (analyze) ${last?.text}`, [
-      ...(last?.values ?? []),
-    ])
-    const looked = rows.map((row) => row['QUERY PLAN']).find((line) => line.includes('on intents'))
-    return { items, isLookedUp: !looked?.includes('never executed') }
+  for (const [kept, left] of [
+    ['\\x3003820161', [{ kind: 'dns', value: 'a' }]],
+    ['\\x30ff', []],
+  ] as const) {
+    await client.query('begin; alter table outcomes disable trigger user')
+    await client.query(`update outcomes set names = $1 where encode(serial, 'hex') = $2`, [kept, serial])
+    await client.query('alter table outcomes enable trigger user; commit')
+    t.same(await shown(), left)
   }
-  const now = await shown()
-  t.same(
-    now.items.map(({ serial }) => serial),
-    serials.toReversed(),
-  )
-  t.same(
-    now.items.map(({ names }) => names.length),
-    [0, 2, 4],
-  )
-  for (const item of now.items) t.same(item.names, (await records.certificate(item.serial)).names)
-  t.notOk(now.isLookedUp)
-  await client.query('begin; alter table outcomes disable trigger user')
-  await client.query(
-    `update outcomes set names = null, profile_version = null, delegated = null where encode(serial, 'hex') = any ($1)`,
-    [serials],
-  )
-  await client.query('alter table outcomes enable trigger user; commit')
-  const before = await shown()
-  t.same(before.items, now.items)
-  t.ok(before.isLookedUp)
-  // Somebody has changed what is kept: that is for whoever verifies, and no fault of the search.
-  await client.query('begin; alter table outcomes disable trigger user')
-  await client.query(
-    `update outcomes set names = '\\x3003820161', profile_version = 1, delegated = false where encode(serial, 'hex') = any ($1)`,
-    [serials],
-  )
-  await client.query('alter table outcomes enable trigger user; commit')
-  t.same(
-    (await shown()).items.map(({ names }) => names),
-    [[{ kind: 'dns', value: 'a' }], [{ kind: 'dns', value: 'a' }], [{ kind: 'dns', value: 'a' }]],
-  )
-  await client.query('begin; alter table outcomes disable trigger user')
-  await client.query(`update outcomes set names = '\\x30ff' where encode(serial, 'hex') = any ($1)`, [serials])
-  await client.query('alter table outcomes enable trigger user; commit')
-  t.same(
-    (await shown()).items.map(({ names }) => names),
-    [[], [], []],
-  )
-  await client.query('begin; alter table outcomes disable trigger user; alter table intents disable trigger user')
-  await client.query(
-    `update outcomes set names = null, profile_version = null, delegated = null where encode(serial, 'hex') = any ($1)`,
-    [serials],
-  )
-  await client.query(
-    `update intents set serial = overlay(serial placing '\\x7f7f'::bytea from 3) where encode(serial, 'hex') = $1`,
-    [serials[1]],
-  )
-  await client.query('alter table outcomes enable trigger user; alter table intents enable trigger user; commit')
-  t.same(
-    (await shown()).items.map(({ names, profile }) => [names.length, profile.version]),
-    [
-      [0, 1],
-      [0, null],
-      [4, 1],
-    ],
-    'an intent that is gone',
-  )
-  await client.query('begin; alter table outcomes disable trigger user; alter table intents disable trigger user')
-  await client.query(
-    `update intents set serial = decode($1, 'hex') where serial = overlay(decode($1, 'hex') placing '\\x7f7f'::bytea from 3)`,
-    [serials[1]],
-  )
-  await client.query('alter table outcomes enable trigger user; alter table intents enable trigger user; commit')
-  await client.query('begin; alter table outcomes disable trigger user')
-  await t.rejects(
-    client.query(`update outcomes set names = '' where encode(serial, 'hex') = $1`, [serials[0]]),
-    { code: '23514' },
-    'all of it or nothing',
-  )
-  await client.query('rollback')
 })
 
 t.test(
@@ -333,13 +253,13 @@ t.test(
     const names = (i: number) => Array.from({ length: 20 }, (_, j) => `dns:n${j}-${i}.once.example.com`)
     const made = await Promise.all(Array.from({ length: 30 }, (_, i) => issue(names(i))))
     let [read, inOneGo, longest] = [0, 0, 0]
-    const namesOf = (octets: Buffer, form: 'kept' | 'tbs') => {
+    const namesOf = (octets: Buffer) => {
       read += 1
       inOneGo += 1
       longest = Math.max(longest, inOneGo)
       const until = performance.now() + 2
       while (performance.now() < until);
-      return readNames(octets, form)
+      return readNames(octets)
     }
     const searches = openRecords({ db, codec, namesOf, sentAlong })
     const found: string[] = []
@@ -556,9 +476,8 @@ t.test('a span of time is a range of the roll, found without an index of its own
 
 drill('no search reads a table from end to end, or sorts more than its page', async (t) => {
   await grow(20_000)
-  const asked: { statement: Statement; values: readonly unknown[]; index: string; isGeneric: boolean }[] = []
+  const asked: { statement: Statement; values: readonly unknown[]; index: string }[] = []
   let index = ''
-  let hasOwnPlans = false
   const watched: Database = {
     ...db,
     query: (statement, values = []) => {
@@ -566,7 +485,7 @@ drill('no search reads a table from end to end, or sorts more than its page', as
       if (statement.text !== selectIssuers.text && statement.name !== 'select_bounds') {
         // The newest of a table that is dated by itself, whatever it is searched by.
         const by = statement.name === 'select_bounds_of_refusals' ? 'refusals_\\w+_pkey' : index
-        asked.push({ statement, values, index: by, isGeneric: statement.pool === 'searching' || isPage(statement) })
+        asked.push({ statement, values, index: by })
       }
       return db.query(statement, values)
     },
@@ -578,22 +497,13 @@ drill('no search reads a table from end to end, or sorts more than its page', as
   const span = { issuedAfter: new Date(issuedAt.getTime() - 60_000), issuedBefore: new Date(issuedAt.getTime() + 1) }
   const moment = { issuedAfter: issuedAt, issuedBefore: new Date(issuedAt.getTime() + 1) }
   const limit = 20
-  // One of the usual size is, unless what is asked has plans of its own.
-  const isPage = ({ text }: Statement): boolean => / from page c /.test(text) && !hasOwnPlans
-  /** With its second page, where there is one, and its count. */
+  /** With its second page, where there is one. */
   const ask = async <F>(open: OpenWalk<F, unknown>, filter: F, by: string) => {
     index = by
-    const { issuer, principal, profile, ...others } = filter as CertificateFilter
-    const isOfOrigin = Object.keys(others).some((field) => field.startsWith('origin'))
-    hasOwnPlans = isOfOrigin || (issuer !== undefined && (principal ?? profile) === undefined)
     const walk = await open(filter)
     // Grown entries have no leaf of their own; what was asked is what counts here.
     const { next } = await walk.page(limit).catch(() => ({ next: undefined }))
     if (next !== undefined) await walk.page(limit)
-    const before = asked.length
-    await walk.count()
-    // Counting may look at more than a page does.
-    asked.splice(before)
   }
   for (const [filter, by] of [
     [{ serial }, 'outcomes_pkey'],
@@ -601,50 +511,49 @@ drill('no search reads a table from end to end, or sorts more than its page', as
     [{ name: 'web.wild.test' }, 'certificate_names_by_name'],
     [{ name: 'web.both.test' }, 'certificate_names_by_name'],
     [{ name: 'any.wild.test', profile: 'all' }, 'certificate_names_by_name'],
-    [{ name: 'web.wild.test', principal: 'grown-1' }, 'certificates_of_principal'],
     [{ name: '*.find.example.com' }, 'certificate_names_by_name'],
     [{ name: '*.find.example.com', profile: 'all' }, 'certificate_names_by_name'],
     [{ name: '*.example.com' }, 'certificate_names_by_name'],
     [{ name: '*.example.com', ...span }, 'certificate_names_by_name'],
     [{ name: '*.grown.test' }, 'certificate_names_by_name'],
     [{ name: '*.grown.test', ...moment }, '(outcomes_entry_key|certificate_names_by_name)'],
-    [{ name: '*.grown.test', principal: 'grown-1' }, 'certificates_of_principal'],
+    [{ name: '*.grown.test', principal: 'grown-1' }, 'certificates_along_principal'],
     [{ name: '10.20.30.40' }, 'certificate_names_by_name'],
     [{ subject: 'CN=grown-77' }, 'certificates_along_subject'],
     [{ subject: 'CN=grown-many' }, 'certificates_along_subject'],
-    [{ subject: 'CN=grown-many', principal: 'grown-1' }, 'certificates_(of_principal|along_subject)'],
+    [{ subject: 'CN=grown-many', principal: 'grown-1' }, 'certificates_along_(principal|subject)'],
     [{ subject: `CN=${'x'.repeat(200)}` }, 'certificates_along_subject'],
-    [{ profile: 'all' }, 'certificates_of_profile'],
-    [{ profile: 'server' }, 'certificates_of_profile'],
-    [{ profile: 'all', issuer: 'etcd' }, 'certificates_of_profile'],
-    [{ profile: 'all', ...span }, 'certificates_of_profile'],
-    [{ profile: 'all', status: 'valid' }, 'certificates_of_(expiry|profile)'],
-    [{ principal: 'robot', status: 'valid' }, 'certificates_of_(expiry|principal)'],
-    [{ principal: 'filtered' }, 'certificates_of_principal'],
-    [{ principal: 'grown-1' }, 'certificates_of_principal'],
-    [{ principal: 'robot', ...span }, 'certificates_of_principal'],
-    [{ principal: 'robot', issuer: 'etcd' }, 'certificates_of_principal'],
-    [{ principal: 'grown-1', profile: 'all' }, 'certificates_of_principal'],
-    [{ originNamespace: 'ns-3' }, 'certificates_of_namespace'],
-    [{ originNamespace: 'ns-3', ...span }, 'certificates_of_namespace'],
-    [{ originNamespace: 'none' }, 'certificates_of_namespace'],
+    [{ profile: 'all' }, '(outcomes_entry_key|certificates_along_(profile|issuer))'],
+    [{ profile: 'server' }, 'certificates_along_profile'],
+    [{ profile: 'all', issuer: 'etcd' }, '(outcomes_entry_key|certificates_along_(profile|issuer))'],
+    [{ profile: 'all', ...span }, '(outcomes_entry_key|certificates_along_(profile|issuer))'],
+    [{ profile: 'all', status: 'valid' }, 'certificates_(of_expiry|along_profile)'],
+    [{ principal: 'robot', status: 'valid' }, 'certificates_(of_expiry|along_principal)'],
+    [{ principal: 'filtered' }, 'certificates_along_principal'],
+    [{ principal: 'grown-1' }, 'certificates_along_principal'],
+    [{ principal: 'robot', ...span }, '(outcomes_entry_key|certificates_along_(principal|issuer))'],
+    [{ principal: 'robot', issuer: 'etcd' }, '(outcomes_entry_key|certificates_along_(principal|issuer))'],
+    [{ principal: 'grown-1', profile: 'all' }, 'certificates_along_principal'],
+    [{ originNamespace: 'ns-3' }, '(outcomes_entry_key|certificates_of_namespace)'],
+    [{ originNamespace: 'ns-3', ...span }, '(outcomes_entry_key|certificates_of_namespace)'],
+    [{ originNamespace: 'none' }, '(outcomes_entry_key|certificates_of_namespace)'],
     [{ originUser: 'user-9' }, 'certificates_of_user'],
     [{ originUser: 'user-9', originNamespace: 'ns-3' }, 'certificates_of_user'],
-    [{ originUser: 'user-9', principal: 'robot' }, 'certificates_of_(user|principal)'],
+    [{ originUser: 'user-9', principal: 'robot' }, 'certificates_(of_user|along_principal)'],
     [{ originObject: 'uid-333' }, 'certificates_of_object'],
     [{ originNamespace: 'ns-3', status: 'valid' }, 'certificates_of_(expiry|namespace)'],
-    [{ issuer: 'default' }, 'certificates_along_issuer'],
+    [{ issuer: 'default' }, '(outcomes_entry_key|certificates_along_issuer)'],
     [{ issuer: 'etcd' }, 'certificates_along_issuer'],
     [{ issuer: 'default', status: 'revoked' }, '(certificates_along_issuer|revocations|outcomes_entry_key)'],
     [{ issuer: 'default', name: '*.grown.test' }, '(certificates_along_issuer|certificate_names_by_name)'],
     [{ key: keySha256 }, 'certificates_of_key'],
-    [{ key: createHash('sha256').update('shared').digest('hex') }, 'certificates_of_key'],
+    [{ key: createHash('sha256').update('shared').digest('hex') }, '(outcomes_entry_key|certificates_of_key)'],
     [span, 'outcomes_entry_key'],
     [{ status: 'valid' }, 'certificates_of_expiry'],
     [{ status: 'expired' }, 'certificates_of_expiry'],
     [{ status: 'revoked' }, '(outcomes_entry_key|revocations)'],
     [{ expiresAfter: notAfter, expiresBefore: new Date(notAfter.getTime() + 1) }, 'certificates_of_expiry'],
-    [{ expiresBefore: notAfter, principal: 'grown-1' }, 'certificates_of_(expiry|principal)'],
+    [{ expiresBefore: notAfter, principal: 'grown-1' }, 'certificates_(of_expiry|along_principal)'],
     [{}, 'outcomes_entry_key'],
   ] as const)
     await ask(searches.walk.certificates, filter, by)
@@ -653,13 +562,13 @@ drill('no search reads a table from end to end, or sorts more than its page', as
     [{ fromIndex: newest.index }, 'entries_pkey'],
     [{ type: 'profile.changed' }, 'entries_by_type'],
     [{ type: 'certificate.issued' }, 'outcomes_entry_key'],
-    [{ type: 'certificate.issued', principal: 'grown-1' }, 'certificates_of_principal'],
-    [{ principal: 'grown-1' }, 'certificates_of_principal'],
-    [{ principal: 'filtered', type: 'principal.created' }, 'entries_by_principal'],
-    [{ principal: 'admin' }, 'entries_by_actor'],
-    [{ by: 'admin' }, 'entries_by_actor'],
-    [{ by: 'admin', type: 'principal.created' }, 'entries_by_actor'],
-    [{ by: 'nobody', after: issuedAt }, 'entries_by_actor'],
+    [{ type: 'certificate.issued', principal: 'grown-1' }, 'certificates_along_principal'],
+    [{ principal: 'grown-1' }, 'certificates_along_principal'],
+    [{ principal: 'filtered', type: 'principal.created' }, 'entries_(by_type|along_principal)'],
+    [{ principal: 'admin' }, 'entries_along_actor'],
+    [{ by: 'admin' }, 'entries_along_actor'],
+    [{ by: 'admin', type: 'principal.created' }, 'entries_(by_type|along_actor)'],
+    [{ by: 'nobody', after: issuedAt }, 'entries_along_actor'],
     [{}, 'entries_pkey'],
   ] as const)
     await ask(searches.walk.events, filter, by)
@@ -684,13 +593,9 @@ drill('no search reads a table from end to end, or sorts more than its page', as
   t.equal(await recorder.keyStanding(shared, 'someone'), 'held')
   const { explain, close } = await openExplaining(service.database.servingUrl)
   t.teardown(close)
-  // By the plan for these values, and for any where it is that.
-  const generic = asked.filter((one) => one.isGeneric)
-  t.ok(generic.length > 50)
-  const plans = [...asked.map((one) => ({ ...one, isGeneric: false })), ...generic]
-  for (const { statement, values, index: wanted, isGeneric } of plans) {
-    const plan = (await explain(statement, values, { isGeneric })).join('\n')
-    const said = `${isGeneric ? 'for any values' : 'for these'}: ${JSON.stringify(values)}\n${statement.text}\n${plan}`
+  for (const { statement, values, index: wanted } of asked) {
+    const plan = (await explain(statement, values)).join('\n')
+    const said = `${JSON.stringify(values)}\n${statement.text}\n${plan}`
     const scanned = [...plan.matchAll(/Seq Scan on (\w+)/g)].map(([, table]) => table)
     t.same(
       scanned.filter((table) => big.has(table ?? '')),
@@ -699,16 +604,7 @@ drill('no search reads a table from end to end, or sorts more than its page', as
     )
     t.match(plan, new RegExp(` (using|on) ${wanted}\\b`), said)
     const read = [...plan.matchAll(/actual time=\S+ rows=([\d.]+) loops/g)].map(([, rows]) => Number(rows))
-    // A name that a wildcard covers has two lists, and what has both is on both: it is left out behind them, and not along one.
-    const lists = statement.text.split('from certificate_names n where name =').length - 1
-    const removed = [...plan.matchAll(/Rows Removed by Filter: (\d+)/g)].map(([, rows]) => Number(rows))
-    if (lists > 1) t.ok(Math.max(0, ...removed) <= 10 * (limit + 1), said)
-    // Looking how short a list is, or where so many candidates end, takes as many index entries; reading it as a whole, too.
-    const isBounded =
-      statement.text.includes(`limit ${candidates}`) || statement.text.includes(`limit ${candidates + 1}`)
-    const most = isBounded ? Math.max(1, lists) * (candidates + 1) : 10 * (limit + 1)
-    t.ok(Math.max(...read) <= most, said)
-    if (isGeneric) t.notMatch(plan, /Bitmap \w+ Scan on/, said)
+    t.ok(Math.max(...read) <= 10 * (limit + 1), said)
     // Asked with each issuance: before PostgreSQL 18 a look that ends by comparing rows reads all that there is of the key.
     if (statement.text.includes("'held'")) t.notMatch(plan, /Index Cond: .*ROW\(/, said)
   }

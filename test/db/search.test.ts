@@ -1,7 +1,4 @@
-/**
- * Every combination of filters against what a reader of all certificates and events would find by itself, with so few
- * candidates to a statement that every way has to stop and to go on.
- */
+/** Every combination of filters against what a reader of all certificates and events would find by itself. */
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
@@ -143,7 +140,7 @@ t.before(async () => {
   await sleep(3_500)
 })
 
-/** Every item, in pages of `limit`; a page may be short. */
+/** Every item, in pages of `limit`. */
 const readAll = async <F, T>(open: OpenWalk<F, T>, filter: F, limit: number, at?: number): Promise<readonly T[]> => {
   const items: T[] = []
   let cursor: string | undefined
@@ -156,8 +153,7 @@ const readAll = async <F, T>(open: OpenWalk<F, T>, filter: F, limit: number, at?
   return items
 }
 
-const recordsOf = (candidates?: number) =>
-  openRecords({ db: stores.db, codec, namesOf: readNames, sentAlong: () => [], ...(candidates && { candidates }) })
+const { walk } = openRecords({ db: stores.db, codec, namesOf: readNames, sentAlong: () => [] })
 
 const reversed = (name: string): string => name.split('.').reverse().join('.')
 
@@ -243,90 +239,26 @@ const someFilter = (dice: ReturnType<typeof openDice>, all: readonly FoundCertif
   )
 }
 
-drill(
-  'any combination of filters finds exactly what it says, in its order, whatever a page or a statement holds',
-  async (t) => {
-    const all = await readAll(recordsOf().walk.certificates, {}, 1000)
-    t.ok(all.length >= 160)
-    t.same([...new Set(all.map(({ status }) => status))].sort(), ['expired', 'revoked', 'valid'])
-    const dice = openDice(11)
-    const ways = [2, 5, 40, undefined].map((candidates) => ({
-      candidates,
-      walk: recordsOf(candidates).walk.certificates,
-    }))
-    for (let i = 0; i < 120; i += 1) {
-      const filter = someFilter(dice, all)
-      const wanted = inOrder(
-        all.filter((one) => matches(one, filter)),
-        filter,
-      ).map(({ serial }) => serial)
-      const { walk, candidates } = dice.pick(ways)
-      const limit = dice.pick([1, 5, 20, 100])
-      const found = (await readAll(walk, filter, limit)).map(({ serial }) => serial)
-      t.same(found, wanted, `${JSON.stringify(filter)}, pages of ${limit}, ${candidates} candidates`)
-      const counted = await (await walk(filter)).count()
-      if (counted.exact) t.equal(counted.rows, wanted.length, `${JSON.stringify(filter)}: as many as it says`)
-    }
-  },
-)
-
-drill('a page goes on where the one before it ended, also if it takes another way: lists grow meanwhile', async (t) => {
-  const all = await readAll(recordsOf().walk.certificates, {}, 1000)
-  const dice = openDice(17)
-  const ways = [2, 20, 1_000].map((candidates) => recordsOf(candidates).walk.certificates)
-  for (let i = 0; i < 60; i += 1) {
-    const filter = {
-      ...(dice.chance(70) && { principal: dice.pick(principals) }),
-      ...(dice.chance(50) && { profile: dice.pick(profiles) }),
-      ...(dice.chance(30) && { issuer: dice.pick(['default', 'kubernetes']) }),
-      ...(dice.chance(30)
-        ? { name: `*.${dice.pick([...suffixes, 'test'])}` }
-        : { status: dice.pick(['valid', 'expired'] as const) }),
-    }
-    const found = await readAll((asked, start) => dice.pick(ways)(asked, start), filter, dice.pick([1, 3, 10]))
+drill('any combination of filters finds exactly what it says, in its order, whatever a page holds', async (t) => {
+  const all = await readAll(walk.certificates, {}, 1000)
+  t.ok(all.length >= 160)
+  t.same([...new Set(all.map(({ status }) => status))].sort(), ['expired', 'revoked', 'valid'])
+  const dice = openDice(11)
+  for (let i = 0; i < 120; i += 1) {
+    const filter = someFilter(dice, all)
     const wanted = inOrder(
       all.filter((one) => matches(one, filter)),
       filter,
-    )
-    t.same(
-      found.map(({ serial }) => serial),
-      wanted.map(({ serial }) => serial),
-      JSON.stringify(filter),
-    )
-  }
-})
-
-t.test('what few have is read as a whole, however much others have beside it', async (t) => {
-  const all = await readAll(recordsOf().walk.certificates, {}, 1_000)
-  const ownOf = (principal: string, profile: string) =>
-    all.filter((one) => one.principal === principal && one.profile.name === profile)
-  const candidates = 20
-  const pairs = principals.flatMap((principal) => profiles.map((profile) => ({ principal, profile })))
-  const few = pairs.filter(({ principal, profile }) => {
-    const { length } = ownOf(principal, profile)
-    return length > 2 && length <= candidates
-  })
-  t.ok(few.length > 0)
-  let statements = 0
-  const query: typeof stores.db.query = (statement, values) => {
-    statements += 1
-    return stores.db.query(statement, values)
-  }
-  const db = { ...stores.db, query }
-  const { walk } = openRecords({ db, codec, namesOf: readNames, sentAlong: () => [], candidates })
-  for (const { principal, profile } of few) {
-    statements = 0
-    const expired = await (await walk.certificates({ principal, profile, status: 'expired' })).page(100)
-    const { length } = ownOf(principal, profile).filter(({ status }) => status === 'expired')
-    t.equal(expired.items.length, length)
-    t.equal(expired.next, undefined)
-    // Of the bounds, of how long the lists are, and of the page: a walk would take two for each twenty.
-    t.ok(statements <= 3, `${principal} ${profile}: ${statements} statements`)
+    ).map(({ serial }) => serial)
+    const limit = dice.pick([1, 5, 20, 100])
+    const found = (await readAll(walk.certificates, filter, limit)).map(({ serial }) => serial)
+    t.same(found, wanted, `${JSON.stringify(filter)}, pages of ${limit}`)
+    const counted = await (await walk.certificates(filter)).count()
+    if (counted.exact) t.equal(counted.rows, wanted.length, `${JSON.stringify(filter)}: as many as it says`)
   }
 })
 
 t.test('a search at an earlier size finds what it would have found then', async (t) => {
-  const { walk } = recordsOf(5)
   const all = await readAll(walk.certificates, {}, 1000)
   const events = (await readAll(walk.events, {}, 1000)).map(({ entry, index }) => ({ index, ...JSON.parse(entry) }))
   const size = events.length >> 1
@@ -361,7 +293,7 @@ t.test('a search at an earlier size finds what it would have found then', async 
 })
 
 drill('any combination of filters finds its events', async (t) => {
-  const all = (await readAll(recordsOf().walk.events, {}, 1000)).map(({ entry, index }) => ({
+  const all = (await readAll(walk.events, {}, 1000)).map(({ entry, index }) => ({
     index,
     ...JSON.parse(entry),
   }))
@@ -377,7 +309,6 @@ drill('any combination of filters finds its events', async (t) => {
     event.index >= (filter.fromIndex ?? 0) &&
     event.index < (filter.beforeIndex ?? all.length)
   const dice = openDice(13)
-  const ways = [2, 7, undefined].map((candidates) => ({ candidates, walk: recordsOf(candidates).walk.events }))
   for (let i = 0; i < 120; i += 1) {
     const one = dice.pick(all)
     const choices: readonly (readonly [keyof EventFilter, () => unknown, number])[] = [
@@ -394,18 +325,16 @@ drill('any combination of filters finds its events', async (t) => {
       choices.filter(([, , percent]) => dice.chance(percent)).map(([field, value]) => [field, value()]),
     )
     const wanted = all.filter((event) => isMeant(event, filter)).map(({ index }) => index)
-    const { walk, candidates } = dice.pick(ways)
     const limit = dice.pick([2, 10, 50])
     // Lists of what is revoked go on being published.
-    const found = (await readAll(walk, filter, limit, all.length)).map(({ index }) => index)
-    t.same(found, wanted, `${JSON.stringify(filter)}, pages of ${limit}, ${candidates} candidates`)
-    const counted = await (await walk(filter, { at: all.length })).count()
+    const found = (await readAll(walk.events, filter, limit, all.length)).map(({ index }) => index)
+    t.same(found, wanted, `${JSON.stringify(filter)}, pages of ${limit}`)
+    const counted = await (await walk.events(filter, { at: all.length })).count()
     if (counted.exact) t.equal(counted.rows, wanted.length, `${JSON.stringify(filter)}: as many as it says`)
   }
 })
 
 t.test('while others issue and revoke, the pages of a search are those of the size at which it began', async (t) => {
-  const { walk } = recordsOf(20)
   let stop = false
   const busy = (async () => {
     for (let i = 0; !stop; i += 1) {
@@ -444,25 +373,4 @@ t.test('while others issue and revoke, the pages of a search are those of the si
   }
   stop = true
   await busy
-})
-
-t.test('what comes between looking and stopping makes nothing come twice', async (t) => {
-  let i = 0
-  const db: typeof stores.db = {
-    ...stores.db,
-    query: async (statement, values) => {
-      if (/ offset 19 /.test(statement.text) && i < 20) {
-        i += 1
-        await issueOne(openDice(1_000 + i), 'ann', { profile: 'all', validity: 360 })
-      }
-      return stores.db.query(statement, values)
-    },
-  }
-  const { walk } = openRecords({ db, codec, namesOf: readNames, sentAlong: () => [], candidates: 20 })
-  for (const filter of [{ name: '*.test' }, { status: 'valid' }] as const) {
-    i = 0
-    const found = (await readAll(walk.certificates, filter, 1000)).map(({ serial }) => serial)
-    t.ok(i > 0)
-    t.equal(new Set(found).size, found.length, JSON.stringify(filter))
-  }
 })

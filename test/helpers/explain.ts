@@ -4,25 +4,19 @@ import pg from 'pg'
 import type { Statement } from '../../src/db/database.ts'
 
 /**
- * `explain (analyze)` in sessions with the settings of the service, line by line: by a plan for these values, or for any. What is
- * explained with parameters is always planned for their values, so the statement is prepared and executed by name.
+ * `explain (analyze)` in a session with the settings of the service, line by line. What is explained with parameters is always
+ * planned for their values, so the statement is prepared and executed by name.
  */
 export const openExplaining = async (connectionString: string) => {
-  const open = async (mode: string): Promise<pg.Client> => {
-    const options = `-c enable_seqscan=off -c enable_bitmapscan=off -c plan_cache_mode=${mode}`
-    const client = new pg.Client({ connectionString, options })
-    await client.connect()
-    return client
-  }
-  const custom = await open('force_custom_plan')
-  const generic = await open('force_generic_plan')
+  const options = '-c enable_seqscan=off -c enable_bitmapscan=off -c plan_cache_mode=force_custom_plan'
+  const client = new pg.Client({ connectionString, options })
+  await client.connect()
   return {
     explain: async (
       { text }: Statement,
       values: readonly unknown[],
-      { isGeneric = false, options = 'analyze' } = {},
+      { options = 'analyze' } = {},
     ): Promise<readonly string[]> => {
-      const client = isGeneric ? generic : custom
       await client.query(`prepare explained as ${text}`)
       const given = values.length === 0 ? '' : `(${values.map(literalOf).join(', ')})`
       try {
@@ -32,7 +26,7 @@ export const openExplaining = async (connectionString: string) => {
         await client.query('deallocate explained')
       }
     },
-    close: async () => void (await Promise.all([custom.end(), generic.end()])),
+    close: async () => client.end(),
   }
 }
 

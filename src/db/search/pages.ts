@@ -8,9 +8,9 @@ import type { Queryable } from '../database.ts'
 
 /** Takes a value into a statement, and gives its place. */
 export type Parameter = (value: unknown) => string
-/** For each field of a filter its condition, or none. */
+/** For each field of a filter its condition. */
 export type Conditions<F> = {
-  readonly [K in keyof F]-?: (value: NonNullable<F[K]>, p: Parameter) => string | undefined
+  readonly [K in keyof F]-?: (value: NonNullable<F[K]>, p: Parameter) => string
 }
 
 /** Values of a statement that is put together. */
@@ -19,15 +19,16 @@ export const openParameters = (): { readonly values: unknown[]; readonly p: Para
   return { values, p: (value) => `$${values.push(value)}` }
 }
 
-/** The conditions of the fields that are set. What no record can hold finds none. */
-export const conditionsOf = <F extends object>(table: Conditions<F>, filter: F, p: Parameter): string[] =>
+/** The conditions of the fields that are set. */
+export const conditionsOf = <F extends object>(table: Partial<Conditions<F>>, filter: F, p: Parameter): string[] =>
   (Object.keys(filter) as (keyof F)[]).flatMap((field) => {
     const value = filter[field]
-    if (typeof value === 'string' && !isStorable(value)) return 'false'
-    const condition =
-      value === undefined || value === null ? undefined : table[field](value as NonNullable<F[keyof F]>, p)
-    return condition ?? []
+    return value === undefined || value === null ? [] : (table[field]?.(value as NonNullable<F[keyof F]>, p) ?? [])
   })
+
+/** Entries from `low` to before `high`. */
+export const within = (column: string, { low, high }: Pick<Begun, 'low' | 'high'>, p: Parameter): string =>
+  `${column} >= ${p(low)}::bigint and ${column} < ${p(high)}::bigint`
 
 interface PageShape<Row, T> {
   readonly item: (row: Row) => T
@@ -40,25 +41,23 @@ export const pageOf = async <Row, T>(
   limit: number,
   { item, cursor }: PageShape<Row, T>,
 ): Promise<Page<T>> => {
-  const shown = rows.slice(0, limit)
-  const last = shown.at(-1)
-  const items: T[] = []
-  const turn = pageTurns()
-  for (const row of shown) {
-    await turn()
-    items.push(item(row))
-  }
+  const last = rows[limit - 1]
+  const items = await mapYielding(rows.slice(0, limit), item)
   return rows.length > limit && last !== undefined ? { items, next: cursor(last) } : { items }
 }
 
-/** A page of a thousand takes a while: to be awaited between its rows, so that others have their turn. */
-export const pageTurns = (): (() => Promise<void>) => {
+/** Other requests have their turn between the rows of a long page. */
+const mapYielding = async <Row, T>(rows: readonly Row[], item: (row: Row) => T): Promise<T[]> => {
+  const items: T[] = []
   let since = performance.now()
-  return async () => {
-    if (performance.now() - since < turnMs) return
-    await nextRound()
-    since = performance.now()
+  for (const row of rows) {
+    if (performance.now() - since > sliceMs) {
+      await nextRound()
+      since = performance.now()
+    }
+    items.push(item(row))
   }
+  return items
 }
 
 /** What a search is bound to, the entries among which it looks, and where its last page has ended. */
@@ -216,5 +215,5 @@ const tagOf = (filter: object): string => {
   return hash('sha256', JSON.stringify(set.sort(([a], [b]) => (a < b ? -1 : 1))), 'base64url').slice(0, 8)
 }
 
-const turnMs = 5
+const sliceMs = 5
 const uuidForm = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/

@@ -1,7 +1,8 @@
-/** What auditors read. Every search walks an index, and stops at its page. */
+/** What auditors read. */
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import type {
+  CertificateRecord,
   IssuerRecord,
   OpenWalk,
   Page,
@@ -10,24 +11,28 @@ import type {
   RefusalFilter,
   RefusalRecord,
 } from '../../ca/records.ts'
-import type { Violation } from '../../errors.ts'
+import { Problem, type Violation } from '../../errors.ts'
 import type { CheckResult } from '../../policy/check.ts'
 import { issuerRowOf, type StoredIssuer, selectIssuers } from '../issuers.ts'
+import type { EntryCodec } from '../log.ts'
 import { readStoredOrigin } from '../origins.ts'
-import { type RecordsDeps, readCertificate, type SearchDeps } from './certificate-rows.ts'
-import { foundIn } from './certificate-text.ts'
-import { walkCertificates } from './certificates.ts'
-import { candidates } from './cursors.ts'
+import { newestRevocation } from '../revocations.ts'
+import { foundIn, originBeside, type TextRow, textColumns, textOf } from './certificate-text.ts'
+import { type SearchDeps, walkCertificates } from './certificates.ts'
 import { walkEvents } from './events.ts'
-import { openShapes } from './prepared.ts'
 import { type TimedRow, type TimedTable, walkByTime } from './time-index.ts'
 
-export const openRecords = (given: RecordsDeps & Partial<SearchDeps>): Records => {
-  const deps: SearchDeps = { candidates, shape: openShapes(), ...given }
+export interface RecordsDeps extends SearchDeps {
+  readonly codec: EntryCodec
+  /** What goes along with what this issuer has signed. */
+  readonly sentAlong: (issuer: IssuerRecord) => readonly Buffer[]
+}
+
+export const openRecords = (deps: RecordsDeps): Records => {
   const walk: Records['walk'] = {
     certificates: (filter, start) => walkCertificates(deps, filter, start, foundIn),
     certificateTexts: (filter, start) => walkCertificates(deps, filter, start, (text) => text),
-    refusals: (filter, start) => walkByTime(deps, refusals, filter, start),
+    refusals: (filter, start) => walkByTime(deps.db, refusals, filter, start),
     events: (filter, start) => walkEvents(deps, filter, start),
   }
   return {
@@ -49,6 +54,33 @@ export const openRecords = (given: RecordsDeps & Partial<SearchDeps>): Records =
     authorities: async () => (await deps.db.query<{ name: string }>(selectAuthorities)).rows.map((row) => row.name),
     issuers: openIssuersCache(deps),
   }
+}
+
+/** Throws `certificate.not_found`. */
+const readCertificate = async (deps: RecordsDeps, serial: string): Promise<CertificateRecord> => {
+  const row = (await deps.db.query<CertificateRow>(selectCertificate, [serial])).rows[0]
+  if (!row) throw new Problem('certificate.not_found', `There is no certificate with serial ${serial}.`)
+  const found = foundIn(textOf(row, deps.namesOf))
+  const issuers = (await deps.db.query<StoredIssuer>(selectIssuers)).rows.map(issuerRowOf)
+  const issuer = issuers.find(({ name }) => name === found.issuer)
+  return {
+    ...found,
+    certificate: deps.codec.certificate(row.tbs, row.signature),
+    chain: issuer ? deps.sentAlong(issuer) : [],
+  }
+}
+
+interface CertificateRow extends TextRow {
+  readonly tbs: Buffer
+  readonly signature: Buffer
+}
+
+const selectCertificate = {
+  name: 'select_certificate',
+  text: `
+    select ${textColumns('now()')}, c.signature, t.tbs
+    from outcomes c join intents t on t.serial = c.serial ${originBeside} ${newestRevocation}
+    where c.serial = decode($1, 'hex') and c.kind = 'certificate'`,
 }
 
 const pageBy =
@@ -107,18 +139,15 @@ interface RefusalRow extends TimedRow {
   readonly origin: string | null
 }
 
-const refusals: TimedTable<RefusalFilter, RefusalRow, RefusalRecord> = {
+const refusals: TimedTable<Omit<RefusalFilter, 'after' | 'before'>, RefusalRow, RefusalRecord> = {
   name: 'refusals',
   columns:
     'r.at, r.principal, r.profile, r.code, r.detail, r.digest, r.byte_offset, r.violations, r.checks, r.checks_left_out, r.origin',
-  leads: ['digest', 'principal', 'profile', 'code'],
   conditions: {
     principal: (value, p) => `r.principal = ${p(value)}`,
     profile: (value, p) => `r.profile = ${p(value)}`,
     code: (value, p) => `r.code = ${p(value)}`,
     digest: (value, p) => `r.digest = decode(${p(value)}, 'hex')`,
-    after: () => undefined,
-    before: () => undefined,
   },
   item: ({ digest, at_exact: _, byte_offset: offset, checks_left_out: checksLeftOut, origin, ...row }) => ({
     ...row,
