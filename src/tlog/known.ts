@@ -55,33 +55,28 @@ export type Tell = (code: FindingCode, message: string) => void
 
 /** JSON; `serials` are 32 octets each, in strings of at most a megabyte. */
 export interface HistoryState {
-  /** Without a number of lists where it was saved before that was kept. */
   readonly issuers: readonly (readonly [
     name: string,
     authority: string,
     state: string,
     certificate: string,
-    shards?: number,
+    shards: number,
   ])[]
   readonly requested: readonly (readonly [issuer: string, spki: string])[]
   readonly profiles: readonly (readonly [name: string, version: number])[]
-  /** Absent where it was saved before there were any. */
-  readonly providers?: readonly (readonly [name: string, version: number])[]
+  readonly providers: readonly (readonly [name: string, version: number])[]
   readonly principals: readonly (readonly [name: string, isOpen: boolean])[]
   readonly grants: readonly string[]
   readonly tokens: readonly string[]
-  /** Absent where it was saved before there were any. */
-  readonly credentials?: readonly string[]
+  readonly credentials: readonly string[]
   readonly lists: readonly (readonly [shard: string, number: number])[]
   readonly orders: readonly (readonly [plan: string, order: Order])[]
-  /** Absent where it was saved before there were any; then some are there that have ended. */
-  readonly requests?: readonly (readonly [id: string, request: Request & { readonly isEnded?: boolean }])[]
-  /** How many must approve what a version of a profile yields. Absent where it was saved before that was kept. */
-  readonly wanted?: readonly (readonly [version: string, count: number])[]
-  /** The same. Then who may approve is not known, and nobody's grant is missed. */
-  readonly approvers?: readonly (readonly [grant: string, approver: Approver])[]
-  /** When who is disabled became so. Absent where it was saved before that was kept. */
-  readonly closings?: readonly (readonly [principal: string, time: string])[]
+  readonly requests: readonly (readonly [id: string, request: Request])[]
+  /** How many must approve what a version of a profile yields. */
+  readonly wanted: readonly (readonly [version: string, count: number])[]
+  readonly approvers: readonly (readonly [grant: string, approver: Approver])[]
+  /** When a principal was disabled. */
+  readonly closings: readonly (readonly [principal: string, time: string])[]
   /** The server that the records were last said to be on; null where that was never said. */
   readonly database: string | null
   readonly serials: readonly string[]
@@ -101,7 +96,7 @@ export interface Known {
   readonly orders: Map<string, Order>
   readonly requests: Map<string, Request>
   readonly wanted: Map<string, number>
-  readonly approvers: Map<string, Approver> | undefined
+  readonly approvers: Map<string, Approver>
   readonly closings: Map<string, string>
   readonly serials: SerialTable
   database: string | null
@@ -114,24 +109,23 @@ export interface KnownIssuer {
   readonly encoded: string
   /** Undefined: it could not be read, which was told when it came. */
   readonly certificate: RollCertificate | undefined
-  /** How many lists it has; undefined: that was not kept. */
-  readonly shards: number | undefined
+  /** How many CRLs it has. */
+  readonly shards: number
   state: string
 }
 
 /** A request that people must approve, until it has ended. */
 export interface Request {
   readonly principal: string
-  /** With its version; absent where it was saved before that was kept. */
-  readonly profile?: string
+  /** With its version. */
+  readonly profile: string
   readonly plan: string
   readonly required: number
   approvers: readonly string[]
-  /** Absent, like what follows, where it was saved before that was kept. */
-  readonly expires?: string
+  readonly expires: string
   /** SHA-256 (hex) of what was asked. */
-  readonly asked?: string
-  readonly shown?: Shown
+  readonly asked: string
+  readonly shown: Shown
 }
 
 /** What was put before people, as far as a certificate or its entry says it too. */
@@ -140,12 +134,11 @@ export interface Shown {
   /** SHA-256 (hex) of the SubjectPublicKeyInfo. */
   readonly key: string
   readonly validity: number
-  /** SHA-256 (hex) of the subject and of the names, which may be long. */
+  /** SHA-256 (hex) of this and of what follows, which may be long. */
   readonly subject: string
   readonly names: string
-  /** So are these; absent where they were saved before they were compared. */
-  readonly usages?: string
-  readonly origin?: string
+  readonly usages: string
+  readonly origin: string
 }
 
 /** Whom a grant lets approve requests of these profiles. */
@@ -176,11 +169,9 @@ export const openKnown = (deps: HistoryDeps, saved?: HistoryState): Known => {
     credentials: new Set(saved?.credentials),
     lists: new Map(saved?.lists),
     orders: new Map(saved?.orders.map(([plan, order]) => [plan, { ...order }])),
-    requests: new Map(
-      saved?.requests?.flatMap(([id, { isEnded, ...request }]) => (isEnded ? [] : [[id, request] as const])),
-    ),
+    requests: new Map(saved?.requests.map(([id, request]) => [id, { ...request }])),
     wanted: new Map(saved?.wanted),
-    approvers: saved && !saved.approvers ? undefined : new Map(saved?.approvers),
+    approvers: new Map(saved?.approvers),
     closings: new Map(saved?.closings),
     database: saved?.database ?? null,
     serials: openSerialTable(saved?.serials, deps.seed),
@@ -191,9 +182,7 @@ export const openKnown = (deps: HistoryDeps, saved?: HistoryState): Known => {
 }
 
 export const saveKnown = (known: Known): HistoryState => ({
-  issuers: [...known.issuers].map(([name, { authority, state, encoded, shards }]) =>
-    shards === undefined ? [name, authority, state, encoded] : [name, authority, state, encoded, shards],
-  ),
+  issuers: [...known.issuers].map(([name, one]) => [name, one.authority, one.state, one.encoded, one.shards]),
   requested: [...known.requested],
   profiles: [...known.profiles],
   providers: [...known.providers],
@@ -205,7 +194,7 @@ export const saveKnown = (known: Known): HistoryState => ({
   orders: [...known.orders],
   requests: [...known.requests].map(([id, request]) => [id, { ...request }]),
   wanted: [...known.wanted],
-  ...(known.approvers && { approvers: [...known.approvers] }),
+  approvers: [...known.approvers],
   closings: [...known.closings],
   database: known.database,
   serials: known.serials.save(),

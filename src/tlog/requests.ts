@@ -30,7 +30,7 @@ export const keepApprover = (
 ): void => {
   if (role !== 'approver') return
   const ended = change === 'revoked' && { until: time }
-  approvers?.set(grant, { principal, profiles: profiles ?? [], ...ended })
+  approvers.set(grant, { principal, profiles: profiles ?? [], ...ended })
 }
 
 export const createRequest = (
@@ -59,7 +59,7 @@ export const approveRequest = (entry: Decided, known: Known, tell: Tell): void =
   const request = openRequest(entry, known, tell)
   if (request === undefined) return
   assertApprover(entry, request, known, tell)
-  if (request.expires !== undefined && entry.time >= request.expires)
+  if (entry.time >= request.expires)
     tell('approval.time', `the time of the request ${id} was over at ${request.expires}`)
   if (request.approvers.includes(by)) return tell('approval.approver', `${by} has approved the request ${id} before`)
   request.approvers = [...request.approvers, by]
@@ -110,8 +110,7 @@ export const issueApproved = (entry: Issued, certified: Certified, known: Known,
   const request = endRequest({ id, plan }, known, tell)
   if (request === undefined) return
   if (request.principal !== principal) tell('reference.state', `the request ${id} is of ${request.principal}`)
-  if (request.profile !== undefined && request.profile !== version)
-    tell('approval.missing', `the request ${id} is of the profile ${request.profile}`)
+  if (request.profile !== version) tell('approval.missing', `the request ${id} is of the profile ${request.profile}`)
   assertBegun(approved, request, known, tell)
   assertShown(approved, { ...certified, request }, known, tell)
 }
@@ -119,8 +118,7 @@ export const issueApproved = (entry: Issued, certified: Certified, known: Known,
 /** In time, of somebody who may still ask, and approved by as many who may still approve it. */
 const assertBegun = ({ approval: id, time }: Approved, request: Request, known: Known, tell: Tell): void => {
   const begun = new Date(Date.parse(time) - longestIssuance).toISOString()
-  if (request.expires !== undefined && begun >= request.expires)
-    tell('approval.time', `the time of the request ${id} was over at ${request.expires}`)
+  if (begun >= request.expires) tell('approval.time', `the time of the request ${id} was over at ${request.expires}`)
   const gone = known.closings.get(request.principal)
   if (gone !== undefined && gone <= begun)
     tell('approval.missing', `${request.principal}, who has asked for ${id}, is disabled since ${gone}`)
@@ -135,7 +133,6 @@ const assertBegun = ({ approval: id, time }: Approved, request: Request, known: 
 const mayStillApprove = (by: string, { profile }: Request, { approvers, closings }: Known, begun: string): boolean => {
   const gone = closings.get(by)
   if (gone !== undefined && gone <= begun) return false
-  if (approvers === undefined || profile === undefined) return true
   const grants = [...approvers.values()].filter((approver) => mayApprove(approver, by, nameOf(profile)))
   // Of whoever had none at all that was told with the approval.
   return grants.length === 0 || grants.some(({ until }) => until === undefined || until > begun)
@@ -148,7 +145,7 @@ const assertShown = (
   known: Known,
   tell: Tell,
 ): void => {
-  if (shown === undefined || certificate === undefined) return
+  if (certificate === undefined) return
   const contents = known.deps.readContents(der)
   const told = { issuer: entry.issuer, origin: 'origin' in entry ? entry.origin : null }
   const said = contents && {
@@ -206,7 +203,6 @@ const assertApprover = ({ id, by }: Decided, request: Request, known: Known, tel
   if (by === request.principal) return tell('approval.approver', `${by} decides about the own request ${id}`)
   if (known.principals.get(by) === false)
     return tell('approval.approver', `${by}, who decides about ${id}, is disabled`)
-  if (known.approvers === undefined || request.profile === undefined) return
   const name = nameOf(request.profile)
   if (![...known.approvers.values()].some((approver) => !approver.until && mayApprove(approver, by, name)))
     tell('approval.approver', `${by} has no grant to decide about the request ${id} of the profile ${name}`)

@@ -160,13 +160,3 @@ t.test('at the very moment at which something ends it has ended', async (t) => {
     t.same(codesOf(await verifyAll([...entriesOf(head), ...entries], certificates)), codes, what)
   }
 })
-
-t.test('what was saved before grants were kept, or what people were shown, is followed to its end', async (t) => {
-  const first = [...head, approved('one', 'alice')]
-  const { state } = await verifyAll(entriesOf(first), certificates)
-  const { approvers: _, ...history } = state.history
-  const requests = history.requests?.map(([id, { shown: _shown, asked: _asked, ...one }]) => [id, one] as const)
-  const from = { ...state, history: { ...history, ...(requests && { requests }) } }
-  const entries = entriesOf([...first, approvedIssue('one', 1), approved('two', 'bob')]).slice(first.length)
-  t.same((await verifyAll(entries, certificates, { from })).findings, [])
-})

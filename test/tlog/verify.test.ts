@@ -163,39 +163,12 @@ t.test('a roll of before profiles said how many must approve is as good, and its
   t.ok(codesOf(findings).includes(`${direct.length - 1} approval.missing`))
 })
 
-t.test('what was saved before grants were kept misses none, and nothing is kept of what has ended', async (t) => {
-  const at = good.findIndex((one) => one.type === 'request.approved')
-  const { state } = await verifyAll(entries.slice(0, at), certificates)
-  const { approvers: _, wanted: _wanted, ...history } = state.history
-  const requests = [
-    ...(history.requests ?? []).map(([id, { profile: _of, ...one }]) => [id, { ...one, isEnded: false }] as const),
-    ['long ago', { principal: 'admin', plan: digest, required: 1, approvers: [], isEnded: true }] as const,
-  ]
-  const from = { ...state, history: { ...history, requests } }
-  const went = await verifyAll(entries.slice(at), certificates, { from })
-  t.same(went.findings, [])
-  t.same(
-    went.state.history.requests?.map(([id]) => id),
-    ['two'],
-  )
-  t.same(
-    (await verifyAll(entries, certificates)).state.history.requests?.map(([id]) => id),
-    ['two'],
-  )
-})
-
-t.test('what was saved before it was kept how many lists there are misses none', async (t) => {
+t.test('nothing is kept of requests that have ended', async (t) => {
   const { state } = await verifyAll(entries, certificates)
   t.same(
-    state.history.issuers.map(([name, , , , shards]) => [name, shards]),
-    [[issuer.name, 128]],
+    state.history.requests.map(([id]) => id),
+    ['two'],
   )
-  const issuers = state.history.issuers.map(([name, authority, at, der]) => [name, authority, at, der] as const)
-  const from = { ...state, history: { ...state.history, issuers } }
-  const more = entriesOf([...good, event.lists([128, 1, 31])]).slice(last)
-  const went = await verifyAll(more, certificates, { from })
-  t.same(went.findings, [])
-  t.same(went.state.history.issuers, issuers)
 })
 
 type Case = readonly [what: string, after: readonly RollEvent[], codes: readonly string[]]
