@@ -79,7 +79,7 @@ export const ControllerDocument = Type.Object(
     kubeconfig: Type.Optional({
       ...Path,
       $comment:
-        'How to reach the API server, for a controller outside of the cluster; the service account of the pod when unset. A program that it names (`exec`) has a minute, and is killed then.',
+        'How to reach the API server, for a controller outside of the cluster; the service account of the pod when unset.',
     }),
     namespace: Type.Optional({
       ...Name,

@@ -1,21 +1,12 @@
-/** Calls to an API server of which only a part answers, as where a webhook hangs, or that answers in drops. */
-import { once } from 'node:events'
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
 import { type ApiFault, type KubernetesApi, openApi } from '../../src/kubernetes/api/client.ts'
-import { loadCluster } from '../../src/kubernetes/api/cluster.ts'
-import { boundedTo } from '../../src/kubernetes/api/exec-plugins.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
-import { takeDescriptors } from '../helpers/descriptors.ts'
-import { drill } from '../helpers/drill.ts'
 import { leftByEach } from '../helpers/memory.ts'
 import { ip } from '../x509/build.ts'
 
@@ -110,96 +101,6 @@ t.test('a call that has ended leaves nothing with the signal that outlives it', 
   t.ok((await leftByEach(() => api.call('GET', '/lease', { signal }).catch(() => {}))) < 500)
 })
 
-drill('of a program that hangs there is one at a time, however many calls give it up', async (t) => {
-  const folder = await mkdtemp(join(tmpdir(), 'chancery-kubeconfig-'))
-  t.teardown(() => rm(folder, { recursive: true, force: true }))
-  const path = join(folder, 'kubeconfig')
-  const script = `echo $$ >> '${folder}/begun'; sleep 60 & echo $! >> '${folder}/others'; wait`
-  const exec = { apiVersion: 'client.authentication.k8s.io/v1', command: 'sh', args: ['-c', script] }
-  const config = {
-    ...{ apiVersion: 'v1', kind: 'Config', 'current-context': 'x' },
-    clusters: [{ name: 'x', cluster: { server: 'https://127.0.0.1:1' } }],
-    users: [{ name: 'x', user: { exec } }],
-    contexts: [{ name: 'x', context: { cluster: 'x', user: 'x' } }],
-  }
-  await writeFile(path, JSON.stringify(config))
-  const { access } = await loadCluster(path, { programMs: 1_500 })
-  const pids = async (name: string): Promise<readonly string[]> =>
-    (await readFile(join(folder, name), 'utf8').catch(() => '')).split('\n').slice(0, -1)
-  const begun = (): Promise<readonly string[]> => pids('begun')
-  const isAlive = (pid: string): boolean => {
-    try {
-      return process.kill(Number(pid), 0)
-    } catch {
-      return false
-    }
-  }
-  const giveUp = (): Promise<unknown> => Promise.race([access().catch(() => {}), sleep(200)])
-  t.teardown(async () => {
-    for (const pid of [...(await begun()), ...(await pids('others'))])
-      if (isAlive(pid)) process.kill(Number(pid), 'SIGKILL')
-  })
-  for (let i = 0; i < 5; i += 1) await giveUp()
-  t.equal((await begun()).length, 1)
-  const [first = ''] = await begun()
-  const [other = ''] = await pids('others')
-  t.ok(isAlive(first) && isAlive(other))
-  await t.rejects(access(), {
-    message:
-      'the program that says who we are did not end within 1.5 s, and was killed: see the exec of the user in the kubeconfig',
-  })
-  // Killed, and waited for by whoever its parent is by then.
-  for (let tries = 0; isAlive(other) && tries < 100; tries += 1) await sleep(20)
-  t.notOk(isAlive(first) || isAlive(other), 'with all that it has begun')
-  await giveUp()
-  t.equal((await begun()).length, 2, 'and another after a while')
-})
-
-t.test(
-  'a program whose pipes somebody else keeps is given up all the same; one that is quick or fails is as ever',
-  async (t) => {
-    const told = async (script: string): Promise<{ readonly fault?: string; readonly out: string }> => {
-      const program = boundedTo(400)('sh', ['-c', script])
-      let out = ''
-      let fault: string | undefined
-      program.stdout.on('data', (chunk) => {
-        out += chunk
-      })
-      program.on('error', ({ message }) => {
-        fault = message
-      })
-      await new Promise((resolve) => program.once('close', resolve))
-      return { out: out.trim(), ...(fault !== undefined && { fault }) }
-    }
-    t.same(await told('echo quick'), { out: 'quick' })
-    const { out: pid, fault } = await told('setsid sleep 30 & echo $!')
-    process.kill(Number(pid), 'SIGKILL')
-    t.match(fault, /did not end within 0\.4 s, and was killed/)
-    const listeners = process.listenerCount('exit')
-    const none = boundedTo(400)('/nonexistent/program')
-    t.match(await once(none, 'error'), [{ code: 'ENOENT' }])
-    await sleep(50)
-    t.equal(process.listenerCount('exit'), listeners)
-  },
-)
-
-t.test(
-  'a program that the system has no file descriptor for is told of, and begun as soon as there is one',
-  async (t) => {
-    const giveBack = takeDescriptors()
-    const listeners = process.listenerCount('exit')
-    const begun = new Promise((resolve) => resolve(boundedTo(400)('echo', ['who'])))
-    await t.rejects(begun, { message: 'no file descriptor is left for echo, which says who we are' })
-    // Longer than it might have taken: nothing more comes of it.
-    await sleep(600)
-    giveBack()
-    t.equal(process.listenerCount('exit'), listeners)
-    const program = boundedTo(4_000)('echo', ['who'])
-    t.same(String(...(await once(program.stdout, 'data'))), 'who\n')
-    await once(program, 'close')
-  },
-)
-
 t.test('nor does what is asked for a watch and says in drops that it is none', async (t) => {
   const api = await open(
     t,
@@ -261,27 +162,6 @@ const faultOf = (call: Promise<unknown>): Promise<ApiFault> =>
     () => t.fail(),
     (error) => error,
   )
-
-drill('a watch that says half a line is no watch that says nothing', async (t) => {
-  const whole = '{"first":1}\n{"second":2}\n'
-  const api = await open(
-    t,
-    ({ socket }) => {
-      socket.write(`HTTP/1.1 200 OK\r\n\r\n${whole}`)
-      // Each line in its time, and one that never ends.
-      setTimeout(() => socket.write('{"third"'), 900)
-      setTimeout(() => socket.write(':3}\n'), 1_100)
-      setTimeout(() => drip(socket, ' '), 2_200)
-    },
-    { wholeMs: 1_000 },
-  )
-  const lines: string[] = []
-  const watching = { query: {}, signal: new AbortController().signal, take: (line: string) => void lines.push(line) }
-  await t.rejects(api.lines('/watch', { ...watching, patienceMs: 10_000 }), {
-    ...{ status: 0, message: 'no whole line within 1 s' },
-  })
-  t.same(lines, ['{"first":1}', '{"second":2}', '{"third":3}'])
-})
 
 /** As many as `concurrency` may be. */
 const most = 256

@@ -115,7 +115,7 @@ drill('a request that the profile refuses fails for good, and says by which chec
   t.match(condition(done, 'InvalidRequest'), { status: 'True', reason: 'SanForbidden' })
   t.ok(textAt(done, 'status', 'failureTime'))
   t.same(await running.issued(), [])
-  t.equal(statusWrites(running).length, 1)
+  t.equal(statusWrites(running).filter(({ changed }) => changed).length, 1)
 })
 
 drill('the roots are written where the issuer says so, and the authority must be the one it names', async (t) => {

@@ -36,11 +36,15 @@ const open = (there: Map<string, Issuer>, probe: () => Fault | undefined = () =>
   const told: unknown[] = []
   const doubts = openDoubts()
   const time = { now: 0 }
-  const learn = (issuer: Issuer): unknown => there.set(key, issuer)
-  const watch = { get: (name: string) => there.get(name), learn } as unknown as Watch<Issuer>
+  const watch = { get: (name: string) => there.get(name) } as unknown as Watch<Issuer>
+  const seen: Call = async (...written) => {
+    const issuer = await call(...written)
+    there.set(key, issuer)
+    return issuer
+  }
   const issuers = openIssuers(
     {
-      ...{ api: { call: call as never }, watches: { ChanceryIssuer: watch, ChanceryClusterIssuer: watch } },
+      ...{ api: { call: seen as never }, watches: { ChanceryIssuer: watch, ChanceryClusterIssuer: watch } },
       ...{ asker: { ask: async () => ({ outcome: { kind: 'fault', fault: silent } }), probe: async () => probe() } },
       ...{ recorder: { record: (_, event) => told.push(event) > 0, close: async () => {} } },
       meter: openMeter(new Registry()),

@@ -116,7 +116,7 @@ const decodeContinue = (token: string, store: Store): Page => {
   const { rv = 0, start = '' } = said
   const bare = start.replace(/^\//, '')
   if (rv < 0) return { at: undefined, start: bare }
-  if (rv >= store.oldest()) return { at: rv, start: bare }
+  if (rv >= store.oldest() - 1) return { at: rv, start: bare }
   throw failure(410, 'Expired', tooOldToContinue, { metadata: { continue: encodeContinue(-1, bare) } })
 }
 

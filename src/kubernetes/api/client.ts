@@ -66,13 +66,7 @@ export class ApiFault extends Error {
 export const isApiFault = (error: unknown, status?: number): error is ApiFault =>
   error instanceof ApiFault && (status === undefined || error.status === status)
 
-/** The answer was longer than what is read. */
-export const isTooLong = (error: unknown): boolean => isApiFault(error, 0) && error.reason === tooLong
-
-/** The connection was lost, or nobody came; but an answer that was cut within a line, or one that says no, is another matter. */
-export const isCut = (error: unknown): boolean => isApiFault(error, 0) && error.reason === ''
-
-/** `wholeMs`: how long an answer may take as a whole that is no watch, and the head and a line of one that is. */
+/** `wholeMs`: how long an answer may take that is no watch, and the head of one that is. */
 export const openApi = (access: () => Promise<Access>, { wholeMs = usualWholeMs } = {}): KubernetesApi => {
   const agents = openAgents()
   const send = async (method: string, path: string, sending: Sending): Promise<IncomingMessage> => {
@@ -99,7 +93,7 @@ export const openApi = (access: () => Promise<Access>, { wholeMs = usualWholeMs 
         })
         if (incoming.statusCode !== 200) return
         begun?.()
-        await readLines(incoming, { take, signal, wholeMs })
+        await readLines(incoming, { take, signal })
       }),
     close: agents.close,
   }
@@ -183,8 +177,7 @@ const readWhole = async (incoming: IncomingMessage, signal: AbortSignal): Promis
   try {
     for await (const piece of incoming) {
       length += (piece as Buffer).length
-      if (length > mostOctets)
-        throw new ApiFault(0, `an answer is longer than ${mostOctets} octets`, { reason: tooLong })
+      if (length > mostBytes) throw new ApiFault(0, `an answer is longer than ${mostBytes} bytes`)
       pieces.push(piece as Buffer)
     }
   } catch (error) {
@@ -197,41 +190,28 @@ const readWhole = async (incoming: IncomingMessage, signal: AbortSignal): Promis
 
 const readLines = async (
   incoming: IncomingMessage,
-  { take, signal, wholeMs }: Pick<LinesCall, 'take' | 'signal'> & { readonly wholeMs: number },
+  { take, signal }: Pick<LinesCall, 'take' | 'signal'>,
 ): Promise<void> => {
   let rest = ''
-  /** A stream that is open counts as current: it must not be so behind half a line. */
-  let late: NodeJS.Timeout | undefined
-  const giveUp = (): void => void incoming.destroy(lineFault(`no whole line within ${wholeMs / 1_000} s`))
   incoming.setEncoding('utf8')
   try {
     for await (const piece of incoming) {
-      // Only what is new is looked through: a long line comes in a thousand pieces, and each would copy all of it again.
+      // Only the new piece is searched: a long line comes in a thousand pieces.
       const [first = '', ...others] = (piece as string).split('\n')
       const lines = [rest + first, ...others]
       rest = lines.pop() ?? ''
-      if (rest.length > mostOctets) throw lineFault(`a line is longer than ${mostOctets} octets`)
-      if (lines.length > 0) {
-        clearTimeout(late)
-        late = undefined
-      }
-      if (rest !== '') late ??= setTimeout(giveUp, wholeMs)
+      if (rest.length > mostBytes) throw new ApiFault(0, `a line is longer than ${mostBytes} bytes`)
       for (const line of lines) if (line !== '') take(line)
     }
   } catch (error) {
     throw unreachable(error as Error, signal)
-  } finally {
-    clearTimeout(late)
   }
   signal.throwIfAborted()
   if (rest === '') return
-  // As of a server that was killed behind a proxy: it is the answer that was cut, and the line is whole in the next one.
-  if (parsed(rest) === undefined) throw lineFault('the answer ends within a line')
+  // As of a server that was killed behind a proxy: the line is whole in the next answer.
+  if (parsed(rest) === undefined) throw new ApiFault(0, 'the answer ends within a line')
   take(rest)
 }
-
-/** What is behind that line does not come, however often it is asked for. */
-const lineFault = (message: string): ApiFault => new ApiFault(0, message, { reason: 'WithinLine' })
 
 export interface StatusObject {
   readonly code?: number
@@ -308,6 +288,5 @@ const usualWholeMs = 60_000
 /** The API server says seconds; whatever says an hour is before it, as while it is upgraded, and knows no better when that is over. */
 const mostRetryAfter = 60
 const whoWeAreText = 'the program that says who we are does not end: see the exec of the user in the kubeconfig'
-const tooLong = 'TooLong'
 /** A page of 50 requests is about 300 KiB; of the largest that etcd takes, some 75 MiB. */
-const mostOctets = 16 * 1024 * 1024
+const mostBytes = 128 * 1024 * 1024

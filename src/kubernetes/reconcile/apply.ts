@@ -3,7 +3,6 @@ import { type ApiFault, isApiFault, type KubernetesApi } from '../api/client.ts'
 import type { KubernetesObject } from '../api/objects.ts'
 import type { Recorder } from '../api/recorder.ts'
 import { pathOf, type Resource } from '../api/resources.ts'
-import type { Watch } from '../api/watch.ts'
 import { bounded } from '../decide/outcome.ts'
 import type { Meter } from '../metrics.ts'
 
@@ -18,13 +17,12 @@ export interface Applying<T extends KubernetesObject> {
   readonly signal: AbortSignal
 }
 
-/** `after`: the versions that the object is newer than. */
 export type Applied<T> =
-  | { readonly kind: 'written'; readonly object: T; readonly after: readonly string[] }
+  | { readonly kind: 'written'; readonly object: T }
   /** It was deleted, or is another one of the same name. */
   | { readonly kind: 'gone' }
   /** Somebody else has written what makes ours moot. */
-  | { readonly kind: 'superseded'; readonly object: T; readonly after: readonly string[] }
+  | { readonly kind: 'superseded' }
   /** The object is so large that etcd does not take what is written as well. */
   | { readonly kind: 'full'; readonly fault: ApiFault }
 
@@ -40,11 +38,9 @@ export const applyStatus = async <T extends KubernetesObject>(
   const { resource, holds, signal } = applying
   const { namespace, name, uid } = applying.object.metadata
   let current = applying.object
-  const after: string[] = []
   for (let attempt = 1; ; attempt += 1) {
-    after.push(current.metadata.resourceVersion)
     try {
-      return { kind: 'written', object: await patch(api, applying, current), after }
+      return { kind: 'written', object: await patch(api, applying, current) }
     } catch (error) {
       if (isApiFault(error, 404)) return { kind: 'gone' }
       if (isTooLarge(error)) return { kind: 'full', fault: error }
@@ -52,24 +48,23 @@ export const applyStatus = async <T extends KubernetesObject>(
     }
     const fresh = await api.call<T>('GET', pathOf(resource, { namespace, name }), { signal }).catch(missing)
     if (fresh === undefined || fresh.metadata.uid !== uid) return { kind: 'gone' }
-    if (!holds(fresh)) return { kind: 'superseded', object: fresh, after }
+    if (!holds(fresh)) return { kind: 'superseded' }
     current = fresh
   }
 }
 
-export interface ApplyingDeps<T extends KubernetesObject> {
+export interface ApplyingDeps {
   readonly api: Pick<KubernetesApi, 'call'>
-  readonly watch: Pick<Watch<T>, 'learn'>
   readonly recorder: Recorder
   readonly meter: Meter
 }
 
 /**
- * The same, counted, and known to our watch. Tells whoever has asked that the API server refuses the write itself (a right
+ * The same, counted. Tells whoever has asked that the API server refuses the write itself (a right
  * that is missing, a certificate that it does not take, an object that is full), which no condition can say.
  */
 export const applyOrTell = async <T extends KubernetesObject>(
-  { api, watch, recorder, meter }: ApplyingDeps<T>,
+  { api, recorder, meter }: ApplyingDeps,
   action: string,
   applying: Applying<T>,
 ): Promise<Applied<T>> => {
@@ -83,7 +78,6 @@ export const applyOrTell = async <T extends KubernetesObject>(
   })
   meter.count('chancery_controller_writes_total', { resource: applying.resource.plural, outcome: applied.kind })
   if (applied.kind === 'full') tell(applied.fault)
-  if ('object' in applied) watch.learn(applied.object, applied.after)
   return applied
 }
 

@@ -170,7 +170,7 @@ interface Found {
 
 /** Nothing, where the status says so already; and nothing about a spec that has changed meanwhile. */
 const write = async (deps: IssuersDeps, issuer: Issuer, { fault, signal }: Found): Promise<void> => {
-  const { api, watches, recorder, meter, clock, sayings } = deps
+  const { api, recorder, meter, clock, sayings } = deps
   const { uid } = issuer.metadata
   const next = decideIssuer(issuer, fault, { now: clock(), wasJustTold: sayings.isRecent(uid) })
   if (next === undefined) return
@@ -178,7 +178,7 @@ const write = async (deps: IssuersDeps, issuer: Issuer, { fault, signal }: Found
   const resource = issuerKinds[kind]
   const holds = (fresh: Issuer): boolean => fresh.metadata.generation === issuer.metadata.generation
   const applying = { resource, object: issuer, status: next.status, holds, signal }
-  const applied = await applyOrTell({ api, watch: watches[kind], recorder, meter }, 'Check', applying)
+  const applied = await applyOrTell({ api, recorder, meter }, 'Check', applying)
   if (applied.kind !== 'written') return
   sayings.note(uid)
   if (next.event) recorder.record(issuer, next.event)

@@ -11,8 +11,7 @@ import {
   type SigningRequest,
 } from '../api/objects.ts'
 import { type IssuerKind, type Resource, resources } from '../api/resources.ts'
-import { openWatch, type Watch } from '../api/watch.ts'
-import { isStale } from '../api/watch-staleness.ts'
+import { isStale, openWatch, type Watch } from '../api/watch.ts'
 import { kubeletServing } from '../decide/approval.ts'
 import type { Meter } from '../metrics.ts'
 import type { ControllerSettings } from '../settings.ts'
