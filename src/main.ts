@@ -1,9 +1,10 @@
 #!/usr/bin/env node
 /** The `chancery` command. Each verb is a file in cli/; what serves is loaded only by those that need it. */
-import { Command, CommanderError, type Option } from 'commander'
+import { Command, CommanderError, Option } from 'commander'
 
 import { takeSignals } from './cli/stop.ts'
 import { version } from './cli/version.ts'
+import type { Config } from './config/config.ts'
 import { exitCodes, Failure } from './lib/failure.ts'
 import { jsonText, openOutput } from './lib/output.ts'
 import { guardStreams } from './lib/standard-streams.ts'
@@ -48,18 +49,26 @@ const addServiceCommands = (program: Command): void => {
   program
     .command('serve')
     .description('run the service; settings come from CHANCERY_* and the file that CHANCERY_CONFIG names')
-    .action(async () => {
+    .addOption(
+      new Option('--log <where>', 'stdout, or file: chancery.log in the data folder').choices(['stdout', 'file']),
+    )
+    .action(async ({ log: where }: { readonly log?: string }) => {
       const stop = takeSignals()
-      const [{ runServe }, settings] = [await import('./cli/serve.ts'), await loadService('serve')]
       const { explainStart } = await import('./cli/start-fault.ts')
-      await runServe(settings.config, settings.log, stop).catch(explainStart(settings.config))
+      const config = await loadSettings('serve')
+      const serving = async (): Promise<void> => {
+        const { openLogFile, runServe } = await import('./cli/serve.ts')
+        const file = where === 'file' ? await openLogFile(config) : undefined
+        await runServe(config, await serviceLog(config, file?.fd), stop, file?.path)
+      }
+      await serving().catch(explainStart(config))
     })
   program
     .command('migrate')
     .description("bring the database's schema up to date, as its owner")
     .action(async () => {
-      const [{ runMigrate }, settings] = [await import('./cli/migrate.ts'), await loadService('migrate')]
-      const version = await runMigrate(settings.config, settings.log)
+      const [{ runMigrate }, config] = [await import('./cli/migrate.ts'), await loadSettings('migrate')]
+      const version = await runMigrate(config, await serviceLog(config))
       process.stdout.write(`The schema is at version ${version}.\n`)
     })
 }
@@ -134,10 +143,9 @@ const addControllerCommand = (program: Command): void => {
 }
 
 /** With the log of a process that serves, or migrates. */
-const loadService = async (purpose: 'serve' | 'migrate') => {
-  const config = await loadSettings(purpose)
+const serviceLog = async ({ log: { level } }: Config, fd = 1) => {
   const { openServiceLog } = await import('./cli/log-output.ts')
-  return { config, log: openServiceLog(config.log.level, gathered) }
+  return openServiceLog(level, { fd, gatherMs: 200 })
 }
 
 /** Of a command that works beside the service: its log is on standard error, where standard output is the answer. */
@@ -168,7 +176,6 @@ const tell = (error: unknown, json: boolean): number => {
   return failure.exitCode
 }
 
-const gathered = { fd: 1, gatherMs: 200 } as const
 const atOnce = { fd: 2, gatherMs: 0 } as const
 
 /** What they print is a log. */

@@ -59,7 +59,8 @@ const bin = (name) => path.join(modules, '.bin', name)
 /** What each verb runs, one after the other, with the pinned Node. `dev`: needs what only development
  * needs; `parts`: programs from outside of npm. */
 const verbs = {
-  start: { run: (args) => [[...flags, entry, 'serve', ...args]] },
+  // For a person: the log goes to a file, unless arguments say otherwise.
+  start: { run: (args) => [[...flags, entry, 'serve', ...(args.length > 0 ? args : ['--log', 'file'])]] },
   chancery: { run: (args) => [[...flags, entry, ...args]] },
   build: { dev: true, run: (args) => [['tools/build.ts', ...args]] },
   bundle: { dev: true, run: (args) => [['tools/bundle.ts', ...args]] },

@@ -13,7 +13,7 @@ import { type Log, logOptions } from '../log.ts'
 export type ServiceLog = Logger & Required<Pick<Log, 'stalledSeconds'>>
 
 export interface Place {
-  readonly fd: 1 | 2
+  readonly fd: number
   /** Lines go out together: a write for each costs 16 µs of every certificate (measured). A kill loses those of this time. */
   readonly gatherMs: number
 }
@@ -113,7 +113,7 @@ const openLines = ({ fd: named, gatherMs }: Place, tellLost: (lines: number) => 
 }
 
 /** Node has terminals block, where whoever writes, and the end of the process with him, waits for one that stands still. */
-const unblocked = (fd: Place['fd']): number => {
+const unblocked = (fd: number): number => {
   try {
     const { O_WRONLY, O_NONBLOCK, O_NOCTTY } = constants
     return isatty(fd) ? openSync(`/dev/fd/${fd}`, O_WRONLY | O_NONBLOCK | O_NOCTTY) : fd

@@ -1,5 +1,5 @@
 /** `chancery serve`: brings up what is missing, serves, and on a signal stops in the reverse order. */
-import { existsSync } from 'node:fs'
+import { existsSync, openSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { flushCompileCache } from 'node:module'
 import { join } from 'node:path'
@@ -169,7 +169,7 @@ const maintainDaily = async (ownerUrl: string, config: Config, log: Log): Promis
 }
 
 /** The command: serves until it is told to stop. In the middle of its start too: then what is open by then is closed. */
-export const runServe = async (config: Config, log: Log, stop: AbortSignal): Promise<void> => {
+export const runServe = async (config: Config, log: Log, stop: AbortSignal, logFile?: string): Promise<void> => {
   const asked = untilStopped(stop).then((signal) =>
     log.info({ event: 'service.stopping', signal }, 'answering what was accepted, then stopping'),
   )
@@ -178,7 +178,7 @@ export const runServe = async (config: Config, log: Log, stop: AbortSignal): Pro
   })
   setFlagsFromString(collectLessOften)
   if (serving && !stop.aborted) {
-    tell(config, serving)
+    process.stdout.write(summary(config, serving, logFile))
     tellReady(log, stop)
   }
   await asked
@@ -232,21 +232,44 @@ export const calledAt = (url: string, listen: Address, names: Config['names']): 
 const isOnEveryAddress = (listen: Address): boolean =>
   isUnspecified(new URL(`http://${formatAddress(listen)}`).hostname)
 
-const tell = (config: Config, { service, addresses, anchor }: Serving): void => {
+/** `chancery.log` in the data folder, to append to. */
+export const openLogFile = async ({ dataDir }: Config): Promise<{ readonly path: string; readonly fd: number }> => {
+  await makeFolder(dataDir, 0o700)
+  const path = join(dataDir, 'chancery.log')
+  return { path, fd: openSync(path, 'a', 0o600) }
+}
+
+/** Fifteen lines at most, unless something needs the operator's attention. */
+const summary = (config: Config, { service, addresses, anchor }: Serving, logFile: string | undefined): string => {
   const { dataDir, mode, names, publicListen, publicUrl } = config
   const api = calledAt(addresses.api, config.listen, names)
-  // Made once, by the first of several, and not to be left there.
+  // Only the instance that made the first administrator has its token, until the operator moves it away.
   const token = join(dataDir, 'admin.token')
+  const hasToken = existsSync(token)
   const lines = [
     `Chancery serves at ${api} (${mode}).`,
-    `  lists, OCSP, issuers       ${isOnEveryAddress(publicListen) ? publicUrl : addresses.public}`,
-    `  trust anchor               ${anchor}`,
-    ...(existsSync(token) ? [`  first admin's token        ${token}`] : []),
-    `  description of the API     ${api}/docs`,
+    `  CRLs, OCSP, issuers   ${isOnEveryAddress(publicListen) ? publicUrl : addresses.public}`,
+    `  API docs              ${api}/docs`,
+    `  root certificate      ${anchor}`,
+    ...(hasToken ? [`  admin's token         ${token}`] : []),
+    ...(logFile === undefined ? [] : [`  log                   ${logFile}`]),
+    ...(hasToken && mode === 'development' ? nextText(api, anchor, token) : []),
     ...(anchor.endsWith(anchors.standIn) ? standInText(service) : []),
     ...otherUrlText(service, publicUrl),
   ]
-  process.stdout.write(`${lines.join('\n')}\n`)
+  return `${lines.join('\n')}\n`
+}
+
+/** A command for another terminal in the same folder, which need not have the settings of this one. */
+const nextText = (api: string, anchor: string, token: string): readonly string[] => {
+  const command = process.env['npm_lifecycle_event'] === 'start' ? 'npm run --silent chancery --' : 'chancery'
+  const isUsual = api === 'https://127.0.0.1:8443' && token === 'data/admin.token'
+  const place = isUsual ? '' : ` --server ${api} --ca ${anchor} --token-file ${token}`
+  return [
+    'In another terminal, in the same folder, get a first certificate:',
+    `  ${command} issue --profile server --name web.example.com --out web${place}`,
+    'Ctrl-C stops the service.',
+  ]
 }
 
 /** An issuer keeps the URL that it was made with: whoever has set another one may take it for what is in certificates now. */

@@ -315,7 +315,7 @@ drill('a signal that comes as soon as it says that it serves is an orderly stop'
   const heap = spawnSync(process.execPath, ['--heap-growing-percent=100', '-p', 'v8.cachedDataVersionTag()'], plainly)
   t.match(instance.output(), `V8 ${heap.stdout.trim()}\n`, 'its heap doubles before it is collected')
   t.match(instance.output(), `Chancery serves at https://ca.example.com:${port} (development).`)
-  t.match(instance.output(), /^ {2}lists, OCSP, issuers {7}http:\/\/pki\.test$/m)
+  t.match(instance.output(), /^ {2}CRLs, OCSP, issuers {3}http:\/\/pki\.test$/m)
 })
 
 /** At the end of the process: V8 shows none of its flags, but what they all come to. */
@@ -400,13 +400,13 @@ drill('a replica whose keys are away says whose, and why, and names no token tha
   const start = async (data: string, env: Readonly<Record<string, string>> = {}): Promise<string> => {
     const ports = { port: await freePort(), publicPort: await freePort() }
     const instance = startInstance({ data, servingUrl, ownerUrl, ...ports, env })
-    instance.told(/description of the API/, () => instance.signal('SIGTERM'))
+    instance.told(/serves at/, () => instance.signal('SIGTERM'))
     t.equal(await instance.exited, 0, instance.output())
     return instance.output()
   }
   const first = await start(join(folder, 'first'))
-  t.match(first, /first admin's token +\S+first\/admin\.token$/m)
-  t.match(first, /^ {2}lists, OCSP, issuers {7}http:\/\/127\.0\.0\.1:\d+$/m, 'on one address it is told as it is')
+  t.match(first, /admin's token +\S+first\/admin\.token$/m)
+  t.match(first, /^ {2}CRLs, OCSP, issuers {3}http:\/\/127\.0\.0\.1:\d+$/m, 'on one address it is told as it is')
   t.notMatch(first, /cannot be used|No issuer can sign|writes http/)
   const second = await start(join(folder, 'second'))
   t.match(second, /^The key of the issuer default cannot be used: \S.*second\/keys\/default\.pem.*\.$/m)

@@ -50,6 +50,22 @@ drill('README: one command starts it, and its examples do what they say', async 
     if (server.exitCode !== null) throw new Error(`npm start ended:\n${said}`)
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
+  while (!said.includes('Ctrl-C')) await new Promise((resolve) => setTimeout(resolve, 50))
+  t.ok(said.trim().split('\n').length <= 15, said)
+  for (const told of [
+    /^ {2}API docs +https:\S+\/docs$/m,
+    /root certificate +data\/root\.pem$/m,
+    /token +data\/admin\.token$/m,
+  ])
+    t.match(said, told)
+  t.match(
+    said,
+    new RegExp(
+      `chancery -- issue --profile server --name web.example.com --out web --server https://127.0.0.1:${port} `,
+    ),
+  )
+  t.match(said, /log +data\/chancery\.log$/m)
+  t.match(await readFile(join(folder, 'data/chancery.log'), 'utf8'), /"event":"bootstrap\.admin"/)
   const type = async (name: string): Promise<string> => {
     const commands = (blocks.get(name) ?? '').replaceAll('localhost:8443', `localhost:${port}`)
     const { stdout } = await run('bash', ['-ceu', '-o', 'pipefail', commands], { cwd: folder, env })
