@@ -76,6 +76,7 @@ export const problems = {
   'key.size': refused('Key size not allowed', 'Use RSA of 2048, 3072, 4096 or 8192 bits that the profile allows.'),
   'key.weak': refused('Weak key', 'Make a new key with a sound generator.'),
   'key.blocked': refused('Blocked key', 'Make a new key; this one is known to be compromised or is not yours to certify.'),
+  'key.in_use': { status: 409, title: 'The key belongs to another', retryable: false, next: 'Make a new key, or ask an administrator for a grant with sharedKeys.' },
 
   // Names and subject.
   'subject.syntax': refused('Malformed subject', 'Use well-formed, single-valued attributes within the bounds of RFC 5280 appendix A.'),
@@ -157,7 +158,12 @@ export const problems = {
   'crl.not_found': { status: 404, title: 'No such list', retryable: false, next: 'Use the URL in the certificate.' },
   'crl.invalid': refused('The list does not fit', 'Mend what the violations say; the list must be one that a CA above this issuer has signed.'),
   'crl.unavailable': later('The list has not been published yet', 'Fetch it again after Retry-After.'),
-  'revocation.proof': { status: 403, title: 'The proof of possession does not hold', retryable: false, next: 'Sign issuer, serial, reason and the time of now with the key of the certificate, as docs/revocation.md says.' },
+  'revocation.proof': {
+    status: 403,
+    title: 'No proof by the key of the certificate',
+    retryable: false,
+    next: 'Sign issuer, serial, reason and the time of now with the key of the certificate, as docs/revocation.md says; without it, an operator reports a key as compromised.',
+  },
   'revocation.not_found': { status: 404, title: 'No such order', retryable: false, next: 'Check the digest; GET /v1/revocations lists the orders.' },
   'revocation.plan': { status: 409, title: 'The plan does not hold', retryable: false, next: 'Plan anew without the digest, look at what has changed, and send the new digest.' },
   'revocation.too_many': refused('Too many certificates at once', 'Narrow the search, for example to spans of issue time, and order one after the other.'),

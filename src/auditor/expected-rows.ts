@@ -229,6 +229,7 @@ const table: { readonly [T in EventType]?: RowsOf<T> } = {
             revoke: (entry as { revoke?: boolean }).revoke ?? false,
             limits: (entry as Partial<typeof entry>).limits ?? null,
             on_behalf_of: 'onBehalfOf' in entry ? entry.onBehalfOf : null,
+            shared_keys: 'sharedKeys' in entry && entry.sharedKeys,
             created_by: entry.by,
           }),
         ],

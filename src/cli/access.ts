@@ -40,6 +40,7 @@ interface GrantOptions extends RestOptions {
   readonly revoke?: boolean
   readonly limit?: string[]
   readonly onBehalfOf?: string | true
+  readonly sharedKeys?: boolean
 }
 
 export const addGrantCommand = (program: Command): void => {
@@ -56,6 +57,7 @@ export const addGrantCommand = (program: Command): void => {
       `for a requester: narrower name rules for dns, ip, uri, email and commonName, like ${namesForm}`,
     )
     .option('--revoke', 'for a requester: it may revoke its own certificates of these profiles')
+    .option('--shared-keys', 'for a requester: certificates of these profiles may have keys that belong to another')
     .option(
       '--on-behalf-of [json]',
       `for a requester: it may ask on behalf of others, perhaps by rules like ${originForm}`,
@@ -69,6 +71,7 @@ export const addGrantCommand = (program: Command): void => {
         ...(options.profile && { profiles: options.profile }),
         ...(options.names !== undefined && { names: parseRules('--names', options.names, namesForm) }),
         ...(options.revoke && { revoke: true }),
+        ...(options.sharedKeys && { sharedKeys: true }),
         ...(options.onBehalfOf !== undefined && { onBehalfOf: originRulesOf(options.onBehalfOf) }),
         ...(options.limit && { limits: parseLimits(options.limit) }),
       }
@@ -93,6 +96,7 @@ export const addGrantCommand = (program: Command): void => {
         'revoke',
         'limits',
         'onBehalfOf',
+        'sharedKeys',
         'createdAt',
         'createdBy',
       ])

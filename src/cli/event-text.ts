@@ -91,6 +91,7 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
       ...(revoke ? [' with the right to revoke'] : []),
       ...(limits ? [` with limits ${JSON.stringify(limits)}`] : []),
       ...('onBehalfOf' in more ? [` on behalf of others ${JSON.stringify(more.onBehalfOf)}`] : []),
+      ...('sharedKeys' in more ? [' with keys of others'] : []),
       `, ${grant}, by ${by}`,
     ].join(''),
   'token.created': ({ label, principal, expires, token, by }) =>

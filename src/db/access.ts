@@ -78,6 +78,7 @@ export const openAccess = (deps: AccessDeps): Access => {
           grant.limits && JSON.stringify(grant.limits),
           grant.onBehalfOf && JSON.stringify(grant.onBehalfOf),
           by,
+          grant.sharedKeys ?? false,
         ])
         if (!rows[0]) throw new Error('a grant was not inserted')
         const made = grantOf(rows[0])
@@ -155,16 +156,24 @@ interface Admins {
 // Rows ----------------------------------------------------------------------------------------------------------------
 
 /** What one principal's grant allows: the order of its profiles means nothing. */
-const contentOf = ({ role, profiles, names, revoke, limits = null, onBehalfOf = null }: Unset<NewGrant>): string =>
-  canonicalJson({ role, profiles: profiles && [...profiles].sort(), names, revoke, limits, onBehalfOf })
+const contentOf = ({
+  role,
+  profiles,
+  names,
+  revoke,
+  limits = null,
+  onBehalfOf = null,
+  sharedKeys = false,
+}: Unset<NewGrant>): string =>
+  canonicalJson({ role, profiles: profiles && [...profiles].sort(), names, revoke, limits, onBehalfOf, sharedKeys })
 
 const grantChanged = (
   change: 'created' | 'revoked',
-  { id, principal, role, profiles, names, revoke, limits, onBehalfOf }: Grant,
+  { id, principal, role, profiles, names, revoke, limits, onBehalfOf, sharedKeys }: Grant,
   by: string,
 ): RollEvent => ({
   type: 'grant.changed',
-  ...(onBehalfOf ? { v: 4, onBehalfOf: { ...onBehalfOf } } : { v: 3 }),
+  ...versionOf(onBehalfOf && { ...onBehalfOf }, sharedKeys),
   change,
   grant: id,
   principal,
@@ -175,6 +184,11 @@ const grantChanged = (
   limits: limits ? { ...limits } : null,
   by,
 })
+
+const versionOf = (onBehalfOf: Readonly<Record<string, unknown>> | undefined, sharedKeys: boolean | undefined) => {
+  if (sharedKeys) return { v: 5, onBehalfOf: onBehalfOf ?? null, sharedKeys } as const
+  return onBehalfOf ? ({ v: 4, onBehalfOf } as const) : ({ v: 3 } as const)
+}
 
 interface TokenRow {
   readonly id: string
@@ -216,12 +230,12 @@ const insertPrincipal = {
 const insertPrincipalClosure = { text: 'insert into principal_closures (principal, closed_by) values ($1, $2)' }
 
 const insertGrant = {
-  text: `insert into grants (id, principal, role, profiles, names, revoke, limits, on_behalf_of, created_by)
-    values ($1, $2, $3, $4::text[], $5::jsonb, $6, $7::jsonb, $8::jsonb, $9)
-    returning id, principal, role, profiles, names, revoke, limits, on_behalf_of, created_at, created_by`,
+  text: `insert into grants (id, principal, role, profiles, names, revoke, limits, on_behalf_of, created_by, shared_keys)
+    values ($1, $2, $3, $4::text[], $5::jsonb, $6, $7::jsonb, $8::jsonb, $9, $10)
+    returning id, principal, role, profiles, names, revoke, limits, on_behalf_of, shared_keys, created_at, created_by`,
 }
 const selectGrants = {
-  text: `select id, principal, role, profiles, names, revoke, limits, on_behalf_of, created_at, created_by from grants g
+  text: `select id, principal, role, profiles, names, revoke, limits, on_behalf_of, shared_keys, created_at, created_by from grants g
     where ($1::text is null or principal = $1) and not exists (select from grant_revocations r where r.grant_id = g.id)
     order by principal, created_at, id`,
 }

@@ -13,6 +13,7 @@ export interface GrantRow {
   readonly revoke: boolean
   readonly limits: Limits | null
   readonly on_behalf_of: OriginRules | null
+  readonly shared_keys: boolean
   readonly created_at: Date | string
   readonly created_by: string
 }
@@ -26,6 +27,7 @@ export const grantOf = (row: GrantRow): Grant => ({
   revoke: row.revoke,
   ...(row.limits !== null && { limits: row.limits }),
   ...(row.on_behalf_of !== null && { onBehalfOf: row.on_behalf_of }),
+  ...(row.shared_keys && { sharedKeys: true }),
   createdAt: new Date(row.created_at),
   createdBy: row.created_by,
 })
@@ -33,7 +35,7 @@ export const grantOf = (row: GrantRow): Grant => ({
 /** SQL for what the principal in this column holds, as JSON of rows. */
 export const grantsOf = (principal: string): string => `coalesce((
       select json_agg(json_build_object('id', g.id, 'principal', g.principal, 'role', g.role, 'profiles', g.profiles,
-        'names', g.names, 'revoke', g.revoke, 'limits', g.limits, 'on_behalf_of', g.on_behalf_of,
+        'names', g.names, 'revoke', g.revoke, 'limits', g.limits, 'on_behalf_of', g.on_behalf_of, 'shared_keys', g.shared_keys,
         'created_at', g.created_at, 'created_by', g.created_by) order by g.created_at, g.id)
       from grants g where g.principal = ${principal}
         and not exists (select from grant_revocations r where r.grant_id = g.id)), '[]')`

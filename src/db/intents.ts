@@ -3,7 +3,7 @@ import type { Intent, IntentEnd } from '../ca/issuance/recorder.ts'
 import type { DatabaseClock } from './clock.ts'
 import { columnsOf } from './columns.ts'
 import type { Queryable, Statement } from './database.ts'
-import { originText } from './origins.ts'
+import { keyOwnerOf, originText } from './origins.ts'
 
 const columns = columnsOf<Intent>([
   ['principal', 'text', ({ request }) => request.principal],
@@ -24,31 +24,16 @@ const columns = columnsOf<Intent>([
   ['origin', 'text', ({ origin }) => origin && originText(origin)],
   ['names', 'integer', ({ names }) => names],
   ['not_after', 'timestamptz', ({ notAfter }) => notAfter],
+  ['behalf', 'text', ({ origin }) => keyOwnerOf(origin)],
+  ['shares_key', 'boolean', ({ sharesKey = false }) => sharesKey],
 ])
 
-/**
- * What is on record against the key `asked.spki`; null where nothing is. It is held where a principal other than
- * `asked.principal` has a certificate with it: before it or behind it among those of the key in one index, where each look
- * ends at the first row of its own, however many those are (looks for the first and the last of a key read a whole page of
- * them each: 26 instead of 19 µs, measured). By `exists`, the planner would read the whole table wherever most certificates
- * are of few keys, since it expects to find one of another principal soon; by `=` it would read along the principals for the
- * same reason, but not by `any`, after which an order by the key is still one; by a comparison of rows, a server before
- * PostgreSQL 18 reads all rows of the key (4 ms for 30,000, measured); and with the kind beside it, it may take any other index
- * of certificates while the table is new and has no statistics.
- */
-const standingOfKey = (): string => {
-  const beside = (outward: '<' | '>', direction: 'asc' | 'desc'): string => `
-  (select true from outcomes
-    where key_sha256 = any (array[asked.spki]) and principal ${outward} asked.principal
-    order by key_sha256 ${direction}, principal ${direction} limit 1)`
-  return `
-    case when (select true from compromised_keys where key_sha256 = asked.spki limit 1) then 'compromised'
-      when ${beside('<', 'asc')} or ${beside('>', 'desc')} then 'held' end`
-}
+const compromised = (key: string): string =>
+  `case when (select true from compromised_keys where key_sha256 = ${key} limit 1) then 'compromised' end`
 
 /**
- * Whoever finds the attempt of its request taken, its issuer moved, or something on record against its key or the
- * certificate that it renews, inserts nothing. Who was recorded is told only where not all were.
+ * Nothing is inserted where the attempt of a request is taken, its issuer has moved, or something is on record against its key
+ * or the certificate that it renews. Keys are claimed in one order, so that two statements never wait for each other.
  */
 const insertIntentsStatement: Statement = {
   name: 'insert_intents',
@@ -59,10 +44,13 @@ const insertIntentsStatement: Statement = {
     ), issuers as materialized (
       select issuer, state_for_intent(issuer) as state from (select distinct issuer from asked) i
     ), judged as materialized (
-      select serial, case when not i.state = any (string_to_array(asked.states, ' ')) then 'moved'
-        else coalesce(case when replaces is not null then standing_of_held(replaces) end, ${standingOfKey()})
+      select serial, case when not state = any (string_to_array(states, ' ')) then 'moved'
+        else coalesce(
+          case when replaces is not null then standing_of_held(replaces) end,
+          ${compromised('spki')},
+          case when not shares_key and not claim_key(spki, principal, behalf) then 'held' end)
         end as obstacle
-      from asked join issuers i using (issuer)
+      from (select * from asked join issuers using (issuer) order by spki) in_order
     ), added as (
       insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
         plan, replaces, first, approval, origin, names, not_after)
@@ -122,5 +110,7 @@ const compare = (a: string, b: string): number => (a < b ? -1 : Number(a > b))
 
 export const selectKeyStanding = {
   name: 'select_key_standing',
-  text: `select coalesce(${standingOfKey()}, 'free') as standing from (select $1::bytea as spki, $2::text as principal) as asked`,
+  text: `
+    select coalesce(${compromised('$1::bytea')},
+      (select 'held' from key_owners where key_sha256 = $1 and (principal <> $2 or on_behalf_of <> $3)), 'free') as standing`,
 }

@@ -23,6 +23,7 @@ import type { KeyStanding } from '../policy/check.ts'
 import type { Database, Statement } from './database.ts'
 import { constraintOf, isOfServer } from './errors.ts'
 import { type IntentsDeps, insertIntents, selectKeyStanding } from './intents.ts'
+import { keyOwnerOf } from './origins.ts'
 import { type EnrolmentDeps, enrol, isUnavailable, retryPausesMs } from './outcomes.ts'
 import { openQuotas } from './quotas.ts'
 import { openRefusals } from './rejections.ts'
@@ -74,8 +75,8 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
     findRequest: async (principal, key) => (await lookups.add({ principal, key })) ?? undefined,
     expectIntent: intents.expect,
     recordIntent: (intent) => recordIntent(intent).catch((error: unknown) => failIntent(deps, intent, error)),
-    keyStanding: async (keySha256, principal) => {
-      const values = [keySha256, principal]
+    keyStanding: async (keySha256, principal, origin) => {
+      const values = [keySha256, principal, keyOwnerOf(origin)]
       const { rows } = await db.query<{ standing: KeyStanding }>(selectKeyStanding, values)
       return rows[0]?.standing ?? 'held'
     },

@@ -62,7 +62,7 @@ const takeLocks = {
       lock table approval_requests, approval_standings, approvals, compromised_keys, credential_revocations, credentials,
         grant_revocations, grants, identity_providers, issuer_states, issuers, principal_closures, principals, profiles, revocations,
         token_revocations, tokens in access share mode;
-      lock table approval_ends, intents, outcomes, entries, certificate_names, spent_tokens, subtrees in row exclusive mode;
+      lock table approval_ends, intents, key_owners, outcomes, entries, certificate_names, spent_tokens, subtrees in row exclusive mode;
       select size into stood from roll;
       begin
         perform from roll for update;

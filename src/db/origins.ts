@@ -9,6 +9,12 @@ export const originText = (origin: Origin): string => canonicalJson(origin)
 export const readStoredOrigin = (text: string | null): Origin | null =>
   text === null ? null : (JSON.parse(text) as Origin)
 
+/** The one on whose behalf a key is owned; '' where its principal owns it for itself. */
+export const keyOwnerOf = (origin: Origin | undefined): string => {
+  if (origin === undefined) return ''
+  return origin.namespace === undefined ? `user/${origin.user ?? ''}` : `namespace/${origin.namespace}`
+}
+
 /** What certificates are searched by. */
 export const originKeys = ({ namespace, user, object }: Origin) => ({
   origin_namespace: namespace ?? null,

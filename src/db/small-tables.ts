@@ -17,7 +17,7 @@ export const smallTables: Readonly<Record<string, string>> = {
       position('"issuer":' || to_json(issuer)::text in document) > 0 as is_of_issuer
     from identity_providers`,
   grants:
-    'select id::text as key, principal, role, profiles, names, revoke, limits, on_behalf_of, created_by from grants',
+    'select id::text as key, principal, role, profiles, names, revoke, limits, on_behalf_of, shared_keys, created_by from grants',
   grant_revocations: 'select grant_id::text as key, revoked_by from grant_revocations',
   profiles: `
     select name || '@' || version as key, encode(sha256, 'hex') as sha256, created_by,

@@ -113,7 +113,7 @@ export const hasNoNumber = async (db: Queryable): Promise<boolean | undefined> =
  */
 const issuing: ReadonlySet<string> = new Set([
   ...['select_caller', 'select_named_caller', 'select_requests', 'select_key_standing'],
-  ...['insert_intents', 'insert_booked_intents', 'enrol', 'commit'],
+  ...['insert_intents', 'enrol', 'commit'],
 ])
 
 const damage: Kind = {

@@ -27,8 +27,10 @@ export interface Case {
   /** On whose behalf it is asked for; undefined: by and for the caller. */
   readonly origin: Origin | undefined
   readonly issuerKey: string
-  /** What is on record against this key; undefined: nobody has looked yet. */
+  /** What is on record against this key; undefined: it was not looked up yet. */
   readonly keyStanding: KeyStanding | undefined
+  /** The key may be another owner's. */
+  readonly sharesKey: boolean
   /** The grant's narrower rules: null where there are none, `malformed` where they cannot be read. */
   readonly grant: CompiledRules | null | 'malformed'
   /** On whose behalf the grant lets its principal ask; null: nobody's. */
@@ -71,5 +73,5 @@ export interface Check {
   run(facts: Case, say: Say): void
 }
 
-/** Free, or why no certificate may be issued for a key: another principal has one, or it was reported as compromised. */
+/** Free, or why no certificate may be issued for a key: it has another owner, or it was reported as compromised. */
 export type KeyStanding = 'free' | 'held' | 'compromised'

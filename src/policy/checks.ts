@@ -64,14 +64,16 @@ const keyChecks: readonly Check[] = [
   },
   {
     id: 'key.principal',
-    code: 'key.blocked',
+    code: 'key.in_use',
     field: '/key',
-    passes: 'no other principal has a certificate with this key; looked up when the intent is recorded',
-    run: ({ key, keyStanding }, say) => {
+    passes:
+      'the key has no other owner, or a grant for this profile has `sharedKeys`; looked up when the intent is recorded',
+    run: ({ key, keyStanding, sharesKey }, say) => {
       if (keyStanding === undefined) return say.skipped('is looked up when the intent is recorded')
       const sha256 = key.sha256.toString('hex')
-      if (keyStanding === 'held') say.failed(sha256, 'is the key of a certificate of another principal')
-      else say.passed(sha256, 'is the key of no certificate of another principal')
+      if (keyStanding !== 'held') say.passed(sha256, 'has no other owner')
+      else if (sharesKey) say.passed(sha256, 'has another owner, and may be shared')
+      else say.failed(sha256, 'is the key of another principal, or of another on whose behalf it asks')
     },
   },
   {

@@ -42,6 +42,8 @@ export interface Context {
   }
   /** What is on record against the key of the request; absent: it was not looked up. */
   readonly keyStanding?: KeyStanding
+  /** A grant has `sharedKeys`, or the certificate that is renewed has this key. */
+  readonly sharesKey?: boolean
 }
 
 /** What a certificate will hold, but for its serial and its issuer's own fields. */
@@ -219,6 +221,7 @@ const caseOf = (profile: Profile, asked: Asked, context: Context): Case => {
     origin: asked.origin,
     issuerKey: context.issuer.keySha256,
     keyStanding: context.keyStanding,
+    sharesKey: context.sharesKey ?? false,
     grant: compileGrant(context.grantRules),
     grantOrigin: compileGrantOrigin(context.grantOrigin),
     key: asked.key,

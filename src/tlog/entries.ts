@@ -238,10 +238,8 @@ export interface PrincipalChanged {
   readonly by: string
 }
 
-export interface GrantChanged {
+interface GrantFields {
   readonly type: 'grant.changed'
-  /** Entries of version 1 have no `revoke` and none of before version 3 has `limits`: there was no such thing. */
-  readonly v: 3
   readonly change: 'created' | 'revoked'
   readonly grant: string
   readonly principal: string
@@ -255,12 +253,14 @@ export interface GrantChanged {
   readonly by: string
 }
 
-/** The same where it lets somebody ask on behalf of others. */
-export interface OriginGrantChanged extends Omit<GrantChanged, 'v'> {
-  readonly v: 4
-  /** The rules of whose. */
-  readonly onBehalfOf: Readonly<Record<string, unknown>>
-}
+type OriginRules = Readonly<Record<string, unknown>>
+/** Version 4 lets its principal ask on behalf of others; version 5 lets it have certificates for keys of others. */
+export type GrantChanged = GrantFields &
+  (
+    | { readonly v: 3 }
+    | { readonly v: 4; readonly onBehalfOf: OriginRules }
+    | { readonly v: 5; readonly onBehalfOf: OriginRules | null; readonly sharedKeys: boolean }
+  )
 
 export interface TokenChanged {
   readonly type: 'token.created' | 'token.revoked'
@@ -455,7 +455,6 @@ export type RollEvent =
   | ProviderChanged
   | PrincipalChanged
   | GrantChanged
-  | OriginGrantChanged
   | TokenChanged
   | CredentialChanged
   | IssuerCreated

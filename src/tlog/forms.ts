@@ -342,10 +342,15 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   'principal.disabled': { means: 'a principal was closed for good', v: 1, fields: { principal: text, by: text } },
   'grant.changed': {
     means:
-      'a grant was created or revoked; `revoke`: it lets its principal revoke certificates of its own; `limits`: how much it allows; `onBehalfOf` (version 4): it lets its principal ask on behalf of others, by these rules',
-    v: 4,
-    fields: { ...grant, ...limited, onBehalfOf: members(json) },
-    earlier: { 3: { ...grant, ...limited }, 1: grant, 2: { ...grant, revoke: truth } },
+      'a grant was created or revoked; `revoke`: it lets its principal revoke certificates of its own; `limits`: how much it allows; `onBehalfOf` (version 4): it lets its principal ask on behalf of others, by these rules; `sharedKeys` (version 5): it lets its principal have certificates for keys of others',
+    v: 5,
+    fields: { ...grant, ...limited, onBehalfOf: orNull(members(json)), sharedKeys: truth },
+    earlier: {
+      4: { ...grant, ...limited, onBehalfOf: members(json) },
+      3: { ...grant, ...limited },
+      1: grant,
+      2: { ...grant, revoke: truth },
+    },
   },
   'token.created': { means: 'a token was created', v: 1, fields: token },
   'token.revoked': { means: 'a token was revoked', v: 1, fields: token },

@@ -279,15 +279,15 @@ t.test('names in JSON replace those of the request as a whole', async (t) => {
   )
 })
 
-t.test('a key already bound to another principal is key.blocked, and the refusal is kept', async (t) => {
+t.test('a key already bound to another principal is key.in_use, and the refusal is kept', async (t) => {
   const other = await employ(service, 'rival', 'requester', { profiles: ['server'] })
   const csr = csrFor('held.example.com')
   t.equal((await issue({ csr, profile: 'server' })).status, 201)
   t.equal((await issue({ csr, profile: 'server' })).status, 201, 'its own principal may go on with it')
-  const check = { check: 'key.principal', field: '/key', reason: 'is the key of a certificate of another principal' }
+  const check = { check: 'key.principal', field: '/key', reason: /is the key of another principal/ }
   const answer = await service.request('POST', '/v1/certificates', { token: other, body: { csr, profile: 'server' } })
-  t.equal(answer.status, 422)
-  t.match(answer.json, { code: 'key.blocked', retryable: false, detail: /another principal/i, violations: [check] })
+  t.equal(answer.status, 409)
+  t.match(answer.json, { code: 'key.in_use', retryable: false, detail: /another principal/i, violations: [check] })
   const dry = await service.request('POST', '/v1/certificates?dryRun=true', {
     token: other,
     body: { csr, profile: 'server' },
@@ -296,9 +296,9 @@ t.test('a key already bound to another principal is key.blocked, and the refusal
   t.ok(dry.json.checks.length > 10, 'with every other check')
   const body = { items: [{ csr, profile: 'server' }] }
   const batch = await service.request('POST', '/v1/certificates/batch', { token: other, body })
-  t.match(batch.json.items, [{ status: 422, problem: { code: 'key.blocked' } }])
+  t.match(batch.json.items, [{ status: 409, problem: { code: 'key.in_use' } }])
   const refusals = (await service.request('GET', '/v1/refusals?principal=rival')).json.items
-  t.match(refusals, [{ code: 'key.blocked' }, { code: 'key.blocked' }])
+  t.match(refusals, [{ code: 'key.in_use' }, { code: 'key.in_use' }])
   t.equal(refusals.length, 2, 'the dry run is none')
 })
 

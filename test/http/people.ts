@@ -16,6 +16,7 @@ export const employ = async (
     readonly revoke?: boolean
     readonly limits?: Limits
     readonly onBehalfOf?: OriginRules
+    readonly sharedKeys?: boolean
   } = {},
 ): Promise<string> => {
   await service.request('POST', '/v1/principals', { body: { name } })

@@ -78,9 +78,9 @@ t.test('a key that is found to be held when the intent is recorded fails like an
   t.equal((await issue({ csr, profile: 'server' })).status, 201)
   const rival = await employ(service, 'rival', 'requester', { profiles: ['server'] })
   const refused = await service.request('POST', '/v1/certificates', { token: rival, body: { csr, profile: 'server' } })
-  t.equal(refused.json.code, 'key.blocked')
+  t.equal(refused.json.code, 'key.in_use')
   const kept = await newest()
-  t.match(kept, { code: 'key.blocked', principal: 'rival', violations: [{ check: 'key.principal' }], checksLeftOut: 0 })
+  t.match(kept, { code: 'key.in_use', principal: 'rival', violations: [{ check: 'key.principal' }], checksLeftOut: 0 })
   t.ok(kept.checks.length > 10)
   t.same(
     kept.checks.filter(({ outcome }: Check) => outcome === 'failed').map(({ check }: Check) => check),
@@ -97,7 +97,7 @@ t.test('of several grants, the one that would have allowed it tells what a held 
   const grants = (await service.request('GET', '/v1/grants?principal=two')).json.items
   t.same(grants.map(({ names }: { names: unknown }) => names !== null).sort(), [false, true])
   const refused = await service.request('POST', '/v1/certificates', { token: two, body: { csr, profile: 'server' } })
-  t.match(refused.json, { code: 'key.blocked', violations: [{ check: 'key.principal' }] })
+  t.match(refused.json, { code: 'key.in_use', violations: [{ check: 'key.principal' }] })
   t.equal(refused.json.violations.length, 1)
 })
 

@@ -1038,23 +1038,28 @@ t.test('the key of the issuer is never certified', async (t) => {
   t.match(decision, { allowed: false, code: 'key.blocked' })
 })
 
-t.test('a key that another principal holds, or that was reported as compromised, is not certified', async (t) => {
+t.test('a key that has another owner, or that was reported as compromised, is not certified', async (t) => {
   const said = (keyStanding?: KeyStanding) =>
     decide(profileOf(), ask({ names: www }), { ...context, ...(keyStanding !== undefined && { keyStanding }) })
-  for (const [check, standing] of [
-    ['key.principal', 'held'],
-    ['key.compromised', 'compromised'],
+  for (const [check, standing, code] of [
+    ['key.principal', 'held', 'key.in_use'],
+    ['key.compromised', 'compromised', 'key.blocked'],
   ] as const) {
     const outcome = (of?: KeyStanding) =>
       said(of)
         .checks()
         .find((one) => one.check === check)?.outcome
-    t.match(said(standing), { allowed: false, code: 'key.blocked', violations: [{ check }] })
+    t.match(said(standing), { allowed: false, code, violations: [{ check }] })
     t.equal(outcome(standing), 'failed')
     t.equal(outcome('free'), 'passed')
     t.equal(outcome(), 'skipped', 'before the records were looked at')
   }
   t.ok(said().allowed)
+  const sharing = { ...context, sharesKey: true }
+  const allows = (keyStanding: KeyStanding) =>
+    decide(profileOf(), ask({ names: www }), { ...sharing, keyStanding }).allowed
+  t.ok(allows('held'), 'a grant may let keys be shared')
+  t.notOk(allows('compromised'))
 })
 
 t.test('a long value is shown in short', async (t) => {

@@ -469,6 +469,27 @@ t.test(
   },
 )
 
+t.test('taking sharedKeys from a grant never widens what it accepts', async (t) => {
+  let taken = 0
+  fc.assert(
+    fc.property(
+      documents,
+      requests,
+      contexts,
+      fc.constantFrom('free', 'held', 'compromised'),
+      (document, request, at, keyStanding) => {
+        const profile = tryParse(document)
+        if (profile === undefined) return true
+        const allows = (sharesKey: boolean) => decide(profile, request, { ...at, keyStanding, sharesKey }).allowed
+        if (allows(true) && !allows(false)) taken++
+        return allows(true) || !allows(false)
+      },
+    ),
+    { seed: 5, numRuns: 3000 },
+  )
+  t.ok(taken > 20, `${taken} were taken away`)
+})
+
 t.test('narrowing on whose behalf a grant is for never widens what it accepts', async (t) => {
   let narrowed = 0
   fc.assert(

@@ -305,6 +305,12 @@ t.test('a grant that lets somebody ask on behalf of others is of another version
   t.ok(golden().includes([event.type, leafOf(entry), entry].join('\t')), entry)
 })
 
+t.test('a grant with sharedKeys is of another version', async (t) => {
+  const event: RollEvent = { ...examples['grant.changed'], v: 5, onBehalfOf: null, sharedKeys: true }
+  const entry = encodeEntry(event, time)
+  t.ok(golden().includes([event.type, leafOf(entry), entry].join('\t')), entry)
+})
+
 t.test('an issuer with another number of lists says so, and is of another version', async (t) => {
   const { 'issuer.created': created } = examples
   const event: RollEvent = { ...created, ...cutInto(1) }

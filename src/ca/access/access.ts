@@ -23,6 +23,8 @@ export interface Grant {
   readonly names: NameRules | null
   /** A requester may revoke its own certificates of these profiles. */
   readonly revoke: boolean
+  /** A requester may have certificates of these profiles for keys that are another's. */
+  readonly sharedKeys?: boolean
   /** Absent: none. Those of requests hold for the principal, the others for what the grant lets it ask for. */
   readonly limits?: Limits
   /** A requester may ask on behalf of others, by these rules. Absent: for itself alone. */

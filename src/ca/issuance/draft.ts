@@ -112,6 +112,9 @@ interface Case {
   readonly keyStanding?: KeyStanding
 }
 
+const sharesKey = ({ caller, grants, csr }: Pick<Case, 'caller' | 'grants' | 'csr'>): boolean =>
+  grants.some(({ sharedKeys }) => sharedKeys) || heldBy(caller)?.spki.equals(csr.key.spki) === true
+
 export type Judged = Decision & { readonly profile: Profile; readonly ask: Ask; readonly context: Context }
 
 /**
@@ -131,6 +134,7 @@ export const judge = async (
     ...(extendedKeyUsage && { extendedKeyUsage }),
     ...(origin && { origin }),
   }
+  const isShared = sharesKey({ caller, grants, csr })
   let first: Judged | undefined
   for (const grant of grants) {
     if (first) await nextTurn()
@@ -141,6 +145,7 @@ export const judge = async (
       ...(grant.names && { grantRules: grant.names }),
       ...(grant.onBehalfOf && { grantOrigin: grant.onBehalfOf }),
       ...(keyStanding !== undefined && { keyStanding }),
+      ...(isShared && { sharesKey: true }),
     }
     const judged = { ...decide(profile, ask, context), profile, ask, context }
     if (judged.allowed || judged.violations.every(isOfIssuer)) return judged
@@ -227,6 +232,7 @@ export const prepare = (deps: DraftDeps, { issuer, decision, input, request, att
     keySha256: key.sha256,
     names: names.length,
     notAfter,
+    ...(context.sharesKey && { sharesKey: true }),
     ...(held && { replaces: Buffer.from(held.serial, 'hex') }),
     ...(origin && { origin }),
   }

@@ -113,8 +113,9 @@ const ask = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Promi
   const ended = await cycle(deps, caller, input)
   if (!('intent' in ended)) return ended
   // What the intent would be turned down for is not put before people.
-  const keyStanding = await deps.recorder.keyStanding(ended.intent.keySha256, caller.principal)
-  if (keyStanding !== 'free') throw refuseKey(ended.decision, keyStanding)
+  const keyStanding = await deps.recorder.keyStanding(ended.intent.keySha256, caller.principal, input.origin)
+  if (keyStanding === 'compromised' || (keyStanding === 'held' && !ended.intent.sharesKey))
+    throw refuseKey(ended.decision, keyStanding)
   const asked = requestOf(caller, input)
   return waitingFor(await deps.approvals.propose(proposalOf(asked, { caller, input }, ended)), asked, deps.assertClock)
 }
@@ -223,7 +224,7 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
   const grants = authorise(deps, caller, input)
   const csr = readRequest(deps, input)
   await verifyPossession(csr, deps.verify)
-  const keyStanding = await deps.recorder.keyStanding(csr.key.sha256, caller.principal)
+  const keyStanding = await deps.recorder.keyStanding(csr.key.sha256, caller.principal, input.origin)
   const profile = currentProfile(deps, input.profile)
   const issuer = await issuerFor(deps, profile, input, csr)
   const decision = await judge(deps, { profile, issuer, caller, grants, csr, input, keyStanding, now: deps.clock() })
@@ -422,10 +423,7 @@ const assertStill = async (deps: IssuanceDeps, { caller, grants, input }: Asking
   }
 }
 
-/**
- * One key, one principal: else whoever has seen a request of another's could have its names certified under its own
- * grants. And none for a key that was reported as compromised.
- */
+/** One owner for each key: a copy of another's CSR is not enough. And none for a key that was reported as compromised. */
 const refuseKey = ({ profile, ask, context }: Judged, keyStanding: KeyStanding): Problem => {
   const decision = decide(profile, ask, { ...context, keyStanding })
   if (decision.allowed) throw new Error('a key that is not to be certified was allowed')

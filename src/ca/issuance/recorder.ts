@@ -56,8 +56,10 @@ export interface Intent {
   readonly plan: Buffer
   /** The id of the request that people have approved, where they had to. */
   readonly approval?: string
-  /** SHA-256 of the SPKI: no other principal may hold a certificate with this key. */
+  /** SHA-256 of the SPKI. Recording the intent makes the key its principal's, or that of the one on whose behalf it asks. */
   readonly keySha256: Buffer
+  /** The key may be another owner's, and does not become this one's. */
+  readonly sharesKey?: boolean
   /** The serial of the certificate that it renews. */
   readonly replaces?: Buffer
   /** On whose behalf it was asked for. */
@@ -125,7 +127,7 @@ export type IntentEnd =
   | 'taken'
   /** The issuer has come into another state. */
   | 'moved'
-  /** `held`: another principal has a certificate with this key; `compromised`: one with it was revoked for that. */
+  /** `held`: the key has another owner; `compromised`: one with it was revoked for that. */
   | Exclude<KeyStanding, 'free'>
   /** It stands against the certificate that is to be renewed. */
   | HeldObstacle
@@ -142,11 +144,11 @@ export interface Recorder {
    * Durable when it resolves with `recorded`: only then may the key be touched. Whatever this instance knows of an issuer's move,
    * nothing is recorded after its commit that it forbids. Rejects with `approval.closed` where people have approved it, and it has
    * ended or expired since; with limit.* where a limit of its grants has no room for it: never is more recorded than that, by all
-   * instances together. (Two principals that ask at the same time for the first certificate of a key both get theirs.)
+   * instances together.
    */
   recordIntent(intent: Intent): Promise<IntentEnd>
-  /** Reads. What is on record against this key, for this principal. */
-  keyStanding(keySha256: Buffer, principal: string): Promise<KeyStanding>
+  /** Reads. What is on record against this key, for this principal and the one on whose behalf it asks. */
+  keyStanding(keySha256: Buffer, principal: string, origin?: Origin): Promise<KeyStanding>
   /** Ends an intent whose key was never touched. Best effort: the reconciler ends what this misses. */
   recordUnsigned(intent: Intent): Promise<void>
   /**

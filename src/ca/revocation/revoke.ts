@@ -122,7 +122,7 @@ export const openRevocations = (deps: RevocationsDeps): Revocations => {
   return {
     revoke: (serial, ask, by) =>
       change(serial, (standing, now) => {
-        assertMayRevoke(by, standing)
+        assertMayRevoke(by, standing, ask.reason)
         return decideRevocation(standing, ask, { now, by: by.principal })
       }),
     revokeByKey: async (serial, proof) => {
@@ -232,15 +232,23 @@ export const replaceableBy = (reason: RevocationReason): readonly RevocationReas
 const mayReplace = (before: RevocationReason, reason: RevocationReason): boolean =>
   before !== reason && (before === 'certificateHold' || reason === 'keyCompromise')
 
-/** Operators revoke any; a requester its own, under a grant of that profile that says so. */
-const assertMayRevoke = (by: Caller, standing: Standing): void => {
+/**
+ * Operators revoke any; a requester its own, under a grant of that profile that says so. keyCompromise blocks the key for
+ * every principal, and a requester may have had a copy of a CSR only: it proves to hold the key instead (`revokeByKey`).
+ */
+const assertMayRevoke = (by: Caller, standing: Standing, reason: RevocationReason): void => {
   if (hasRole(by, 'operator')) return
   assertSees(by, standing)
-  if (by.principal === standing.principal && requesterGrants(by, standing.profile).some((grant) => grant.revoke)) return
-  throw new Problem(
-    'auth.forbidden',
-    `Revoking needs a grant as operator, or, for a certificate of yours, one for profile ${standing.profile} that allows it.`,
-  )
+  if (by.principal !== standing.principal || !requesterGrants(by, standing.profile).some((grant) => grant.revoke))
+    throw new Problem(
+      'auth.forbidden',
+      `Revoking needs a grant as operator, or, for a certificate of yours, one for profile ${standing.profile} that allows it.`,
+    )
+  if (reason === 'keyCompromise')
+    throw new Problem(
+      'revocation.proof',
+      'A requester revokes as keyCompromise with a proof by the key of the certificate.',
+    )
 }
 
 /**

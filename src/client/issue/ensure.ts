@@ -181,8 +181,9 @@ const ask = async (asking: Asking, { idempotencyKey, csr, replaces }: Pending): 
   return readIssued(await itself.call('POST', `/v1/certificates/${replaces}/renewal`, { ...call, body }))
 }
 
-/** As one that was reported to be in other hands: no certificate is had with it any more. */
-const isKeyBlocked = ({ problemCode }: Failure): boolean => problemCode === 'key.blocked'
+/** Reported as compromised, or another's: no certificate is issued for this key any more. */
+const isKeyBlocked = ({ problemCode }: Failure): boolean =>
+  problemCode === 'key.blocked' || problemCode === 'key.in_use'
 
 /**
  * A token may be replaced by a right one; what holding a certificate does not give is not had by it under this key. Where the

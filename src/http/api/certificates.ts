@@ -41,6 +41,7 @@ export const issuingProblems = [
   'key.size',
   'key.weak',
   'key.blocked',
+  'key.in_use',
   'subject.syntax',
   'subject.forbidden',
   'san.syntax',

@@ -264,6 +264,7 @@ export const grant = {
   revoke: true,
   limits,
   onBehalfOf: null,
+  sharedKeys: false,
   ...made,
 }
 

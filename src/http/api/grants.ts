@@ -60,6 +60,7 @@ const GrantView = Type.Object(
     revoke: Type.Boolean({ description: 'a requester may revoke its own certificates of these profiles' }),
     limits: Type.Union([LimitsView, Type.Null()]),
     onBehalfOf: Type.Union([OriginRulesView, Type.Null()]),
+    sharedKeys: Type.Boolean({ description: 'a requester may have certificates of these profiles for keys of others' }),
     createdAt: Time,
     createdBy: Type.String(),
   },
@@ -86,6 +87,12 @@ const NewGrantBody = Type.Object(
     ),
     limits: Type.Optional(LimitsView),
     onBehalfOf: Type.Optional(OriginRulesView),
+    sharedKeys: Type.Optional(
+      Type.Boolean({
+        description:
+          'whether a requester may have certificates of these profiles for keys that belong to another; not by default',
+      }),
+    ),
   },
   named('NewGrant', asked.newGrant),
 )
@@ -113,10 +120,11 @@ export const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
       },
     },
     async (request, reply) => {
-      const { principal, role, profiles, names, revoke = false, limits, onBehalfOf } = request.body
+      const { principal, role, profiles, names, revoke = false, limits, onBehalfOf, sharedKeys = false } = request.body
       assertNotOwn(principal)
       const [hasProfiles, hasNames] = [profiles !== undefined, names !== undefined]
-      assertGrantShape(role, { profiles: hasProfiles, names: hasNames, revoke, onBehalfOf: onBehalfOf !== undefined })
+      const delegates = onBehalfOf !== undefined
+      assertGrantShape(role, { profiles: hasProfiles, names: hasNames, revoke, onBehalfOf: delegates, sharedKeys })
       assertLimitsFit(role, limits)
       const grant: NewGrant = {
         principal,
@@ -126,6 +134,7 @@ export const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
         revoke,
         ...(limits && { limits }),
         ...(onBehalfOf && { onBehalfOf: parseOriginRules(onBehalfOf, originField) }),
+        ...(sharedKeys && { sharedKeys }),
       }
       assertGrantFits(grant)
       await assertProfiles(policies, grant.profiles ?? [])
@@ -156,7 +165,7 @@ export const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
 
 const assertGrantShape = (
   role: string,
-  has: { readonly [member in 'profiles' | 'names' | 'revoke' | 'onBehalfOf']: boolean },
+  has: { readonly [member in 'profiles' | 'names' | 'revoke' | 'onBehalfOf' | 'sharedKeys']: boolean },
 ): void => {
   const fault = (field: string, reason: string): Problem =>
     new Problem('request.malformed', 'The grant does not fit its role.', {
@@ -166,7 +175,7 @@ const assertGrantShape = (
   if (role === 'requester') return
   if (role !== 'approver' && has.profiles)
     throw fault('/profiles', 'only a requester or an approver is granted profiles')
-  for (const field of ['names', 'revoke', 'onBehalfOf'] as const)
+  for (const field of ['names', 'revoke', 'onBehalfOf', 'sharedKeys'] as const)
     if (has[field]) throw fault(`/${field}`, `only a requester is granted ${field}`)
 }
 
@@ -214,6 +223,7 @@ const grantView = ({
   revoke,
   limits,
   onBehalfOf,
+  sharedKeys = false,
   createdAt,
   createdBy,
 }: Grant) => ({
@@ -225,6 +235,7 @@ const grantView = ({
   revoke,
   limits: limits ?? null,
   onBehalfOf: (onBehalfOf ?? null) as object | null,
+  sharedKeys,
   createdAt: createdAt.toISOString(),
   createdBy,
 })

@@ -64,13 +64,13 @@ export const revocationRoutes = (app: App, deps: HttpDeps): void => {
         access: ['requester', 'operator'],
         accepts: ['application/json'],
         ownDeadline: true,
-        problems: [...problems],
+        problems: [...problems, 'revocation.proof'],
       },
       schema: {
         operationId: 'revokeCertificate',
         summary: 'Revoke a certificate',
         description:
-          'Operators revoke any; a requester its own, under a grant with `revoke`. Idempotent. When it is answered it is on the roll and this instance says it by OCSP; others within two seconds, and the CRL within a minute.',
+          'Operators revoke any; a requester its own, under a grant with `revoke`, and as keyCompromise only by `/by-key`: that reason blocks the key for every principal. Idempotent. When it is answered it is on the roll and this instance says it by OCSP; others within two seconds, and the CRL within a minute.',
         tags,
         params: BySerial,
         body: RevocationBody,

@@ -233,6 +233,7 @@ const waiting = ({ waited }: PodLook, note: string): SigningWait =>
 const ofThisOne: ReadonlySet<string> = new Set<ProblemCode>([
   'idempotency.reused',
   'key.blocked',
+  'key.in_use',
   'key.weak',
   'approval.expired',
   'approval.rejected',
