@@ -152,7 +152,7 @@ for (const node of nodes) {
 
     const second = await setUp(root, ['start'], { node })
     t.match(second, { code: 0, err: /^$/ })
-    t.strictSame(JSON.parse(second.out).argv, ['serve'])
+    t.strictSame(JSON.parse(second.out).argv, ['serve', '--log', 'file'])
     t.equal((await readFile(join(root, 'npm.log'), 'utf8')).split('\n').length, 2, 'npm ran once')
     t.notOk((await readdir(root)).includes('.chancery-setup.lock'), 'and nothing is left locked')
   })
@@ -566,7 +566,7 @@ t.test(
 
 t.test('an unknown verb says which there are', async (t) => {
   const { root } = await treeOf(t)
-  t.match(await setUp(root, ['serve']), {
+  t.match(await setUp(root, ['serve', '--log', 'file']), {
     code: 2,
     err: /^set-up: usage: node tools\/setup.mjs <start\|chancery\|build\|bundle\|format\|openapi\|bench\|test>/,
   })
