@@ -89,13 +89,6 @@ const addDoctorCommand = (program: Command): void => {
 const addKeyCommand = (program: Command): void => {
   const key = program.command('key').description('keys in security modules, beside the database and the module')
   key
-    .command('unlatch <token>')
-    .description('let the token with this label be tried again, once, after it refused a PIN, or might have')
-    .action(async (token: string) => {
-      const [{ runUnlatch }, { config, log }] = [await import('./cli/key.ts'), await besideSettings()]
-      process.stdout.write(`${await runUnlatch(config, log, token)}\n`)
-    })
-  key
     .command('probe <uri>')
     .description('open a key as the service would, with a trial signature, and show how its token holds it')
     .option('--json', 'print JSON for machines')

@@ -2,7 +2,7 @@
  * The PKCS#11 provider alone, in a process with as many threads as the signer process would have: prints signatures a
  * second. Started by `latency.ts`; one argument, JSON.
  */
-import { openEntrance, unguarded } from '../../src/keys/pkcs11/pins.ts'
+import { openLogins } from '../../src/keys/pkcs11/pins.ts'
 import { openPkcs11 } from '../../src/keys/pkcs11/provider.ts'
 import { rateOf } from './drive.ts'
 
@@ -18,8 +18,9 @@ const provider = openPkcs11(settings, (reason) => {
   throw new Error(reason)
 })
 const uri = 'pkcs11:token=ca;object=latency'
-const enter = openEntrance(provider, unguarded)
-const key = await enter(uri, () => provider.open(uri)).catch(() => provider.create(uri, 'ec-p256'))
+const key = await openLogins()(uri, provider.logIn, () => provider.open(uri)).catch(() =>
+  provider.create(uri, 'ec-p256'),
+)
 // Always somebody waits for a session that is given back.
 process.stdout.write(JSON.stringify({ perSecond: await rateOf(key, { outstanding: 2 * sessions, seconds }) }))
 process.exit(0)

@@ -3,7 +3,6 @@ import { join } from 'node:path'
 
 import { type Keyring, openGuarded, openKeyring } from '../../src/keys/keyring.ts'
 import { loadPassphrase, makePassphrase } from '../../src/keys/passphrase.ts'
-import { unguarded } from '../../src/keys/pkcs11/pins.ts'
 import { openTestSigners } from '../../test/hsm/signers.ts'
 import type { Place } from '../place.ts'
 import { rateOf } from './drive.ts'
@@ -73,7 +72,7 @@ const openInline = async (place: Place, { quick }: Tokens): Promise<Keyring> => 
       throw new Error(reason)
     },
   })
-  return openGuarded(ring, unguarded)
+  return openGuarded(ring)
 }
 
 interface Measured {

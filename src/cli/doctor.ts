@@ -2,7 +2,6 @@
 import { type Config, loadConfig } from '../config/config.ts'
 import { heldUpBy } from '../db/lock-waits.ts'
 import { readLastMode } from '../db/log-opening.ts'
-import { openPinGuard } from '../db/pins.ts'
 import { movedCollation, onlyReads } from '../db/safety.ts'
 import { hasNoNumber, hasNoRoom, noNumber } from '../db/write-failures.ts'
 import { isProblem } from '../errors.ts'
@@ -21,7 +20,7 @@ export interface Diagnosis {
 
 /**
  * Looks at the settings as production would, and at the records and keys as they are. Keys are opened as the service opens
- * them: that is on the roll, it tries PINs, and one that is refused is on record and not tried again.
+ * them: that is on the roll, and it tries PINs.
  */
 export const runDoctor = async (
   env: Readonly<Record<string, string | undefined>>,
@@ -31,7 +30,7 @@ export const runDoctor = async (
   const settings = await settingFaults(env)
   return withRecords(config, log, async (records) => {
     const { db } = records
-    const keys = probing(records, await openKeys(config, log, openPinGuard(records)))
+    const keys = probing(records, await openKeys(config, log))
     try {
       return {
         refused: [...settings, ...(await writeFault(records)), ...(await unsafe(config, db))].map(sentence),

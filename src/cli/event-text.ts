@@ -114,8 +114,6 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
     `${issuer} of authority ${authority}, key ${key}, before ${before}, by ${by}${reason === null ? '' : `: ${JSON.stringify(reason)}`}`,
   'key.opened': ({ issuer, key, attributes }) => `${key} of ${issuer}${attributes ? `, ${holdOf(attributes)}` : ''}`,
   'key.probed': ({ key, attributes, by }) => `${key}${attributes ? `, ${holdOf(attributes)}` : ''}, by ${by}`,
-  'pin.refused': ({ token, tokenSerial }) => `by the token ${token}, serial ${tokenSerial}`,
-  'pin.unlatched': ({ token, tokenSerial, by }) => `of the token ${token}, serial ${tokenSerial}, by ${by}`,
   'roll.opened': ({ origin, succeeds, by }) =>
     `${origin}${succeeds ? `, after ${succeeds.size} entries of ${succeeds.origin}` : ''}, by ${by}`,
   'database.adopted': ({ database, before, reason, by }) =>

@@ -2,28 +2,12 @@
 import { hash } from 'node:crypto'
 
 import type { Config } from '../config/config.ts'
-import { openPinGuard, unlatchTokens } from '../db/pins.ts'
-import { isProblem } from '../errors.ts'
 import type { KeyAttributes } from '../keys/signing-key.ts'
 import { Failure } from '../lib/failure.ts'
 import type { Log } from '../log.ts'
 import { openKeys } from '../server/keys.ts'
-import { operator } from './operator.ts'
 import { probing } from './probe.ts'
 import { withRecords } from './with-records.ts'
-
-/** Lets a token that has refused a PIN, or may have, be tried again, once. Resolves to a sentence. */
-export const runUnlatch = (config: Config, log: Log, token: string): Promise<string> =>
-  withRecords(config, log, async (records) => {
-    const unlatched = await unlatchTokens(records, token, operator())
-    if (unlatched.length === 0)
-      throw new Failure(
-        'missing',
-        `Nothing keeps a token ${token} from being tried: no PIN of it is on record as refused, or it may be tried again already.`,
-      )
-    const serials = unlatched.map(({ serial }) => serial).join(', ')
-    return `The token ${token} (serial ${serials}) may be tried again, once, also with a PIN that it has refused.`
-  })
 
 export interface ProbedKey {
   /** Its URI, without the library and the PIN's file. */
@@ -36,10 +20,10 @@ export interface ProbedKey {
   readonly attributes: KeyAttributes | null
 }
 
-/** Opens a key as the service would, trial signature included. It is on record, and so is a PIN that is refused. */
+/** Opens a key as the service would, trial signature included. It is on record. */
 export const runProbe = (config: Config, log: Log, uri: string): Promise<ProbedKey> =>
   withRecords(config, log, async (records) => {
-    const keys = probing(records, await openKeys(config, log, openPinGuard(records)))
+    const keys = probing(records, await openKeys(config, log))
     try {
       const {
         id,
@@ -47,8 +31,7 @@ export const runProbe = (config: Config, log: Log, uri: string): Promise<ProbedK
         spki,
         attributes = null,
       } = await keys.open(uri).catch((cause: Error) => {
-        // No PIN is tried that is not on record first: the key has no part in that.
-        throw isProblem(cause, 'db.unavailable') ? cause : new Failure('usage', cause.message)
+        throw new Failure('usage', cause.message)
       })
       return { id, algorithm: algorithm.id, spki: hash('sha256', spki), attributes }
     } finally {

@@ -13,7 +13,6 @@ import type { Database } from '../db/database.ts'
 import { openRollWriter, type RollWriter } from '../db/log.ts'
 import { isSameDatabase, readDatabaseId, readStanding, serverOf } from '../db/log-opening.ts'
 import { openIntents } from '../db/open-intents.ts'
-import { openPinGuard } from '../db/pins.ts'
 import { isProblem } from '../errors.ts'
 import { writePrivateFile } from '../keys/private-file.ts'
 import { Failure } from '../lib/failure.ts'
@@ -199,7 +198,7 @@ interface Opening {
 }
 
 const open = async ({ db, roll, config, log }: Opening, origin: string, from: Checkpoint): Promise<void> => {
-  const keys = await openKeys(config, log, openPinGuard({ db, roll, log }))
+  const keys = await openKeys(config, log)
   try {
     await providePassphrase({ db, roll, config })
     const key = await rollKeyOf(keys, config, origin).catch(explainStart(config))

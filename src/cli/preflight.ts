@@ -267,11 +267,7 @@ const unopenedRoll = async (db: Database, keys: Pick<Keyring, 'open'>, uri: stri
   }
 }
 
-const reasonOf = (error: unknown): string => {
-  const { message, cause } = error as Error
-  if (!isProblem(error, 'db.unavailable')) return message.replace(/\.$/, '')
-  return `the database does not take the record without which no PIN is tried (${cause instanceof Error ? cause.message : error.detail})`
-}
+const reasonOf = (error: unknown): string => (error as Error).message.replace(/\.$/, '')
 
 const inUse = async (db: Database) => (await loadIssuers(db)).filter(({ state }) => state !== 'retired')
 

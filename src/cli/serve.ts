@@ -13,7 +13,6 @@ import { type Embedded, openEmbedded } from '../db/embedded/embedded.ts'
 import { sqlState } from '../db/errors.ts'
 import { readLastMode } from '../db/log-opening.ts'
 import { migrate } from '../db/migrate.ts'
-import { openPinGuard } from '../db/pins.ts'
 import { writePrivateFile } from '../keys/private-file.ts'
 import { openParts } from '../lib/disposer.ts'
 import { Failure } from '../lib/failure.ts'
@@ -57,7 +56,7 @@ export const serve = (config: Config, log: Log, stop?: AbortSignal): Promise<Ser
       .catch(explainRecords)
     parts.add(stores.close)
     if (config.mode === 'production') await assertSafe(config, stores.db)
-    const keys = await openKeys(config, log, openPinGuard(stores))
+    const keys = await openKeys(config, log)
     parts.add(keys.close)
     await bootstrap(stores, keys)
     const anchor = openAnchor(config, log)

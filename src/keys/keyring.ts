@@ -3,7 +3,7 @@ import { isAbsolute, join, relative } from 'node:path'
 
 import type { KeyKind } from '../x509/algorithms.ts'
 import { type KeyLoad, noLoad } from './key-load.ts'
-import { openEntrance, type PinGuard, type TokenDoor } from './pkcs11/pins.ts'
+import { openLogins } from './pkcs11/pins.ts'
 import type { Pkcs11Provider, Pkcs11Settings } from './pkcs11/provider.ts'
 import type { SigningKey } from './signing-key.ts'
 import { createSoftwareKey, openSoftwareKey, WrongPassphrase } from './software.ts'
@@ -17,8 +17,10 @@ export interface Keyring {
   close(): Promise<void>
 }
 
-/** One that does not log in by itself: keys in tokens reject with `LoginNeeded` until somebody has. */
-export interface BareKeyring extends Keyring, TokenDoor {
+/** One that does not log in by itself: keys in tokens reject with `LoginNeeded` before `logIn`. */
+export interface BareKeyring extends Keyring {
+  /** To the token of this key. */
+  logIn(uri: string): Promise<void>
   /** Before an end: whoever waits for a session of a token is told within this time, or nobody would know what was signed. */
   hurry(withinMs: number): void
 }
@@ -67,7 +69,6 @@ export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, loading, lost
       isInToken(uri) ? (await inToken()).open(uri) : inFile(uri).then(openSoftwareKey).catch(forget),
     create: async (uri, kind) =>
       isInToken(uri) ? (await inToken()).create(uri, kind) : createSoftwareKey(await inFile(uri), kind),
-    prepare: async (uri, past) => (await inToken()).prepare(uri, past),
     logIn: async (uri) => (await inToken()).logIn(uri),
     load: () => tokens?.load() ?? noLoad,
     hurry: (withinMs) => tokens?.hurry(withinMs),
@@ -76,11 +77,11 @@ export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, loading, lost
 }
 
 /** The same ring, which logs in where it must. */
-export const openGuarded = (ring: BareKeyring, pins: PinGuard): Keyring => {
-  const enter = openEntrance(ring, pins)
+export const openGuarded = (ring: BareKeyring): Keyring => {
+  const withLogin = openLogins()
   return {
-    open: (uri) => enter(uri, () => ring.open(uri)),
-    create: (uri, kind) => enter(uri, () => ring.create(uri, kind)),
+    open: (uri) => withLogin(uri, ring.logIn, () => ring.open(uri)),
+    create: (uri, kind) => withLogin(uri, ring.logIn, () => ring.create(uri, kind)),
     load: ring.load,
     close: ring.close,
   }

@@ -8,17 +8,16 @@ import { loadIssuers, openIssuerStore } from '../db/issuers.ts'
 import { readStanding } from '../db/log-opening.ts'
 import { isInToken, type Keyring, openGuarded, openKeyring } from '../keys/keyring.ts'
 import { makePassphrase, openPassphrase, roundsFor } from '../keys/passphrase.ts'
-import type { PinGuard } from '../keys/pkcs11/pins.ts'
 import { openSigners } from '../keys/signer/client.ts'
 import type { Log } from '../log.ts'
 import type { Stores } from './stores.ts'
 
 /** Nothing is opened yet, and no process started, before the first key is asked for. */
-export const openKeys = async (config: Config, log: Log, pins: PinGuard): Promise<Keyring> => {
+export const openKeys = async (config: Config, log: Log): Promise<Keyring> => {
   const { signer, environment } = config.keys
   const { sessions } = config.keys.pkcs11
   const deadlineMs = config.limits.signingDeadlineMs
-  if (signer === 'process') return openSigners({ log, script, env: environment, deadlineMs, pins, sessions })
+  if (signer === 'process') return openSigners({ log, script, env: environment, deadlineMs, sessions })
   const first = await loadConfig(environment, 'sign')
   const { dataDir, keys, limits } = first
   const ring = openKeyring({
@@ -33,7 +32,7 @@ export const openKeys = async (config: Config, log: Log, pins: PinGuard): Promis
     },
     lost: (reason) => log.error({ event: 'signer.lost', reason }, 'a token is lost to this process; start it again'),
   })
-  return openGuarded(ring, pins)
+  return openGuarded(ring)
 }
 
 /**

@@ -386,22 +386,6 @@ export interface KeyProbed {
   readonly by: string
 }
 
-/** A token refused a PIN, which is not tried again. */
-export interface PinRefused {
-  readonly type: 'pin.refused'
-  /** Its label, and its own number: a serial is a certificate's. */
-  readonly token: string
-  readonly tokenSerial: string
-}
-
-/** Somebody lets a token be tried again that refused a PIN, or may have. */
-export interface PinUnlatched {
-  readonly type: 'pin.unlatched'
-  readonly token: string
-  readonly tokenSerial: string
-  readonly by: string
-}
-
 /** From now on checkpoints bear this origin, and are signed by this key. */
 export interface RollOpened {
   readonly type: 'roll.opened'
@@ -465,8 +449,6 @@ export type RollEvent =
   | IssuerRelocated
   | KeyOpened
   | KeyProbed
-  | PinRefused
-  | PinUnlatched
   | RollOpened
   | DatabaseAdopted
   | ServiceStarted

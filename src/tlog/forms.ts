@@ -401,12 +401,6 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
     v: 1,
     fields: { key: text, spki: digest, attributes, by: text },
   },
-  'pin.refused': { means: 'a token refused a PIN', v: 1, fields: { token: text, tokenSerial: text } },
-  'pin.unlatched': {
-    means: 'a token may be tried again',
-    v: 1,
-    fields: { token: text, tokenSerial: text, by: text },
-  },
   'roll.opened': {
     means: 'checkpoints bear this origin from now on; `succeeds`: where entries of the origin before are lost',
     v: 1,

@@ -3,7 +3,6 @@ import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
@@ -15,14 +14,14 @@ import { freePort } from '../helpers/port.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { openShim } from '../hsm/softhsm.ts'
-import { csrFor } from '../http/people.ts'
 
 const chancery = (env: Readonly<Record<string, string>>, ...args: readonly string[]): Promise<Run> =>
   runChancery(args, { env: { ...bare, CHANCERY_LOG_LEVEL: 'error', ...env }, timeout: 30_000 })
 const uri = 'pkcs11:token=ca;object=default'
+const software = 'file:keys/default.pem'
 t.setTimeout(300_000)
 
-drill('a PIN that was refused stays so for every process, until it is unlatched', async (t) => {
+drill('beside a service with keys in a token', async (t) => {
   const hsm = await openShim(t)
   const module = {
     CHANCERY_PKCS11_MODULE: hsm.module,
@@ -35,10 +34,6 @@ drill('a PIN that was refused stays so for every process, until it is unlatched'
     CHANCERY_DATA: service.config.dataDir,
     CHANCERY_DATABASE_URL: service.database.servingUrl,
   }
-  const issue = async (): Promise<number> =>
-    (await service.request('POST', '/v1/certificates', { body: { csr: csrFor('a.example.com'), profile: 'server' } }))
-      .status
-
   await t.test('a key that can be used', async (t) => {
     await hsm.misbehave('login-noise')
     const json = await chancery(beside, 'key', 'probe', uri, '--json')
@@ -67,68 +62,12 @@ drill('a PIN that was refused stays so for every process, until it is unlatched'
     t.equal(events.length, 2)
   })
 
-  await t.test('where the database takes no record of the try, that is what is told, and not the key', async (t) => {
-    const url = `${beside.CHANCERY_DATABASE_URL}&options=-c%20default_transaction_read_only=on`
-    const probed = await chancery({ ...beside, CHANCERY_DATABASE_URL: url }, 'key', 'probe', uri)
-    t.equal(probed.code, exitCodes.later)
-    t.match(probed.err, /^The database does not do .* read-only transaction\. .* in CHANCERY_DATABASE_URL\.$/m)
-    const { out } = await chancery({ ...beside, CHANCERY_DATABASE_URL: url }, 'doctor')
-    t.match(out, /issuer default does not open: the database does not take the record .* read-only transaction\)\.$/m)
-  })
-
-  await t.test('nothing to unlatch', async (t) => {
-    const { code, err } = await chancery(beside, 'key', 'unlatch', 'ca')
-    t.equal(code, exitCodes.missing)
-    t.match(err, /^Nothing keeps a token ca from being tried/)
-  })
-
-  await t.test('the first refusal latches', async (t) => {
+  await t.test('a PIN that is refused', async (t) => {
     await hsm.setPin('9999')
-    const first = await chancery(beside, 'key', 'probe', uri)
-    t.equal(first.code, exitCodes.usage)
-    t.match(first.err, /refuses the PIN \(CKR_PIN_INCORRECT\)/)
-    t.notMatch(first.err, /9999/)
-    const second = await chancery(beside, 'key', 'probe', uri)
-    t.match(second.err, /has refused this PIN before.*say "chancery key unlatch ca"/)
-    // Whoever looks after the token gives it the PIN that is in the file: now it would be right.
-    await hsm.tool('--change-pin', '--new-pin', '9999')
-    t.match((await chancery(beside, 'key', 'probe', uri)).err, /has refused this PIN before/)
-  })
-
-  const isLatched = /has refused this PIN before/
-  await t.test('a service whose signer starts again is latched as well, and well as soon as it is not', async (t) => {
-    await hsm.misbehave('sign-crash')
-    t.equal(await issue(), 503)
-    await hsm.misbehave()
-    let told = ''
-    for (const end = performance.now() + 20_000; performance.now() < end && !isLatched.test(told); await sleep(100))
-      told = (await service.request('GET', '/readyz')).text
-    t.match(told, isLatched)
-    t.equal(await issue(), 503)
-    const { code, out } = await chancery(beside, 'key', 'unlatch', 'ca')
-    t.equal(code, 0)
-    t.match(
-      out,
-      /^The token ca \(serial [0-9a-f]{16}\) may be tried again, once, also with a PIN that it has refused\.\n$/,
-    )
-    const start = performance.now()
-    let status = 0
-    while (status !== 201 && performance.now() - start < 10_000) {
-      await sleep(50)
-      status = await issue()
-    }
-    t.equal(status, 201)
-    t.comment(`well again after ${Math.round(performance.now() - start)} ms`)
-    t.equal((await chancery(beside, 'key', 'probe', uri)).code, 0)
-    t.equal((await chancery(beside, 'key', 'unlatch', 'ca')).code, exitCodes.missing, 'once')
-    t.match(await eventsOf('pin.refused'), [{ token: 'ca', tokenSerial: /^[0-9a-f]{16}$/ }])
-    t.match(await eventsOf('pin.unlatched'), [{ token: 'ca', tokenSerial: /^[0-9a-f]{16}$/, by }])
-  })
-
-  await t.test('what is refused again latches again', async (t) => {
-    await hsm.setPin('8888')
-    t.match((await chancery(beside, 'key', 'probe', uri)).err, /refuses the PIN/)
-    t.match((await chancery(beside, 'key', 'probe', uri)).err, /has refused this PIN before/)
+    const { code, err } = await chancery(beside, 'key', 'probe', uri)
+    t.equal(code, exitCodes.usage)
+    t.match(err, /refuses the PIN \(CKR_PIN_INCORRECT\)/)
+    t.notMatch(err, /9999/)
   })
 })
 
@@ -140,7 +79,7 @@ drill('beside a service with the embedded PostgreSQL, which goes on', async (t) 
     CHANCERY_LISTEN: `127.0.0.1:${port}`,
     CHANCERY_PUBLIC_LISTEN: `127.0.0.1:${await freePort()}`,
   }
-  const empty = await chancery({ CHANCERY_DATA: join(data, 'nothing') }, 'key', 'unlatch', 'ca')
+  const empty = await chancery({ CHANCERY_DATA: join(data, 'nothing') }, 'key', 'probe', software)
   t.equal(empty.code, exitCodes.usage)
   t.match(empty.err, /^There are no records in /)
   t.notOk(existsSync(join(data, 'nothing')), 'and none are made')
@@ -158,8 +97,7 @@ drill('beside a service with the embedded PostgreSQL, which goes on', async (t) 
   const postmaster = async (): Promise<number> =>
     Number.parseInt(await readFile(join(data, 'postgres', 'cluster', 'postmaster.pid'), 'utf8'), 10)
   const before = await postmaster()
-  t.equal((await chancery(env, 'key', 'unlatch', 'ca')).code, exitCodes.missing)
-  const { code, out, err } = await chancery(env, 'key', 'probe', 'file:keys/default.pem', '--json')
+  const { code, out, err } = await chancery(env, 'key', 'probe', software, '--json')
   t.equal(code, 0, err)
   t.match(JSON.parse(out), { algorithm: 'ecdsa-sha256', attributes: null })
   t.equal(await postmaster(), before)
@@ -167,6 +105,6 @@ drill('beside a service with the embedded PostgreSQL, which goes on', async (t) 
 
   serving.kill('SIGTERM')
   await exited
-  t.equal((await chancery(env, 'key', 'unlatch', 'ca')).code, exitCodes.missing, 'and without it the records are read')
+  t.equal((await chancery(env, 'key', 'probe', software)).code, 0, 'and without it the records are read')
   t.notOk(existsSync(join(data, 'postgres', 'cluster', 'postmaster.pid')), 'and the server is left as it was: stopped')
 })

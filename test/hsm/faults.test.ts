@@ -75,11 +75,6 @@ Object.assign(faults, {
     end: (hsm) => whileDown(hsm, restore),
     reason: /default: The token ca has more than one private key default/,
   },
-  'the PIN is changed under us': {
-    begin: (hsm) => whileDown(hsm, () => hsm.setPin('4321')),
-    end: (hsm) => hsm.setPin('1234'),
-    reason: /The token ca (refuses the PIN|has refused this PIN before)/,
-  },
 } satisfies Record<string, Fault>)
 
 const hsm = await openShim(t)
@@ -170,17 +165,10 @@ drill('a token that signs wrongly leaves no more intents open than were under wa
   t.equal(status, 201)
 })
 
-t.test('a refused PIN is on record, once', async (t) => {
-  const client = await openSql(t, service.database.servingUrl)
-  const { rows } = await client.query('select token, octet_length(digest) as octets from refused_pins')
-  t.strictSame(rows, [{ token: 'ca', octets: 32 }])
-  await t.rejects(client.query('delete from refused_pins'), /permission denied/)
-})
-
 t.test('what went wrong is counted, through every restart of the signer', async (t) => {
   await sleep(1_500)
   const { text } = await service.request('GET', '/metrics')
-  for (const code of ['CKR_DEVICE_ERROR', 'CKR_KEY_HANDLE_INVALID', 'CKR_USER_NOT_LOGGED_IN', 'CKR_PIN_INCORRECT'])
+  for (const code of ['CKR_DEVICE_ERROR', 'CKR_KEY_HANDLE_INVALID', 'CKR_USER_NOT_LOGGED_IN'])
     t.match(text, new RegExp(`^chancery_key_errors_total\\{code="${code}"\\} [1-9]`, 'm'))
   t.match(text, /^chancery_key_waits_total [1-9]\d+$/m)
   t.match(text, /^chancery_key_sessions\{state="waiting"\} 0$/m)

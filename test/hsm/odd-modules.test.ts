@@ -122,14 +122,13 @@ t.test('a login that fails for another reason is no refused PIN, and a module th
 
 t.test('what is wrong with a PIN is told, where another one would not help', async (t) => {
   for (const [code, expected] of [
-    [163, /^The token ca wants its PIN changed with a tool of its own \(CKR_PIN_EXPIRED\)\. It is not asked again/],
-    [164, /^The token ca has locked its PIN, which its security officer can unlock \(CKR_PIN_LOCKED\)\. It is not/],
-    [258, /^The token ca has no PIN yet, which its security officer sets \(CKR_USER_PIN_NOT_INITIALIZED\)\. It is/],
+    [163, /^The token ca wants its PIN changed with a tool of its own \(CKR_PIN_EXPIRED\)\. No login is tried again/],
+    [164, /^The token ca has locked its PIN, which its security officer can unlock \(CKR_PIN_LOCKED\)\. No login/],
+    [258, /^The token ca has no PIN yet, which its security officer sets \(CKR_USER_PIN_NOT_INITIALIZED\)\. No/],
   ] as const) {
     const signers = await openTestSigners(t, hsm)
     await hsm.misbehave(`login-error=${code}`)
     await t.rejects(signers.keys.open(uri), { message: expected, remedy: 'pin' })
-    t.equal(signers.refused.length, 1)
   }
 })
 

@@ -8,7 +8,7 @@
  *   generate-twin=<CKA>: somebody else makes a key at the same time, by the same template but for this attribute
  *   open-crash: in C_OpenSession  find-error=<CKR>: C_FindObjects
  *   init-stale-once=<CKR>: C_SignInit answers so from then on, whatever is said, until the module starts anew
- *   login-hang: until it is no longer said  login-stuck: for good (a SoftHSM that is killed within a login loses its token)
+ *   login-hang: until it is no longer said
  *   login-noise: prints to standard output
  *   final-try: the token says that one more wrong PIN locks it
  *   login-free: the token wants no login, and takes an empty PIN for one
@@ -149,7 +149,6 @@ static CK_RV logIn(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR_PTR
     puts("C_Login");
     fflush(stdout);
   }
-  if (told("login-stuck") >= 0) for (;;) pause();
   while (told("login-hang") >= 0) usleep(20000);
   long code = told("login-error");
   if (code >= 0) return (CK_RV)code;

@@ -6,7 +6,6 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 
 import type { Keyring } from '../../src/keys/keyring.ts'
-import type { PinGuard, RefusedPin } from '../../src/keys/pkcs11/pins.ts'
 import { openSigners } from '../../src/keys/signer/client.ts'
 import { bare } from '../helpers/environment.ts'
 import type { SoftHsm } from './softhsm.ts'
@@ -15,8 +14,6 @@ export interface TestSigners {
   readonly keys: Keyring
   /** Of log lines, as they came. */
   readonly events: string[]
-  /** PINs on record as refused; as in the database, this outlives every signer. */
-  readonly refused: RefusedPin[]
 }
 
 /** `env` adds or changes settings of the signer. */
@@ -24,22 +21,10 @@ export const openTestSigners = async (
   t: Pick<Test, 'teardown'>,
   hsm: SoftHsm,
   env: Readonly<Record<string, string>> = {},
-  refused: RefusedPin[] = [],
 ): Promise<TestSigners> => {
   const data = await mkdtemp(join(tmpdir(), 'chancery-signer-'))
   const events: string[] = []
   const note = (line: object): void => void events.push((line as { event: string }).event)
-  const pins: PinGuard = {
-    inTurn: (_, work) =>
-      work({
-        past: { refused, unfinished: 0, unlatched: false },
-        begin: async () => {},
-        end: async (how) => {
-          if (typeof how === 'object') refused.push(how)
-        },
-        withhold: async () => {},
-      }),
-  }
   const sessions = Number(env['CHANCERY_PKCS11_SESSIONS'] ?? 8)
   const keys = openSigners({
     log: { debug: note, info: note, warn: note, error: note },
@@ -56,14 +41,13 @@ export const openTestSigners = async (
       ...env,
     },
     deadlineMs,
-    pins,
     sessions,
   })
   t.teardown(async () => {
     await keys.close()
     await rm(data, { recursive: true, force: true })
   })
-  return { keys, events, refused }
+  return { keys, events }
 }
 
 const deadlineMs = 1_000

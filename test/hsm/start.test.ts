@@ -46,11 +46,6 @@ const faults: Readonly<Record<string, Fault>> = {
     // SoftHSM does not even start without the folder of its tokens.
     reason: /There is no token with label ca|does not start/,
   },
-  'a wrong PIN': {
-    begin: (hsm) => hsm.setPin('4321'),
-    end: (hsm) => hsm.setPin('1234'),
-    reason: /refuses the PIN|has refused this PIN/,
-  },
   'a missing module': {
     begin: (hsm) => rename(hsm.module, `${hsm.module}.away`),
     end: (hsm) => rename(`${hsm.module}.away`, hsm.module),

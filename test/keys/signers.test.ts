@@ -9,7 +9,6 @@ import { setTimeout as pause } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 
 import { makePassphrase } from '../../src/keys/passphrase.ts'
-import { unguarded } from '../../src/keys/pkcs11/pins.ts'
 import { KeyExists } from '../../src/keys/pkcs11/token-fault.ts'
 import { openSigners } from '../../src/keys/signer/client.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
@@ -38,7 +37,6 @@ const open = (t: Test, restMs?: number) => {
     script: join(import.meta.dirname, '../../src/server/signer.ts'),
     env,
     deadlineMs: 1_000,
-    pins: unguarded,
     sessions: 1,
     ...(restMs !== undefined && { restMs }),
   })

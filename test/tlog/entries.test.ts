@@ -226,8 +226,6 @@ const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type
     attributes: null,
     by: 'os:ops',
   },
-  'pin.refused': { type: 'pin.refused', token: 'ca', tokenSerial: '0011223344556677' },
-  'pin.unlatched': { type: 'pin.unlatched', token: 'ca', tokenSerial: '0011223344556677', by: 'os:büro' },
   'roll.opened': {
     type: 'roll.opened',
     origin: 'ca.example.com/roll',

@@ -3,8 +3,8 @@ import { basename, dirname } from 'node:path'
 
 import { openGuarded, openKeyring } from '../../keys/keyring.ts'
 import { keepOutOfCores } from '../../keys/no-core.ts'
-import { characterName, PinRefused, unguarded } from '../../keys/pkcs11/pins.ts'
-import { KeyExists } from '../../keys/pkcs11/token-fault.ts'
+import { characterName } from '../../keys/pkcs11/pins.ts'
+import { KeyExists, TokenFault } from '../../keys/pkcs11/token-fault.ts'
 import { parsePkcs11Uri } from '../../keys/pkcs11/uri.ts'
 import { readPrivateFile } from '../../keys/private-file.ts'
 import type { SigningKey } from '../../keys/signing-key.ts'
@@ -67,7 +67,7 @@ const tokenKey = ({ uri, module, pinFile }: KeyDocument, session: Session): Cere
     pkcs11: { modules: [library], pin: () => readSecret(secret), ...patience },
     lost: () => {},
   })
-  const ring = openGuarded(bare, unguarded)
+  const ring = openGuarded(bare)
   return {
     open: () => ring.open(uri).catch(explain(uri)),
     create: (kind) => ring.create(uri, kind).catch(explain(uri)),
@@ -105,10 +105,7 @@ const explain =
   (place: string) =>
   (error: Error & { readonly code?: string }): never => {
     if (error instanceof Failure) throw error
-    if (error instanceof PinRefused) {
-      const reason = error.cause instanceof Error ? error.cause.message : error.message
-      throw new Failure('denied', `${reason} It was tried once: a token locks itself after a few.`)
-    }
+    if (error instanceof TokenFault && error.remedy === 'pin') throw new Failure('denied', error.message)
     if (error.code === 'ENOENT') throw new Failure('missing', `There is no key at ${place}.`)
     if (/has no private key/.test(error.message)) throw new Failure('missing', error.message)
     if (error instanceof KeyExists) {

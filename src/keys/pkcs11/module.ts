@@ -3,7 +3,6 @@ import { existsSync } from 'node:fs'
 
 import type { Handle, PKCS11 } from 'pkcs11js'
 
-import { NoVerdict } from './pins.ts'
 import { alreadyLoggedIn, isKnown, judgeFailure } from './return-values.ts'
 import { TokenFault } from './token-fault.ts'
 import type { Pkcs11Uri } from './uri.ts'
@@ -120,7 +119,7 @@ export const logIn = ({ lib, label }: Token, session: Handle, pin: string): void
     const what = refusals[code] ?? (remedy === 'pin' ? 'refuses the PIN' : 'lets nobody log in')
     const fault = faultOf(cause, `The token ${label} ${what}`)
     // A value of its own may be its word for a wrong PIN.
-    throw isKnown(cause) ? fault : new NoVerdict(fault.message, cause)
+    throw isKnown(cause) ? fault : new TokenFault('pin', fault.message, cause)
   }
 }
 

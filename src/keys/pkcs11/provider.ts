@@ -11,10 +11,10 @@ import { readPrivateFile, signerPatienceMs } from '../private-file.ts'
 import { type SigningKey, trialText } from '../signing-key.ts'
 import { createTokenKey, openTokenKey, type TokenKeyDeps } from './key.ts'
 import { call, findToken, logIn, type Module, openModule, sessionFlags, type Token } from './module.ts'
-import { assertIsPin, assertMayTry, LoginNeeded, refusal, type TokenDoor } from './pins.ts'
+import { assertIsPin } from './pins.ts'
 import { judgeFailure, type Remedy, sessionCount, writeProtected } from './return-values.ts'
 import { openSessions, type Sessions } from './sessions.ts'
-import { TokenFault } from './token-fault.ts'
+import { LoginNeeded, TokenFault } from './token-fault.ts'
 import { type Pkcs11Uri, parsePkcs11Uri } from './uri.ts'
 
 export interface Pkcs11Settings {
@@ -29,8 +29,10 @@ export interface Pkcs11Settings {
   readonly deadlineMs: number
 }
 
-export interface Pkcs11Provider extends TokenDoor {
-  /** Rejects with `LoginNeeded` before somebody has logged in, and so does `create`. */
+export interface Pkcs11Provider {
+  /** Does nothing where there was a login. */
+  logIn(uri: string): Promise<void>
+  /** Rejects with `LoginNeeded` before a login, and so does `create`. */
   open(uri: string): Promise<SigningKey>
   create(uri: string, kind: KeyKind): Promise<SigningKey>
   load(): KeyLoad
@@ -43,17 +45,6 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
   const moduleOf = openModules(settings)
   const tokens = new Map<string, Entered>()
   const failures = new Map<string, number>()
-  /** PINs that may be tried, by the URI that led to each: exactly what was judged, where it was. */
-  const prepared = new Map<string, Prepared>()
-  /** Of a try that could not be put on record. A token may allow one session alone. */
-  const clear = (place: string): void => {
-    for (const [text, { token, sessions, place: at }] of prepared)
-      if (at === place) {
-        prepared.delete(text)
-        closeAll(token, sessions)
-      }
-  }
-
   const count = (name: string): void => void failures.set(name, (failures.get(name) ?? 0) + 1)
   /** Keys that were opened here, and have not been closed. */
   const working = new Set<SigningKey>()
@@ -68,7 +59,7 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
   const enter = async (text: string): Promise<Entered & { readonly uri: Pkcs11Uri }> => {
     const { uri, token, place } = await find(text)
     const entered = tokens.get(place)
-    if (entered === undefined) throw new LoginNeeded({ token: token.label, serial: token.serial })
+    if (entered === undefined) throw new LoginNeeded(token.label, token.serial)
     // What is wrong with a file that is named would only show at the next start.
     if (uri.pinSource !== undefined) await readPin(settings, uri)
     return { ...entered, uri }
@@ -109,27 +100,15 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
     })
 
   return {
-    prepare: (text, past) =>
-      opening(
-        (async () => {
-          const { uri, token, place } = await find(text)
-          if (tokens.has(place)) return false
-          const pin = await readPin(settings, uri)
-          assertIsPin(token, pin)
-          assertMayTry(token, pin, past)
-          clear(place)
-          // Before the try is on record: a module that hangs here has shown the token no PIN.
-          prepared.set(text, { token, place, pin, ...openFirst(token) })
-          return true
-        })(),
-      ),
     logIn: (text) =>
       opening(
         (async () => {
-          const ready = prepared.get(text)
-          prepared.delete(text)
-          if (ready === undefined) throw new TokenFault('request', `Nobody has prepared to log in for ${text}.`)
-          tokens.set(ready.place, { token: ready.token, sessions: logInto(settings, ready) })
+          const { uri, token, place } = await find(text)
+          if (tokens.has(place)) return
+          const pin = await readPin(settings, uri)
+          assertIsPin(token, pin)
+          assertNotLastTry(token)
+          tokens.set(place, { token, sessions: logInto(settings, token, pin) })
         })(),
       ),
     open: (text) =>
@@ -147,13 +126,6 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
       for (const { token } of tokens.values()) quietly(() => token.lib.C_CloseAllSessions(token.slot))
     },
   }
-}
-
-/** All that a login needs. */
-interface Prepared extends FirstSessions {
-  readonly token: Token
-  readonly place: string
-  readonly pin: string
 }
 
 interface FirstSessions {
@@ -188,14 +160,21 @@ const openTwo = (token: Token, open: () => Handle): FirstSessions => {
   }
 }
 
-const logInto = (settings: Pkcs11Settings, { token, pin, sessions: first, open }: Prepared): Sessions => {
+const assertNotLastTry = ({ label, isLastTry }: Token): void => {
+  if (isLastTry)
+    throw new TokenFault(
+      'pin',
+      `The next wrong PIN locks the token ${label} (CKF_USER_PIN_FINAL_TRY): log in once with the token's own tool, which sets that back.`,
+    )
+}
+
+const logInto = (settings: Pkcs11Settings, token: Token, pin: string): Sessions => {
+  const { sessions: first, open } = openFirst(token)
   try {
     logIn(token, first[0], pin)
   } catch (error) {
     closeAll(token, first)
-    throw error instanceof TokenFault && error.remedy === 'pin'
-      ? refusal({ token: token.label, serial: token.serial }, pin, error)
-      : error
+    throw error
   }
   return openSessions({
     size: Math.min(settings.sessions, token.maxSessions ?? Number.POSITIVE_INFINITY),

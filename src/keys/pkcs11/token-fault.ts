@@ -18,3 +18,16 @@ export class KeyExists extends TokenFault {
     this.name = 'KeyExists'
   }
 }
+
+/** There is no login to this token yet in the process that has its keys. */
+export class LoginNeeded extends TokenFault {
+  readonly token: string
+  readonly serial: string
+
+  constructor(token: string, serial: string) {
+    super('request', `There is no login to the token ${token} yet.`)
+    this.name = 'LoginNeeded'
+    this.token = token
+    this.serial = serial
+  }
+}

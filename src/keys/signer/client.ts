@@ -9,7 +9,7 @@ import type { Log } from '../../log.ts'
 import { type KeyKind, signatureAlgorithm } from '../../x509/algorithms.ts'
 import { addLoads, type KeyLoad, noLoad } from '../key-load.ts'
 import { isInToken, type Keyring } from '../keyring.ts'
-import type { PinGuard } from '../pkcs11/pins.ts'
+import { openLogins, type WithLogin } from '../pkcs11/pins.ts'
 import { parsePkcs11Uri } from '../pkcs11/uri.ts'
 import { SigningFault, type SigningKey } from '../signing-key.ts'
 import { type Life, type OpenedKey, SignerEnded } from './life.ts'
@@ -23,7 +23,6 @@ export interface SignerDeps {
   readonly env: Readonly<Record<string, string | undefined>>
   /** For one signature. A signer that is silent for a second longer is killed. */
   readonly deadlineMs: number
-  readonly pins: PinGuard
   /** Of one token at most. */
   readonly sessions: number
   /** How long a signer that nobody has a key of, or asks for one, is kept for whoever does next. */
@@ -32,11 +31,12 @@ export interface SignerDeps {
 
 export const openSigners = (deps: SignerDeps): Keyring => {
   const signers = new Map<string, Signer>()
+  const withLogin = openLogins()
   let closed = false
   const signerOf = (uri: string): Signer => {
     if (closed) throw new Error(closedMessage)
     const place = placeOf(uri)
-    const found = signers.get(place) ?? openSigner(deps, place)
+    const found = signers.get(place) ?? openSigner({ ...deps, withLogin }, place)
     signers.set(place, found)
     return found
   }
@@ -58,8 +58,8 @@ interface Signer {
   close(): Promise<void>
 }
 
-const openSigner = (deps: SignerDeps, place: string): Signer => {
-  const { log, script, env, deadlineMs, pins, sessions, restMs = usualRestMs } = deps
+const openSigner = (deps: SignerDeps & { readonly withLogin: WithLogin }, place: string): Signer => {
+  const { log, script, env, deadlineMs, withLogin, sessions, restMs = usualRestMs } = deps
   /** That somebody has. Without any, nothing is started until it is asked for: a token that was mistyped is no process. */
   const held = new Set<SigningKey>()
   let asking = 0
@@ -69,7 +69,7 @@ const openSigner = (deps: SignerDeps, place: string): Signer => {
     script,
     env,
     place,
-    pins,
+    withLogin,
     threads: place === files ? fileThreads : sessions + fileThreads,
     isWanted: () => held.size > 0,
   })

@@ -1,32 +1,28 @@
 /** Errors on their way from the signer to the service: a sentence, and for some more, by which the service goes on. */
-import { LoginNeeded, NoVerdict, PinRefused, PinWithheld, type RefusedPin, type TokenPlace } from '../pkcs11/pins.ts'
 import type { Remedy } from '../pkcs11/return-values.ts'
-import { KeyExists, TokenFault } from '../pkcs11/token-fault.ts'
+import { KeyExists, LoginNeeded, TokenFault } from '../pkcs11/token-fault.ts'
 import { decodeJson, encodeJson } from './stream.ts'
 
-interface Told {
+interface Fault {
   readonly name: string
   readonly message: string
-  readonly place: TokenPlace
-  readonly pin: RefusedPin
+  readonly token: string
+  readonly serial: string
   readonly remedy: Remedy
 }
 
 export const encodeFault = (error: unknown): Buffer => {
-  const { name, message, place, pin, remedy } = error as Told
-  return encodeJson({ name, message, place, pin, remedy })
+  const { name, message, token, serial, remedy } = error as Fault
+  return encodeJson({ name, message, token, serial, remedy })
 }
 
 export const decodeFault = (body: Buffer): Error => {
-  const told = decodeJson(body) as Told
-  return Object.hasOwn(special, told.name) ? (special[told.name]?.(told) ?? new Error()) : new Error(told.message)
+  const fault = decodeJson(body) as Fault
+  return Object.hasOwn(special, fault.name) ? (special[fault.name]?.(fault) ?? new Error()) : new Error(fault.message)
 }
 
-const special: Readonly<Record<string, (told: Told) => Error>> = {
-  LoginNeeded: ({ place }) => new LoginNeeded(place),
-  PinRefused: ({ message, pin }) => new PinRefused(pin, message),
-  PinWithheld: ({ message }) => new PinWithheld(message),
-  NoVerdict: ({ message }) => new NoVerdict(message),
+const special: Readonly<Record<string, (fault: Fault) => Error>> = {
+  LoginNeeded: ({ token, serial }) => new LoginNeeded(token, serial),
   KeyExists: ({ message }) => new KeyExists(message),
   TokenFault: ({ remedy, message }) => new TokenFault(remedy, message),
 }

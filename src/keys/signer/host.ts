@@ -1,7 +1,6 @@
 /** The inside of the signer process: a ring of keys, and records that ask for them. */
 import type { KeyKind } from '../../x509/algorithms.ts'
 import type { BareKeyring } from '../keyring.ts'
-import type { PastTries } from '../pkcs11/pins.ts'
 import { SigningFault, type SigningKey } from '../signing-key.ts'
 import { encodeFault } from './faults.ts'
 import {
@@ -26,7 +25,6 @@ export interface Host {
 interface Question {
   readonly uri: string
   readonly kind: KeyKind
-  readonly past: PastTries
   readonly handle: number
 }
 
@@ -74,7 +72,6 @@ export const hostKeys = (ring: BareKeyring, say: SignerStream['say']): Host => {
   const ask: Readonly<Record<number, (id: number, question: Question) => void>> = {
     [verbs.open]: (id, { uri }) => void answer(id, hold(ring.open(uri))),
     [verbs.create]: (id, { uri, kind }) => void answer(id, hold(ring.create(uri, kind))),
-    [verbs.prepare]: (id, { uri, past }) => void answer(id, ring.prepare(uri, past)),
     [verbs.logIn]: (id, { uri }) => void answer(id, ring.logIn(uri)),
     [verbs.close]: (_, { handle }) => {
       void keys.get(handle)?.close()

@@ -2,7 +2,8 @@
 import { openLanes } from '../../lib/semaphore.ts'
 import { requestSlabs } from '../../lib/slabs.ts'
 import type { KeyKind } from '../../x509/algorithms.ts'
-import { NoVerdict, openEntrance, type PinGuard } from '../pkcs11/pins.ts'
+import type { WithLogin } from '../pkcs11/pins.ts'
+import { TokenFault } from '../pkcs11/token-fault.ts'
 import { type KeyAttributes, longestMessage, SigningFault } from '../signing-key.ts'
 import { decodeFault } from './faults.ts'
 import { openSignerProcess, type SignerProcess, type SignerProcessDeps } from './process.ts'
@@ -30,19 +31,20 @@ interface Question {
 }
 
 /** Before it answered; the next one may. */
-export class SignerEnded extends NoVerdict {
-  constructor(reason = 'nobody knows why') {
-    super(`The signer process ended before it answered: ${reason}.`)
+export class SignerEnded extends TokenFault {
+  constructor(reason = 'for an unknown reason') {
+    super('token', `The signer process ended before it answered: ${reason}.`)
   }
 }
 
 export interface LifeDeps extends Omit<SignerProcessDeps, 'ended'> {
-  readonly pins: PinGuard
+  /** Of all signers. */
+  readonly withLogin: WithLogin
   /** Told once, with the reason, and whether it had opened a key. */
   readonly ended: (reason: string, didWell: boolean) => void
 }
 
-export const openLife = ({ pins, ended, ...deps }: LifeDeps): Life => {
+export const openLife = ({ withLogin, ended, ...deps }: LifeDeps): Life => {
   const opened = new Map<string, Promise<OpenedKey | Error>>()
   let didWell = false
   const signer = openSignerProcess({ ...deps, ended: (reason) => ended(reason, didWell) })
@@ -55,18 +57,12 @@ export const openLife = ({ pins, ended, ...deps }: LifeDeps): Life => {
     if (answer.kind !== answers.done) throw decodeFault(answer.body)
     return decodeJson(answer.body)
   }
-  const enter = openEntrance(
-    {
-      prepare: async (uri, past) => (await askFor(verbs.prepare, { uri, past }, openWithinMs)) === true,
-      logIn: async (uri) => void (await askFor(verbs.logIn, { uri }, openWithinMs)),
-    },
-    pins,
-  )
+  const logIn = async (uri: string): Promise<void> => void (await askFor(verbs.logIn, { uri }, openWithinMs))
   /** What many passphrases are stretched for at once would take longer than one is waited for, and hold up what signs. */
   const inLane = openLanes(Math.floor(deps.threads / 2))
   const askKey = async (verb: number, question: Question, patienceMs: number): Promise<OpenedKey> => {
     const asking = () => askFor(verb, question, patienceMs)
-    const found = await enter(question.uri, () => (verb === verbs.open ? inLane(asking) : asking()))
+    const found = await withLogin(question.uri, logIn, () => (verb === verbs.open ? inLane(asking) : asking()))
     didWell = true
     const { spki, ...key } = found as Omit<OpenedKey, 'spki'> & { readonly spki: string }
     return { ...key, spki: Buffer.from(spki, 'base64') }

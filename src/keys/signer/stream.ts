@@ -25,7 +25,7 @@ export interface SignerStream {
   end(): Promise<void>
 }
 
-export const verbs = { open: 1, create: 2, sign: 3, close: 4, prepare: 5, logIn: 6 } as const
+export const verbs = { open: 1, create: 2, sign: 3, close: 4, logIn: 5 } as const
 export const answers = {
   done: 0,
   /** Signing faults, by when they came. */
