@@ -3,7 +3,6 @@
  * Each bound here closes a hole that a default leaves open (docs/api.md tells them to clients).
  */
 
-import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { TlsOptions } from 'node:tls'
 
@@ -39,7 +38,7 @@ import { requestRoutes } from './api/requests.ts'
 import { revocationRoutes } from './api/revocation.ts'
 import { massRevocationRoutes } from './api/revocations.ts'
 import { type AccessRule, askAgain } from './auth.ts'
-import { addParsers, assertBodyType } from './bodies.ts'
+import { addParsers, assertBodyComes, assertBodyType } from './bodies.ts'
 import {
   admissionTimeout,
   bodyLimit,
@@ -62,20 +61,10 @@ import { auditedRollRoutes } from './log.ts'
 import { acceptedSpellings } from './media.ts'
 import { describeRoutes } from './openapi.ts'
 import { opsRoutes } from './ops.ts'
-import {
-  answerClientError,
-  answerConnect,
-  openErrorHandler,
-  safetyHeaders,
-  schemaProblem,
-  sendProblem,
-  toProblem,
-} from './problem.ts'
+import { answerClientError, openErrorHandler, safetyHeaders, schemaProblem, sendProblem, toProblem } from './problem.ts'
 import { assertDecodable, assertSingle } from './query.ts'
 import { answerUnknown, hostFault, originForm, secureHeaders } from './routes.ts'
-import { endConnectionsIn, lookAfter, shareHandshakes, shareSockets } from './sockets.ts'
-import { inTurn } from './turn.ts'
-import { askForBody, assertBodyComes, sayBehind } from './unread.ts'
+import { shareHandshakes, shareSockets } from './sockets.ts'
 
 /** Opens the API: ready for `listen` or `inject`. `close()` answers what was accepted, and tells the rest to go elsewhere. */
 export const openApp = async (deps: HttpDeps): Promise<App> => {
@@ -155,13 +144,6 @@ export const newApp = (
   tls?: HttpDeps['tls'],
 ): App => {
   const ends = openEnds({ log, metrics })
-  /** What is no request: `answer` says what was answered, if anything. */
-  const answerBehind = (socket: Socket, answer: (id: string) => Problem | undefined): void =>
-    sayBehind(socket, () => {
-      const id = newId()
-      const problem = answer(id)
-      if (problem) ends.unrouted(id, problem, socket)
-    })
   // Node looks for connections beyond their time only every 30 s unless told.
   const server = {
     maxHeaderSize,
@@ -201,8 +183,15 @@ export const newApp = (
       ends.unrouted(request.id, problem)
       sendProblem(reply as FastifyReply, problem)
     },
-    clientErrorHandler: (error, socket) =>
-      answerBehind(socket as Socket, (id) => answerClientError(error, socket as Socket, id)),
+    rewriteUrl: ({ url = '' }) => originForm(url),
+    clientErrorHandler: (error, socket) => {
+      // It has its answer, and what comes behind it is dropped.
+      if (socket.writableEnded) return
+      if (!ends.isDue(socket as Socket)) return ends.closeBehind(socket as Socket)
+      const id = newId()
+      const problem = answerClientError(error, socket as Socket, id)
+      if (problem) ends.unrouted(id, problem, socket as Socket)
+    },
   }
   // Fastify types the two kinds of server apart; nothing here depends on which of them it is.
   const served: FastifyServerOptions = {
@@ -217,21 +206,10 @@ export const newApp = (
   let isStopping = false
   app.addHook('preClose', async () => {
     isStopping = true
-    endConnectionsIn(app.server, stopTimeout)
+    // A client that takes an answer an octet at a time would else keep it open.
+    setTimeout(() => app.server.closeAllConnections(), stopTimeout).unref()
   })
-  // Before Fastify sees it: its deadline begins when it does.
-  const begin = (request: IncomingMessage, response: ServerResponse): void => {
-    request.url = originForm(request.url ?? '')
-    inTurn(response, () => app.routing(request, response))
-  }
-  app.server.removeAllListeners('request').on('request', begin)
-  // RFC 9110 10.1.1 leaves it open to ignore expectations that we do not know; Node would answer 417 without a word.
-  app.server.on('checkExpectation', begin).on('checkContinue', begin)
-  app.server.on('connect', (_request, socket) => {
-    lookAfter(app.server, socket as Socket)
-    answerBehind(socket as Socket, (id) => answerConnect(socket as Socket, id))
-  })
-  app.addHook('preParsing', assertBodyComes).addHook('preParsing', askForBody)
+  app.addHook('preParsing', assertBodyComes)
   app.decorateRequest('caller', null)
   app.decorateRequest('met', null)
   app.decorateRequest('pattern', '')
@@ -287,7 +265,7 @@ const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boole
           assertDecodable(request.url)
           assertSingle(request)
           assertHeeded(request, route.config?.headers)
-          return mindsBody ? assertBodyType(request, reply, spellings) : undefined
+          return mindsBody ? assertBodyType(request, spellings) : undefined
         })
         .then(done as () => void, done)
     }

@@ -10,20 +10,15 @@ import type { App } from './fastify.ts'
 import { assertMediaType } from './media.ts'
 import { isPrivateKey, keyInBody } from './private-keys.ts'
 import { assertQuery } from './query.ts'
-import { askOnce, hasBody } from './unread.ts'
 
 /**
  * The type of a body is settled before its first octet is read; a coding would hide its true size. A body that nobody reads
  * would be taken for one that was heeded, as filters that are sent with a search.
  */
-export const assertBodyType = (
-  request: FastifyRequest,
-  reply: FastifyReply,
-  spellings: ReadonlySet<string>,
-): Promise<void> | undefined => {
+export const assertBodyType = (request: FastifyRequest, spellings: ReadonlySet<string>): Promise<void> | undefined => {
   const { headers, raw } = request
   const takesNone = spellings.size === 0
-  if (takesNone && isChunked(headers)) return assertEmpty(request, reply)
+  if (takesNone && isChunked(headers)) return assertEmpty(request)
   if (hasBody(raw)) {
     assertMediaType(headers['content-type'], spellings)
     assertUncoded(headers)
@@ -56,12 +51,32 @@ const isChunked = ({ 'transfer-encoding': transfer }: IncomingMessage['headers']
  * Proxies and gateways pass a GET or a DELETE on as chunked before they know that nothing comes, and then send no octet; so do
  * clients that are given an empty stream. Fastify would look for a body of a DELETE.
  */
-const assertEmpty = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
-  askOnce(request, reply)
+const assertEmpty = async (request: FastifyRequest): Promise<void> => {
   for await (const _ of request.raw.iterator({ destroyOnReturn: false })) assertMediaType(undefined, new Set())
   delete request.headers['content-type']
   delete request.headers['transfer-encoding']
 }
+
+/**
+ * Where the connection is gone once it is known who asks, the body was dropped with it: Fastify would wait for its end for good,
+ * and nothing would be logged.
+ */
+export const assertBodyComes = (
+  { raw }: FastifyRequest,
+  _reply: FastifyReply,
+  _body: unknown,
+  done: (error?: Error) => void,
+): void => {
+  // One that was read to its end is destroyed as well.
+  const isLost = raw.destroyed && !raw.readableEnded
+  if (isLost && (hasBody(raw) || raw.headers['content-type'] !== undefined))
+    return done(new Problem('request.malformed', 'The connection ended before the body was read.'))
+  done()
+}
+
+/** RFC 9112 6. */
+const hasBody = ({ headers }: Pick<IncomingMessage, 'headers'>): boolean =>
+  headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'
 
 /** Whatever a body is written in, it arrives at the one schema of its route as the same plain data. */
 export const addParsers = (app: App): void => {

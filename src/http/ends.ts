@@ -10,8 +10,6 @@ import type { Problem } from '../errors.ts'
 import { proofTold } from './auth.ts'
 import type { HttpDeps } from './deps.ts'
 import type { App } from './fastify.ts'
-import { hasNext } from './turn.ts'
-import { endIdle, noteEarly } from './unread.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -23,6 +21,10 @@ declare module 'fastify' {
 export interface Ends {
   /** Of what ends before routing, where there are no hooks. `socket`: of one on which nothing more is answered. */
   unrouted(id: string, problem: Problem, socket?: Socket): void
+  /** Whether the next answer on this socket is that of what cannot be parsed, or did not arrive in time. */
+  isDue(socket: Socket): boolean
+  /** Closes it once the answers that are under way on it are out. */
+  closeBehind(socket: Socket): void
   /** Of all that is routed. */
   follow(app: App, isStopping: () => boolean): void
 }
@@ -30,6 +32,7 @@ export interface Ends {
 export const openEnds = ({ log, metrics }: Pick<HttpDeps, 'log' | 'metrics'>): Ends => {
   /** Where the request that had begun has had its line. */
   const told = new WeakSet<Socket>()
+  const latest = new WeakMap<Socket, FastifyReply>()
 
   const end = (request: FastifyRequest, reply: FastifyReply, isGone: boolean): void => {
     if (request.isEnded) return
@@ -49,12 +52,29 @@ export const openEnds = ({ log, metrics }: Pick<HttpDeps, 'log' | 'metrics'>): E
       metrics.answered('', status, 0)
       log.info({ event: 'request', id, route: '', status, code })
     },
+    isDue: (socket) => {
+      const reply = latest.get(socket)
+      if (reply === undefined) return true
+      const { raw, request } = reply
+      if (raw.writableFinished) return request.raw.complete
+      // Node gives an answer its socket when it is the next one.
+      return !request.raw.complete && !raw.headersSent && raw.socket !== null
+    },
+    closeBehind: (socket) => {
+      const { raw } = latest.get(socket) ?? {}
+      if (raw === undefined || raw.writableFinished) socket.destroy()
+      else raw.once('close', () => socket.destroy())
+    },
     follow: (app, isStopping) => {
       app.decorateRequest('isEnded', false)
+      app.addHook('onRequest', (request, reply, done) => {
+        latest.set(request.raw.socket, reply)
+        done()
+      })
       app.addHook('onSend', (request, reply, _payload, done) => {
         const { raw } = reply
-        // Else whoever sends his next request on it finds it reset, and does not know what became of that.
-        if (isStopping() && !hasNext(request.raw.socket)) reply.header('connection', 'close')
+        // Else a client that sends its next request on it finds it reset, and does not know what became of that.
+        if (isStopping()) reply.header('connection', 'close')
         // Fastify tells of nothing but answers that are out as a whole.
         if (raw.destroyed) end(request, reply, true)
         else raw.on('close', () => end(request, reply, !raw.writableFinished))
@@ -62,9 +82,8 @@ export const openEnds = ({ log, metrics }: Pick<HttpDeps, 'log' | 'metrics'>): E
       })
       app.addHook('onResponse', (request, reply, done) => {
         end(request, reply, false)
-        // Also of a GET that has announced a body.
-        if (request.raw.complete === false) noteEarly(request.raw)
-        else if (isStopping()) endIdle(request.raw.socket)
+        // One whose header was out before the stop.
+        if (isStopping()) app.server.closeIdleConnections()
         done()
       })
     },

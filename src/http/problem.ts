@@ -11,7 +11,6 @@ import { isProblem, Problem, type ProblemCode, type ProblemKind, problems, type 
 import { describeError, type Log } from '../log.ts'
 import { formWords, timeWords } from './api/schemas.ts'
 import { keyFirst } from './private-keys.ts'
-import { dueOn, hasAnswer, noteEarly, sayLast } from './unread.ts'
 
 export interface ProblemDocument {
   readonly type: string
@@ -101,9 +100,8 @@ export const safetyHeaders = { 'x-content-type-options': 'nosniff', 'cache-contr
 /** Answers with a problem document and its headers. */
 export const sendProblem = (reply: FastifyReply, problem: Problem): FastifyReply => {
   const document = documentOf(problem, reply.request.id)
-  // Fastify would close the connection then, and whoever still sends would lose the answer.
-  if (!noteEarly(reply.request.raw)) reply.header('connection', 'close')
-  else if (document.status === 413) reply.header('connection', reply.raw.shouldKeepAlive ? 'keep-alive' : 'close')
+  // Fastify would close the connection then, and a client that still sends would lose the answer.
+  if (document.status === 413) reply.header('connection', reply.raw.shouldKeepAlive ? 'keep-alive' : 'close')
   reply.code(document.status).headers(safetyHeaders)
   reply.header('content-type', problemType).header('x-request-id', document.requestId)
   if (document.retryAfter !== undefined) reply.header('retry-after', String(document.retryAfter))
@@ -140,9 +138,8 @@ export const logCause = (log: Log, id: string, { code, detail, kind, options: { 
 }
 
 /**
- * Answers what Node's HTTP parser turned down, and closes the connection: what was not read to its end by then is not done. A socket
- * that is gone, that has begun an answer already or is still being sent what has its answer, is only destroyed; so is one whose TLS
- * failed: what is written to it waits for the handshake, and would answer a request that was never read. Returns what was answered.
+ * Answers what Node's HTTP parser rejected, and closes the connection: what was not read to its end by then is not done. What is
+ * not HTTP at all, as where TLS failed, is only closed. Returns what was answered.
  */
 export const answerClientError = (
   error: NodeJS.ErrnoException,
@@ -150,25 +147,18 @@ export const answerClientError = (
   requestId: string,
 ): Problem | undefined => {
   const mapped = clientErrors[error.code ?? ''] ?? (error.code?.startsWith('HPE_') ? notHttp : undefined)
-  if (!mapped) return void socket.destroy()
-  return answerRaw(socket, requestId, mapped)
-}
-
-/** CONNECT, which is for proxies, and of which Node closes the connection without a word. Returns what was answered, as above. */
-export const answerConnect = (socket: Socket, requestId: string): Problem | undefined =>
-  answerRaw(socket, requestId, noProxy, 'Allow: \r\n')
-
-const answerRaw = (socket: Socket, requestId: string, mapped: Mapped, fields = ''): Problem | undefined => {
-  if (!socket.writable || isAnswering(socket) || hasAnswer(socket)) return void socket.destroy()
+  if (!mapped || !socket.writable) return void socket.destroy()
   const problem = new Problem(...mapped)
   const document = documentOf(problem, requestId)
   const body = JSON.stringify(document)
-  sayLast(
-    socket,
-    `HTTP/1.1 ${document.status} ${STATUS_CODES[document.status]}\r\nContent-Type: ${problemType}\r\n${fields}` +
+  socket.end(
+    `HTTP/1.1 ${document.status} ${STATUS_CODES[document.status]}\r\nContent-Type: ${problemType}\r\n` +
       `Content-Length: ${Buffer.byteLength(body)}\r\nX-Request-Id: ${requestId}\r\nX-Content-Type-Options: nosniff\r\n` +
       `Cache-Control: no-store\r\nConnection: close\r\n\r\n${body}`,
   )
+  // A client that still sends would lose the answer if it were reset now.
+  const timer = setTimeout(() => socket.destroy(), lingerMs)
+  socket.once('close', () => clearTimeout(timer))
   return problem
 }
 
@@ -234,12 +224,6 @@ const codeOf = (error: unknown): string | undefined => {
   return typeof code === 'string' && Object.hasOwn(mappedErrors, code) ? code : undefined
 }
 
-/** One that has begun would be two in one; and one to a request that was read whole, and is being done, is not what has come behind it. */
-const isAnswering = (socket: Socket): boolean => {
-  const due = dueOn(socket)
-  return due?.headersSent === true || due?.req?.complete === true
-}
-
 /**
  * Rights that somebody has taken from the role that serves, or a schema that it does not find any more: whoever runs the
  * database mends that while we run, and the same request succeeds then.
@@ -282,8 +266,6 @@ const mappedErrors: Readonly<Record<string, Mapped>> = {
   FST_STATIC_FORBIDDEN_PATH: ['request.not_found', 'There is nothing at this path.'],
 }
 
-const noProxy: Mapped = ['request.method', 'This is no proxy: it takes no CONNECT.']
-
 /** What Node's parser says before there is a request. */
 const clientErrors: Readonly<Record<string, Mapped>> = {
   HPE_HEADER_OVERFLOW: ['request.headers', 'The header fields are larger than 16 KiB.'],
@@ -308,5 +290,6 @@ const challenges: Partial<Record<ProblemCode, string>> = {
 }
 
 const maxViolations = 20
+const lingerMs = 1_000
 /** A name that may be taken over from what was sent. */
 export const plainName = /^[A-Za-z][A-Za-z0-9_-]{0,31}$/

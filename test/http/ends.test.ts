@@ -183,33 +183,3 @@ t.test('whoever goes away before it is known who that is has one line, whatever 
     /^chancery_http_requests_total\{route="\/v1\/certificates",status="400"\} 4$/m,
   )
 })
-
-t.test('CONNECT is answered, and has one line, whatever becomes of its connection', async (t) => {
-  const { app, lines } = await openStandIn()
-  const port = await listen(t, app)
-  for (const [before, call] of [
-    ['nothing', ''],
-    ['an answer that is out', callOf('/livez')],
-  ] as const) {
-    const socket = connect(port, '127.0.0.1')
-    if (call !== '') {
-      socket.write(call)
-      await once(socket, 'data')
-    }
-    lines.length = 0
-    socket.write('CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\nhello')
-    const text = (await socket.toArray()).join('')
-    t.match(text, /^HTTP\/1.1 405 Method Not Allowed\r\n/, before)
-    t.match(text, /\r\nAllow: \r\n.*"code":"request.method"/s, before)
-    await leave(app, socket)
-    t.equal(lines.length, 1, before)
-    t.match(lines[0], { event: 'request', route: '', status: 405, code: 'request.method' }, before)
-  }
-  const reset = connect(port, '127.0.0.1')
-  lines.length = 0
-  reset.write('CONNECT x:443 HTTP/1.1\r\n\r\n')
-  await until(() => lines.length > 0)
-  reset.resetAndDestroy()
-  await leave(app, reset)
-  t.equal(lines.length, 1)
-})

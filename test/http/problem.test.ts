@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import { type AddressInfo, connect } from 'node:net'
-import { Duplex, PassThrough } from 'node:stream'
+import { PassThrough } from 'node:stream'
 
 import fastify, { errorCodes, type InjectOptions } from 'fastify'
 import t from 'tap'
@@ -344,68 +344,6 @@ t.test('what is no HTTP gets a problem document and the end of its connection', 
       `${name} is in the log under it`,
     )
   }
-  t.match(
-    await exchange('GET /livez HTTP/1.1\r\nHost: x\r\nExpect: the-unexpected\r\nConnection: close\r\n\r\n'),
-    /^HTTP\/1.1 200 /,
-  )
-})
-
-t.test('nobody is asked for a body before it is known who sends it, and that the call takes it', async (t) => {
-  const { app } = await openStandIn()
-  t.teardown(() => app.close())
-  await app.listen({ host: '127.0.0.1', port: 0 })
-  const { port } = app.server.address() as { port: number }
-  /** Sends the body once it is asked for, and nothing else. */
-  const exchange = async (
-    token: string,
-    type = 'application/json',
-    path = '/v1/principals',
-    { version = '1.1', length = 2 } = {},
-  ): Promise<string> => {
-    const socket = connect(port, '127.0.0.1')
-    const fields = ['Host: x', `Authorization: Bearer ${token}`, `Content-Type: ${type}`, `Content-Length: ${length}`]
-    socket.write(`POST ${path} HTTP/${version}\r\n${[...fields, 'Expect: 100-Continue'].join('\r\n')}\r\n\r\n`)
-    if (version === '1.0') socket.end('{}')
-    let answer = ''
-    socket.on('data', (chunk) => {
-      answer += chunk
-      if (answer === asked) socket.end('{}')
-    })
-    await once(socket, 'close')
-    return answer
-  }
-  const asked = 'HTTP/1.1 100 Continue\r\n\r\n'
-  for (const [answer, status] of [
-    [await exchange('wrong_'), 401],
-    [await exchange('requester_'), 403],
-    [await exchange('admin_', 'text/plain'), 415],
-    [await exchange('admin_', 'application/json', '/v1/principals', { length: 9_000_000 }), 413],
-    [await exchange('admin_', 'application/json', '/v1/nothing'), 404],
-    [await exchange('admin_', 'application/json', '/v1/authorities'), 405],
-  ] as const) {
-    t.match(answer, new RegExp(`^HTTP/1.1 ${status} `))
-    t.match(answer, /\r\nconnection: close\r\n/i, 'the body may come or not')
-  }
-  t.match(await exchange('admin_'), new RegExp(`^${asked}HTTP/1.1 400 .*/name`, 's'))
-  const old = await exchange('admin_', 'application/json', '/v1/principals', { version: '1.0' })
-  t.match(old, /^HTTP\/1.1 400 .*\/name/s, 'which HTTP/1.0 does not know (RFC 9110 10.1.1)')
-})
-
-t.test('a socket in the middle of an answer is not given a second one', (t) => {
-  const socket = Object.assign(new PassThrough(), { _httpMessage: { headersSent: true } })
-  answerClientError(Object.assign(new Error(), { code: 'HPE_INVALID_METHOD' }), socket as never, 'id')
-  t.ok(socket.destroyed)
-  t.equal(socket.read(), null)
-  const said: Buffer[] = []
-  const write = (chunk: Buffer, _encoding: unknown, done: () => void): void => {
-    said.push(chunk)
-    done()
-  }
-  const late = new Duplex({ read: () => {}, write })
-  answerClientError(Object.assign(new Error(), { code: 'ERR_HTTP_REQUEST_TIMEOUT' }), late as never, 'id')
-  t.match(String(Buffer.concat(said)), /^HTTP\/1.1 408 .*"code":"request.timeout"/s)
-  late.destroy()
-  t.end()
 })
 
 t.test('a socket whose TLS failed is given no answer: it would wait there for a handshake that goes on', (t) => {

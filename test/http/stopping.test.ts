@@ -137,45 +137,41 @@ t.test('nor does whoever has begun to read it before the stop, and keeps the con
   t.ok(performance.now() - started < 5_000)
 })
 
-t.test(
-  'the answer under way is the last one of its connection, but where another request has come by then',
-  async (t) => {
-    /** Whether each answer says that it is, where so many come at once, one more later perhaps, and the last but `behind` is under way. */
-    const told = async (atOnce: number, later: number, behind: number): Promise<readonly boolean[]> => {
-      const gates = Array.from({ length: atOnce + later - behind }, () => Promise.withResolvers<void>())
-      const begun = Array.from(gates, () => Promise.withResolvers<void>())
-      let next = 0
-      const ready = async () => {
-        const which = next
-        next += 1
-        begun[which]?.resolve()
-        await gates[which]?.promise
-        return []
-      }
-      const { app, ask } = await served(t, { health: { ready } })
-      const socket = ask('/readyz', 'application/json')
-      const more = 'GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n'
-      let answers = ''
-      socket.on('data', (octets) => {
-        answers += octets
-      })
-      socket.write(more.repeat(atOnce - 1))
-      for (const [i, { promise }] of begun.entries()) {
-        if (i === atOnce) socket.write(more)
-        await promise
-        if (i < begun.length - 1) gates[i]?.resolve()
-      }
-      const closing = app.close()
-      while (app.server.listening) await sleep(1)
-      gates.at(-1)?.resolve()
-      await Promise.all([closing, once(socket, 'close')])
-      return answers
-        .split('HTTP/1.1 ')
-        .slice(1)
-        .map((answer) => /\r\nconnection: close\r\n/i.test(answer))
+t.test('the answer under way is the last one of its connection', async (t) => {
+  /** Whether each answer says that it is, where so many come at once, one more later perhaps, and the last but `behind` is under way. */
+  const told = async (atOnce: number, later: number, behind: number): Promise<readonly boolean[]> => {
+    const gates = Array.from({ length: atOnce + later - behind }, () => Promise.withResolvers<void>())
+    const begun = Array.from(gates, () => Promise.withResolvers<void>())
+    let next = 0
+    const ready = async () => {
+      const which = next
+      next += 1
+      begun[which]?.resolve()
+      await gates[which]?.promise
+      return []
     }
-    t.same(await told(1, 0, 0), [true])
-    t.same(await told(3, 0, 1), [false, false, true], 'the third has come while the second is under way')
-    t.same(await told(2, 1, 0), [false, false, true], 'those that have been answered are behind nobody')
-  },
-)
+    const { app, ask } = await served(t, { health: { ready } })
+    const socket = ask('/readyz', 'application/json')
+    const more = 'GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n'
+    let answers = ''
+    socket.on('data', (octets) => {
+      answers += octets
+    })
+    socket.write(more.repeat(atOnce - 1))
+    for (const [i, { promise }] of begun.entries()) {
+      if (i === atOnce) socket.write(more)
+      await promise
+      if (i < begun.length - 1) gates[i]?.resolve()
+    }
+    const closing = app.close()
+    while (app.server.listening) await sleep(1)
+    gates.at(-1)?.resolve()
+    await Promise.all([closing, once(socket, 'close')])
+    return answers
+      .split('HTTP/1.1 ')
+      .slice(1)
+      .map((answer) => /\r\nconnection: close\r\n/i.test(answer))
+  }
+  t.same(await told(1, 0, 0), [true])
+  t.same(await told(2, 1, 0), [false, false, true], 'those that have been answered are behind nobody')
+})
