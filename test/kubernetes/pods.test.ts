@@ -11,7 +11,6 @@ import { stubOf } from '../../src/kubernetes/decide/pod.ts'
 import type { Told } from '../../src/kubernetes/decide/request.ts'
 import { openMeter } from '../../src/kubernetes/metrics.ts'
 import {
-  keepPodRequest,
   lookAtPodRequest,
   type PodsDeps,
   stateOfPodRequest,
@@ -209,30 +208,6 @@ t.test('of a request without a stub, and of one with another thing in it', async
     t.same(signals, [signal])
     t.match(told, [{ reason: 'RequestUnreadable', note: 'spec.stubPKCS10Request holds no request' }])
   }
-})
-
-t.test('what is kept of a request: all that is looked at, and no more', async (t) => {
-  const { name, namespace, uid, resourceVersion, creationTimestamp } = first.metadata
-  const metadata = { name, namespace, uid, resourceVersion, creationTimestamp }
-  const spec = Object.fromEntries(Object.entries(first.spec).filter(([, value]) => value !== null))
-  const { apiVersion, kind } = first
-  t.same(keepPodRequest(first), { apiVersion, kind, metadata, spec, status: { conditions: [] } })
-  const { namespace: _, ...rest } = first.metadata
-  t.notOk('namespace' in keepPodRequest({ ...first, metadata: rest }).metadata)
-  const deletionTimestamp = '2026-11-24T23:30:00Z'
-  t.same(keepPodRequest({ ...first, metadata: { ...first.metadata, deletionTimestamp } }).metadata, {
-    ...metadata,
-    deletionTimestamp,
-  })
-  const unverifiedUserAnnotations = { ['a'.repeat(400)]: 'b', c: 'd' }
-  t.same(keepPodRequest(asking({ unverifiedUserAnnotations })).spec, {
-    ...spec,
-    unverifiedUserAnnotations: { ['a'.repeat(320)]: '' },
-  })
-  const { stubPKCS10Request: __, ...without } = spec
-  t.same(keepPodRequest({ ...ending('Issued'), spec: asking({ unverifiedUserAnnotations }).spec }).spec, without)
-  const { maxExpirationSeconds: ___, ...short } = without
-  t.same(keepPodRequest({ ...first, spec: { ...short, stubPKCS10Request: null } } as PodCertificateRequest).spec, short)
 })
 
 t.test('a request whose end, or who, is another one is another state; what it is otherwise is none', async (t) => {

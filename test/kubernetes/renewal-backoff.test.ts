@@ -83,7 +83,6 @@ t.test('each volume of a pod is counted alone, in what is held of its requests',
   give(mostEarly, 1, day, of('volume-7'))
   t.equal(circles.restOf(of('volume-7')), 300)
   t.equal(circles.restOf(of('volume-8')), 0)
-  t.same(of('volume-7').metadata.labels, { 'csi.cert-manager.io/volume-id-hash': 'volume-7' }, 'no other label')
 })
 
 t.test('nobody rests for more than a tenth of what the certificate before still has', async (t) => {
@@ -128,19 +127,6 @@ t.test('what is for nobody who outlives it is not counted, and who is silent for
   t.equal(circles.size, 60)
   give(60, minute, day, other({ ownerReferences: [{ ...certificate, uid: '60' }] }))
   t.equal(circles.size, 1, 'whoever is there for longer and is not silent')
-})
-
-t.test('what is held of a request has its owner, as short as owners are', async (t) => {
-  const [long, name] = ['b'.repeat(1_000), 'a'.repeat(1_000)]
-  const owner = { apiVersion: long, kind: long, name, uid: long }
-  const labels = { 'csi.cert-manager.io/volume-id-hash': long }
-  const { metadata } = keepRequest(other({ ownerReferences: [owner, owner], labels }))
-  const cut = long.slice(0, 64)
-  t.strictSame(metadata.ownerReferences, [{ apiVersion: cut, kind: cut, uid: cut }])
-  t.strictSame(metadata.labels, { 'csi.cert-manager.io/volume-id-hash': cut })
-  const uid = 'feff1990-cdb6-4d96-9403-bd030ce7118f'
-  t.strictSame(keepRequest(web).metadata.ownerReferences, [{ ...certificate, uid }], 'as cert-manager makes them')
-  t.notOk('ownerReferences' in keepRequest(other({ ownerReferences: undefined })).metadata)
 })
 
 t.test('a request that rests is not asked for, says why once, and is asked for when it has rested', async (t) => {

@@ -8,7 +8,7 @@ import type { Node, SigningRequest } from '../../src/kubernetes/api/objects.ts'
 import type { Watch } from '../../src/kubernetes/api/watch.ts'
 import type { Outcome } from '../../src/kubernetes/decide/outcome.ts'
 import { openMeter } from '../../src/kubernetes/metrics.ts'
-import { keepSigningRequest, lookAtSigningRequest, type SigningDeps } from '../../src/kubernetes/reconcile/signing.ts'
+import { lookAtSigningRequest, type SigningDeps } from '../../src/kubernetes/reconcile/signing.ts'
 import { openSayings } from '../../src/kubernetes/reconcile/status-dedupe.ts'
 import { issueFor } from './certificates.ts'
 import { approved, denied, factsOf, issuerOf, signingRequest, withConditions, worker as workerWith } from './objects.ts'
@@ -188,18 +188,6 @@ t.test('another request of the same name is told of as well, and nothing is reme
   world.request = { ...first, metadata: { ...first.metadata, uid: 'another' } }
   await look()
   t.equal(notes.length, 3)
-})
-
-t.test('a long one is read where it is looked at, and not another one that has its name by now', async (t) => {
-  const long = { ...asking, spec: { ...asking.spec, request: 'A'.repeat(8_000) } }
-  const { calls, notes, world, look } = open(keepSigningRequest(() => true)(long))
-  t.equal(world.request?.spec.request, '?')
-  world.read = { ...long, metadata: { ...long.metadata, uid: 'another' } }
-  t.same(await look(), { kind: 'end' })
-  t.same(calls, [`GET certificatesigningrequests/${key}`])
-  world.read = long
-  t.match(await look(), { isLeft: true })
-  t.match(notes, [/cannot be read/])
 })
 
 t.test(

@@ -4,16 +4,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { ApiFault, type KubernetesApi, openApi } from '../../src/kubernetes/api/client.ts'
-import type { CertificateRequest, PodCertificateRequest } from '../../src/kubernetes/api/objects.ts'
+import type { CertificateRequest } from '../../src/kubernetes/api/objects.ts'
 import { resources } from '../../src/kubernetes/api/resources.ts'
 import { openWatch, type WatchDeps } from '../../src/kubernetes/api/watch.ts'
-import { keepPodRequest } from '../../src/kubernetes/reconcile/pods.ts'
-import { keepRequest, wholeRequest } from '../../src/kubernetes/reconcile/requests.ts'
-import { keepSigningRequest, wholeSigningRequest } from '../../src/kubernetes/reconcile/signing.ts'
 import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Cluster, openCluster } from './cluster.ts'
-import { approved, certificateRequest, denied, signingRequest, withConditions } from './objects.ts'
+import { certificateRequest } from './objects.ts'
 import { until } from './running.ts'
 import { type Tree, textAt } from './values.ts'
 
@@ -79,79 +76,6 @@ t.test('more than a page, and what went while nobody watched', async (t) => {
   heal()
   await until(() => watch.size === 109)
   t.ok(changes.includes('went team-a/many-7'))
-})
-
-t.test('what is kept of a request: nothing that is too long to be asked for, nor of another’s', async (t) => {
-  const web = certificateRequest('11-get-pending-web')
-  t.equal(wholeRequest({ ...web, spec: { ...web.spec, request: 'A'.repeat(40_000) } }).spec.request, '')
-  t.equal(keepRequest({ ...web, spec: { ...web.spec, request: 'A'.repeat(40_000) } }).spec.request, '')
-  // Whoever may make requests may make thousands: of a long one no more is held than whose it is.
-  const long = { ...web, spec: { ...web.spec, request: 'A'.repeat(29_000) } }
-  t.same(keepRequest(long).spec, { request: '?', issuerRef: web.spec.issuerRef })
-  t.equal(wholeRequest(long).spec.request, long.spec.request, 'still as much as Chancery reads')
-  t.equal(keepRequest(web).spec.request, web.spec.request)
-  const issuerRef = { group: 'example.com', kind: 'Issuer', name: 'x' }
-  t.same(keepRequest({ ...web, spec: { ...web.spec, issuerRef } }).spec, { request: '', issuerRef })
-  const megabyte = 'A'.repeat(1_000_000)
-  t.ok(
-    JSON.stringify(keepRequest({ ...web, spec: { ...web.spec, issuerRef: { ...issuerRef, name: megabyte } } })).length <
-      2_000,
-  )
-  const many = Array.from({ length: 1_000 }, (_, i) => `${i}`.padEnd(1_000, 'x'))
-  const told = {
-    usages: many,
-    groups: many,
-    extra: { a: many, b: many },
-    username: megabyte,
-    uid: megabyte,
-    duration: megabyte,
-  }
-  t.ok(JSON.stringify(keepRequest({ ...web, spec: { ...web.spec, ...told } }).spec).length < 200)
-  const { spec } = wholeRequest({ ...web, spec: { ...web.spec, ...told } })
-  t.ok(JSON.stringify(spec).length < 120_000)
-  t.ok(JSON.stringify(spec.groups).length > 8_192, 'still more than Chancery takes')
-  const few = {
-    groups: ['system:authenticated', 'dev'],
-    extra: { 'example.com/a': ['1', '2'] },
-    username: 'ann',
-    uid: '7',
-  }
-  t.match(keepRequest({ ...web, spec: { ...web.spec, ...few } }).spec, few)
-  const wordy = withConditions(web, { ...approved, message: 'A'.repeat(1_000_000) })
-  t.equal(keepRequest(wordy).status?.conditions?.[0]?.message?.length, 4_096)
-})
-
-t.test('what is kept of requests of certificates.k8s.io: as little', async (t) => {
-  const many = Array.from({ length: 1_000 }, (_, i) => `${i}`.padEnd(1_000, 'x'))
-  const megabyte = 'A'.repeat(1_000_000)
-  const asked = signingRequest('01-create')
-  const long = { usages: many, groups: many, extra: { a: many, b: many }, username: megabyte, uid: megabyte }
-  const { spec } = wholeSigningRequest({ ...asked, spec: { ...asked.spec, ...long, request: megabyte } })
-  t.ok(JSON.stringify(spec).length < 120_000)
-  t.ok(JSON.stringify(spec.groups).length > 8_192, 'still more than Chancery takes')
-  const told = { username: 'ann', uid: '7', groups: ['dev'], extra: { a: ['1'] }, expirationSeconds: 600 }
-  const sound = { ...asked, spec: { ...asked.spec, ...told } }
-  const { signerName } = asked.spec
-  const keep = keepSigningRequest((name) => name === signerName)
-  t.same(keep(sound).spec, sound.spec)
-  t.same(keep(withConditions(sound, denied)).spec, { signerName, request: '', usages: [] })
-  const padded = { ...sound, spec: { ...sound.spec, request: 'A'.repeat(29_000) } }
-  const { username } = sound.spec
-  t.same(keep(padded).spec, { signerName, request: '?', usages: [], username }, 'read where it is looked at')
-  const foreign = { ...sound, spec: { ...sound.spec, signerName: 'example.com/other' } }
-  t.same(
-    keep(foreign).spec,
-    { signerName: 'example.com/other', request: '', usages: [] },
-    'and never, if it is not ours',
-  )
-
-  const pod = podRequest()
-  t.same(keepPodRequest(pod).spec, pod.spec)
-  const annotated = { ...pod.spec, unverifiedUserAnnotations: { a: megabyte }, stubPKCS10Request: megabyte }
-  const wordy = { type: 'Failed', status: 'True', message: megabyte } as const
-  const kept = keepPodRequest({ ...pod, spec: annotated, status: { conditions: [wordy] } })
-  t.ok(JSON.stringify(kept).length < 6_000)
-  t.equal(keepPodRequest({ ...pod, status: { conditions: [wordy] } }).spec.stubPKCS10Request, undefined)
 })
 
 t.test('rights that are missing, and a server that is not there, are tried again', async (t) => {
@@ -259,17 +183,4 @@ t.test('every so often all are said again, as they are', async (t) => {
   const { length } = changes
   await sleep(50)
   t.equal(changes.length, length)
-})
-
-const podRequest = (): PodCertificateRequest => ({
-  apiVersion: 'certificates.k8s.io/v1beta1',
-  kind: 'PodCertificateRequest',
-  metadata: {
-    ...{ name: 'req-1', namespace: 'team-a', uid: '7', resourceVersion: '1' },
-    creationTimestamp: '2026-11-24T23:00:00Z',
-  },
-  spec: {
-    ...{ signerName: 'example.com/x', podName: 'p', podUID: '1', serviceAccountName: 's', serviceAccountUID: '2' },
-    ...{ nodeName: 'n', nodeUID: '3', maxExpirationSeconds: 86_400, stubPKCS10Request: 'AAAA' },
-  },
 })

@@ -6,11 +6,13 @@ import t from 'tap'
 
 import { openApi } from '../../src/kubernetes/api/client.ts'
 import { openMeter } from '../../src/kubernetes/metrics.ts'
+import { keepRequest } from '../../src/kubernetes/reconcile/requests.ts'
+import { keepSigningRequest } from '../../src/kubernetes/reconcile/signing.ts'
 import { openWatches, type WatchTimes } from '../../src/kubernetes/reconcile/watches.ts'
 import type { ControllerSettings } from '../../src/kubernetes/settings.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Cluster, openCluster } from './cluster.ts'
-import { recorded, signingRequest } from './objects.ts'
+import { certificateRequest, recorded, signingRequest, withConditions } from './objects.ts'
 import { manifests, until } from './running.ts'
 import { type Tree, treeAt } from './values.ts'
 
@@ -257,3 +259,22 @@ t.test('what has not been seen for minutes is no reason to be ready, and is said
   while ((await restarts()) === undefined) await sleep(10)
   t.match(await restarts(), /resource="chanceryissuers",reason="\w+"\} \d/)
 })
+
+t.test(
+  'what is held of an object: no annotations, and of one that has ended neither request nor certificate',
+  async (t) => {
+    const web = certificateRequest('10-get-approved')
+    const annotated = { ...web, metadata: { ...web.metadata, annotations: { a: 'b' }, managedFields: [] } }
+    const held = keepRequest(annotated)
+    t.notOk('annotations' in held.metadata || 'managedFields' in held.metadata)
+    t.same(held.spec, web.spec)
+    const { issuerRef } = web.spec
+    t.same(keepRequest(withConditions(web, { type: 'Ready', status: 'True' })).spec, { request: '', issuerRef })
+    const signing = signingRequest('29-get-approved')
+    const { signerName } = signing.spec
+    t.same(keepSigningRequest(() => true)(signing).spec, signing.spec)
+    const ended = { ...signing, status: { ...signing.status, certificate: 'AAAA' } }
+    const over = keepSigningRequest(() => true)(ended)
+    t.same([over.spec, over.status?.certificate], [{ signerName, request: '', usages: [] }, 'issued'])
+  },
+)

@@ -126,49 +126,11 @@ export const conditionOf = ({ status }: WithConditions, type: string): Condition
 /** Whether this condition is True. */
 export const isTrue = (object: WithConditions, type: string): boolean => conditionOf(object, type)?.status === 'True'
 
-/** Without more words than anybody reads. */
-export const keepCondition = (condition: Condition): Condition =>
-  (condition.message?.length ?? 0) <= mostWords
-    ? condition
-    : { ...condition, message: condition.message?.slice(0, mostWords) ?? '' }
-
-const mostWords = 4_096
-
-/** Kubernetes bounds an object by a megabyte and more, and its members not at all: what is cut is still too long for Chancery. */
-export const keepRequester = ({ username, uid, groups, extra }: Requester): Requester => ({
-  ...(username !== undefined && { username: username.slice(0, mostTold) }),
-  ...(uid !== undefined && { uid: uid.slice(0, mostTold) }),
-  ...(groups && { groups: keepTexts(groups) }),
-  ...(extra && { extra: keepExtra(extra) }),
-})
-
-export const keepUsages = (usages: readonly string[]): readonly string[] =>
-  usages.slice(0, 64).map((usage) => usage.slice(0, 64))
-
-const keepTexts = (texts: readonly string[]): readonly string[] => {
-  let left = mostTold
-  const kept: string[] = []
-  for (const text of texts) {
-    if (left <= 0) break
-    kept.push(text.slice(0, left))
-    left -= text.length + 1
-  }
-  return kept
+/** What is held of an object in memory: all but what only the API server needs. */
+export const keepMetadata = (metadata: Metadata): Metadata => {
+  const { annotations: _, managedFields: __, ...kept } = metadata as Metadata & Readonly<Record<string, unknown>>
+  return kept as unknown as Metadata
 }
-
-const keepExtra = (extra: NonNullable<Requester['extra']>): NonNullable<Requester['extra']> => {
-  let left = mostTold
-  const kept: [string, readonly string[]][] = []
-  for (const [name, texts] of Object.entries(extra)) {
-    if (left <= 0) break
-    kept.push([name.slice(0, mostTold), keepTexts(texts)])
-    left -= name.length + texts.reduce((sum, text) => sum + text.length + 1, 0) + 1
-  }
-  return Object.fromEntries(kept)
-}
-
-/** Twice what an origin may take at Chancery, which says so of what is longer. */
-const mostTold = 16_384
 
 /** The name in its kind: `namespace/name`, or the name. */
 export const keyOf = ({ namespace, name }: Pick<Metadata, 'namespace' | 'name'>): string =>

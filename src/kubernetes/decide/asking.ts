@@ -85,8 +85,5 @@ export const whyNotPem = (base64: string): string =>
     ? 'is empty or too long: Chancery reads 16 KiB in DER at most'
     : 'is not a request in PEM within base64'
 
-/** What is kept of it: one that is longer than anybody takes is as good as none, and must not fill memory. */
-export const keepPem = (base64: string): string => (base64.length > mostBase64 ? '' : base64)
-
 /** Characters: base64 of the PEM of 16 KiB of DER, which is all that Chancery reads, with ends of lines of two octets. */
 const mostBase64 = 32_000

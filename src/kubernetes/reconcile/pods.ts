@@ -1,9 +1,8 @@
 /** PodCertificateRequests: look, decide, ask Chancery, write. What is decided is in decide-pod.ts. */
 import { isApiFault, type KubernetesApi } from '../api/client.ts'
-import { type Issuer, isTrue, keepCondition, type PodCertificateRequest } from '../api/objects.ts'
+import { type Issuer, isTrue, keepMetadata, type PodCertificateRequest } from '../api/objects.ts'
 import { apiVersionOf, resources, rootOf } from '../api/resources.ts'
 import type { Watch } from '../api/watch.ts'
-import { keepPem } from '../decide/asking.ts'
 import { decidePod, decidePodAnswer, type PodLeave, type PodLook, type PodWrite, stubOf } from '../decide/pod.ts'
 import type { SigningWait } from '../decide/signing.ts'
 import { applyOrTell } from './apply.ts'
@@ -79,32 +78,13 @@ const isOpen = (request: PodCertificateRequest): boolean =>
 export const stateOfPodRequest = (request: PodCertificateRequest): string =>
   `${request.metadata.uid} ${isOpen(request)}`
 
-/** Of one that has ended nobody looks at more than whose it is; of annotations at more than whether there is one. */
-const keepSpec = (spec: PodCertificateRequest['spec'], isWanted: boolean): PodCertificateRequest['spec'] => {
-  const { signerName, podName, podUID, serviceAccountName, serviceAccountUID, nodeName, nodeUID } = spec
-  const { maxExpirationSeconds, stubPKCS10Request: stub, unverifiedUserAnnotations = {} } = spec
-  const [annotation] = Object.keys(unverifiedUserAnnotations)
-  return {
-    ...{ signerName, podName, podUID, serviceAccountName, serviceAccountUID, nodeName, nodeUID },
-    ...(maxExpirationSeconds !== undefined && { maxExpirationSeconds }),
-    ...(isWanted && stub && { stubPKCS10Request: keepPem(stub) }),
-    ...(isWanted && annotation !== undefined && { unverifiedUserAnnotations: { [annotation.slice(0, 320)]: '' } }),
-  }
-}
-
 export const keepPodRequest = (request: PodCertificateRequest): PodCertificateRequest => {
   const { apiVersion, kind, metadata, spec, status } = request
-  const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp } = metadata
+  const { stubPKCS10Request: _, ...rest } = spec
   return {
-    apiVersion,
-    kind,
-    metadata: {
-      ...{ name, uid, resourceVersion, creationTimestamp },
-      ...(namespace !== undefined && { namespace }),
-      ...(deletionTimestamp !== undefined && { deletionTimestamp }),
-    },
-    spec: keepSpec(spec, isOpen(request)),
-    status: { conditions: (status?.conditions ?? []).map(keepCondition) },
+    ...{ apiVersion, kind, metadata: keepMetadata(metadata) },
+    spec: isOpen(request) ? spec : rest,
+    status: { conditions: status?.conditions ?? [] },
   }
 }
 

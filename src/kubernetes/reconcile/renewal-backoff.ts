@@ -4,7 +4,7 @@
  * soon as it is there, several times a second, and every one of them is on record for ever. After some in a row, the next ones
  * come later: never so late that the one before could end meanwhile, as it would if they were refused.
  */
-import type { CertificateRequest, Metadata } from '../api/objects.ts'
+import type { CertificateRequest } from '../api/objects.ts'
 
 export interface Circles {
   /** Seconds until it may be asked for, which it is now; 0 where it may be. */
@@ -71,18 +71,6 @@ const servedBy = ({ metadata, spec }: CertificateRequest): string | undefined =>
   const isVolume = owner.kind === 'Pod' && owner.apiVersion === 'v1' && volume !== undefined
   const of = isCertificate ? owner.uid : isVolume ? `${owner.uid}/${volume}` : undefined
   return of && `${metadata.namespace ?? ''}/${of}/${spec.username ?? ''}`
-}
-
-/** What is held of a request for that. */
-export const keepServed = ({ ownerReferences, labels }: Metadata): Pick<Metadata, 'ownerReferences' | 'labels'> => {
-  const [owner] = ownerReferences ?? []
-  if (owner === undefined) return {}
-  const { apiVersion, kind, uid } = owner
-  const volume = labels?.[volumeLabel]
-  return {
-    ownerReferences: [{ apiVersion: apiVersion.slice(0, 64), kind: kind.slice(0, 64), uid: uid.slice(0, 64) }],
-    ...(volume !== undefined && { labels: { [volumeLabel]: volume.slice(0, 64) } }),
-  }
 }
 
 /** Of all CSI drivers that are made with cert-manager's library for them: a pod may have dozens of volumes. */

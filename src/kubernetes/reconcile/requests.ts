@@ -1,19 +1,10 @@
 /** CertificateRequests of cert-manager: look, decide, ask Chancery, write. What is decided is in decide-request.ts. */
 
-import {
-  type CertificateRequest,
-  conditionOf,
-  type Issuer,
-  isTrue,
-  keepCondition,
-  keepRequester,
-  keepUsages,
-} from '../api/objects.ts'
+import { type CertificateRequest, conditionOf, type Issuer, isTrue, keepMetadata } from '../api/objects.ts'
 import type { Recorder } from '../api/recorder.ts'
 import { resources } from '../api/resources.ts'
 import type { Watch } from '../api/watch.ts'
-import { decodePem, keepPem } from '../decide/asking.ts'
-import { isReady } from '../decide/issuer-state.ts'
+import { decodePem } from '../decide/asking.ts'
 import { isOfAllowance } from '../decide/outcome.ts'
 import {
   decideAnswer,
@@ -30,9 +21,8 @@ import type { Meter } from '../metrics.ts'
 import { type Applied, applyOrTell, type applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { type Issuers, isOfItsOwnToken, issuerNameOf } from './issuers.ts'
-import { keepShort, readLong } from './lazy-fetch.ts'
 import { type Looked, leftForGood, leftOnce, retryOf, type Turn } from './queue.ts'
-import { type Circles, keepServed } from './renewal-backoff.ts'
+import type { Circles } from './renewal-backoff.ts'
 import type { Sayings } from './status-dedupe.ts'
 
 export interface RequestsDeps {
@@ -50,16 +40,10 @@ export interface RequestsDeps {
 }
 
 export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }: Turn): Promise<Looked> => {
-  const kept = deps.watch.get(key)
-  if (kept === undefined) return { kind: 'end' }
-  const name = issuerNameOf(kept)
-  const issuer = name && deps.issuers.find(name)
-  // What nobody is asked about need not be read.
-  const request =
-    isReady(issuer) && isTrue(kept, 'Approved') && !hasEnded(kept)
-      ? await readLong(kept, { ...reading, api: deps.api, signal })
-      : kept
+  const request = deps.watch.get(key)
   if (request === undefined) return { kind: 'end' }
+  const name = issuerNameOf(request)
+  const issuer = name && deps.issuers.find(name)
   const look: Look = { request, issuer, waited, now: deps.clock(), retryFor: deps.retryFor }
   const step = decideRequest(look)
   if (step.kind === 'ignore') return { kind: 'end' }
@@ -85,8 +69,6 @@ export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }:
 }
 
 const left = (looked: Looked): Looked => (looked.kind === 'retry' ? { ...looked, isLeft: true } : looked)
-
-const reading = { resource: resources.certificateRequests, wholeOf: (fresh: CertificateRequest) => wholeRequest(fresh) }
 
 const keyOf = ({ readRequest }: RequestsDeps, { spec }: CertificateRequest): Buffer | undefined => {
   const pem = decodePem(spec.request)
@@ -164,50 +146,13 @@ export const stateOfRequest = (request: CertificateRequest): string =>
     ...[isTrue(request, 'Approved'), isTrue(request, 'Denied'), hasEnded(request)],
   ].join(' ')
 
-type Spec = CertificateRequest['spec']
-
-/** No name in Kubernetes is longer than 253: what is cut here names nothing. */
-const keepReference = ({ issuerRef: { group, kind, name } }: Spec): Spec['issuerRef'] => ({
-  name: name.slice(0, 254),
-  ...(group !== undefined && { group: group.slice(0, 254) }),
-  ...(kind !== undefined && { kind: kind.slice(0, 254) }),
-})
-
-const wholeSpec = (spec: Spec): Spec => ({
-  request: keepPem(spec.request),
-  issuerRef: keepReference(spec),
-  ...(spec.isCA !== undefined && { isCA: spec.isCA }),
-  ...(spec.duration !== undefined && { duration: spec.duration.slice(0, 64) }),
-  ...(spec.usages && { usages: keepUsages(spec.usages) }),
-  ...keepRequester(spec),
-})
-
-/** All that we look at, but for what is too long to be held. Of one that has ended, that it has; of another's, whose it is. */
+/** Of one that has ended, no more is held than that; of another's, whose it is. */
 export const keepRequest = (request: CertificateRequest): CertificateRequest => {
-  const whole = wholeRequest(request)
-  return { ...whole, spec: keepShort(whole.spec, { issuerRef: whole.spec.issuerRef }) }
-}
-
-/** With what is long as well. */
-export const wholeRequest = (request: CertificateRequest): CertificateRequest => {
   const { apiVersion, kind, metadata, spec, status } = request
-  const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp, generation } = metadata
-  const kept = {
-    name,
-    uid,
-    resourceVersion,
-    creationTimestamp,
-    ...(namespace !== undefined && { namespace }),
-    ...(generation !== undefined && { generation }),
-    ...(deletionTimestamp !== undefined && { deletionTimestamp }),
-    ...keepServed(metadata),
-  }
   const isOver = hasEnded(request) || issuerNameOf(request) === undefined
   return {
-    apiVersion,
-    kind,
-    metadata: kept,
-    spec: isOver ? { request: '', issuerRef: keepReference(spec) } : wholeSpec(spec),
-    ...(status && { status: { conditions: (status.conditions ?? []).map(keepCondition) } }),
+    ...{ apiVersion, kind, metadata: keepMetadata(metadata) },
+    spec: isOver ? { request: '', issuerRef: spec.issuerRef } : spec,
+    status: { conditions: status?.conditions ?? [] },
   }
 }

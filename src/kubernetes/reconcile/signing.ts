@@ -4,9 +4,7 @@ import {
   type Issuer,
   isTrue,
   type KubernetesObject,
-  keepCondition,
-  keepRequester,
-  keepUsages,
+  keepMetadata,
   type Node,
   type SigningRequest,
 } from '../api/objects.ts'
@@ -14,7 +12,7 @@ import type { Recorder } from '../api/recorder.ts'
 import { pathOf, resources } from '../api/resources.ts'
 import type { Watch } from '../api/watch.ts'
 import { decideApproval, decideOutright, isToBeApproved, nodeOf } from '../decide/approval.ts'
-import { decodePem, keepPem, whyNotPem } from '../decide/asking.ts'
+import { decodePem, whyNotPem } from '../decide/asking.ts'
 import type { Told } from '../decide/request.ts'
 import type { ReadRequest, RequestFacts } from '../decide/request-facts.ts'
 import {
@@ -31,7 +29,6 @@ import type { SignerSettings } from '../settings.ts'
 import { applyOrTell } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { type Issuers, issuerName } from './issuers.ts'
-import { keepShort, readLong } from './lazy-fetch.ts'
 import { type Looked, leftForGood, retryOf, type Turn } from './queue.ts'
 import type { Sayings } from './status-dedupe.ts'
 
@@ -55,12 +52,10 @@ export interface SigningDeps {
 }
 
 export const lookAtSigningRequest = async (deps: SigningDeps, { key, waited, signal }: Turn): Promise<Looked> => {
-  const kept = deps.watch.get(key)
+  const request = deps.watch.get(key)
   deps.rivals.delete(key)
-  const isUndecided = deps.nodes !== undefined && kept !== undefined && isToBeApproved(kept)
+  const isUndecided = deps.nodes !== undefined && request !== undefined && isToBeApproved(request)
   if (!isUndecided) deps.sayings.forget(key)
-  if (kept === undefined || !(isUndecided || isToBeSigned(kept))) return { kind: 'end' }
-  const request = await readLong(kept, { resource, wholeOf: wholeSigningRequest, api: deps.api, signal })
   if (request === undefined) return { kind: 'end' }
   if (deps.nodes && isToBeApproved(request)) return approve(deps, deps.nodes, { request, waited, signal })
   const signer = deps.signers.get(request.spec.signerName)
@@ -211,58 +206,28 @@ export const stateOfSigningRequest = (request: SigningRequest): string =>
 const isOver = (request: SigningRequest): boolean =>
   (request.status?.certificate ?? '') !== '' || isTrue(request, 'Denied') || isTrue(request, 'Failed')
 
-type Spec = SigningRequest['spec']
-
-const wholeSpec = (spec: Spec): Spec => ({
-  signerName: spec.signerName,
-  ...keepRequester(spec),
-  ...(spec.expirationSeconds !== undefined && { expirationSeconds: spec.expirationSeconds }),
-  request: keepPem(spec.request),
-  usages: keepUsages(spec.usages),
-})
-
 /** Whether a signer of this name is ours, or we approve for it. */
 export type IsOurs = (signerName: string) => boolean
 
-/** All that we look at, but for what is too long to be held; of one for another's signer, for whose. */
+/** Of one that has ended, no more is held than that; of another signer's, for whose it is. */
 export const keepSigningRequest =
   (isOurs: IsOurs) =>
   (request: SigningRequest): SigningRequest => {
-    const { signerName } = request.spec
-    const whole = wholeSigningRequest(request)
-    if (!isOurs(signerName)) return { ...whole, spec: { signerName, request: '', usages: [] } }
-    return { ...whole, spec: keepShort(whole.spec, { signerName, usages: [], ...keepAsker(whole.spec) }) }
+    const { apiVersion, kind, metadata, spec, status } = request
+    const { signerName } = spec
+    return {
+      ...{ apiVersion, kind, metadata: keepMetadata(metadata) },
+      spec: isOver(request) || !isOurs(signerName) ? { signerName, request: '', usages: [] } : spec,
+      status: {
+        conditions: status?.conditions ?? [],
+        ...(status?.certificate !== undefined && { certificate: 'issued' }),
+      },
+    }
   }
-
-/** Whose turn it is, where many ask. */
-const keepAsker = ({ username }: Spec): Pick<Spec, 'username'> =>
-  username === undefined ? {} : { username: username.slice(0, 256) }
-
-/** Without what only the API server needs; of a certificate, that it is there. */
-export const wholeSigningRequest = (request: SigningRequest): SigningRequest => {
-  const { apiVersion, kind, metadata, spec, status } = request
-  const { name, uid, resourceVersion, creationTimestamp, deletionTimestamp } = metadata
-  return {
-    apiVersion,
-    kind,
-    metadata: {
-      ...{ name, uid, resourceVersion, creationTimestamp },
-      ...(deletionTimestamp !== undefined && { deletionTimestamp }),
-    },
-    // Of one that has ended nobody looks at more.
-    spec: isOver(request) ? { signerName: spec.signerName, request: '', usages: [] } : wholeSpec(spec),
-    status: {
-      conditions: (status?.conditions ?? []).map(keepCondition),
-      ...(status?.certificate !== undefined && { certificate: 'issued' }),
-    },
-  }
-}
 
 /** All that names it. */
 export const keepNode = ({ apiVersion, kind, metadata, status }: Node): Node => {
-  const { name, uid, resourceVersion, creationTimestamp } = metadata
-  const addresses = (status?.addresses ?? []).map(({ type, address }) => ({ type, address }))
-  return { apiVersion, kind, metadata: { name, uid, resourceVersion, creationTimestamp }, status: { addresses } }
+  return { apiVersion, kind, metadata: keepMetadata(metadata), status: { addresses: status?.addresses ?? [] } }
 }
 
 /** What makes it worth another look at what it asks for. */

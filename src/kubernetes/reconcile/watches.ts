@@ -6,6 +6,7 @@ import {
   conditionOf,
   type Issuer,
   type KubernetesObject,
+  keepMetadata,
   type Node,
   type PodCertificateRequest,
   type SigningRequest,
@@ -172,18 +173,4 @@ const readinessOf = (issuer: Issuer | undefined): string => {
   return `${specOf(issuer)} ${status} ${observedGeneration}`
 }
 
-const keepIssuer = ({ apiVersion, kind, metadata, spec, status }: Issuer): Issuer => {
-  const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp, generation } = metadata
-  return {
-    apiVersion,
-    kind,
-    metadata: {
-      ...{ name, uid, resourceVersion, creationTimestamp },
-      ...(namespace !== undefined && { namespace }),
-      ...(generation !== undefined && { generation }),
-      ...(deletionTimestamp !== undefined && { deletionTimestamp }),
-    },
-    spec,
-    ...(status && { status: { conditions: status.conditions ?? [] } }),
-  }
-}
+const keepIssuer = (issuer: Issuer): Issuer => ({ ...issuer, metadata: keepMetadata(issuer.metadata) })
