@@ -9,18 +9,19 @@ import { exitCodes, Failure } from './lib/failure.ts'
 import { jsonText, openOutput } from './lib/output.ts'
 import { guardStreams } from './lib/standard-streams.ts'
 
+const description =
+  'An online certificate authority: every signature recorded before it is made, every refusal explained.'
 const askForHelp = 'Run it with --help for what it takes.'
 
 const main = async (argv: readonly string[]): Promise<number> => {
   const program = new Command('chancery')
-    .description(
-      'An online certificate authority: every signature recorded before it is made, every refusal explained.',
-    )
+    .description(description)
     .version(version, '-V, --version', 'print the version')
     // After a verb it is none of ours: `profile show NAME --version 1` is a slip, and no question for the program's version.
     .enablePositionalOptions()
     .showHelpAfterError(askForHelp)
     .exitOverride()
+  program.helpInformation = helpText
   const isJson = argv.includes('--json')
   const streams = services.has(argv[0] ?? '') ? undefined : guardStreams()
   // What is wrong with the command line is told by `tell` then.
@@ -192,38 +193,135 @@ const takesOneValue = ({ required, optional, variadic, defaultValue }: Option): 
 
 type Add = (program: Command) => void | Promise<void>
 
-/** In the order of the help, by their verbs: whoever names one waits for the files of no other. */
-export const commands: readonly (readonly [verbs: readonly string[], add: Add])[] = [
-  [['serve', 'migrate'], addServiceCommands],
-  [['doctor'], addDoctorCommand],
-  [['key'], addKeyCommand],
-  [['witness'], addWitnessCommand],
-  [['controller'], addControllerCommand],
-  [['issue', 'explain'], async (to) => (await import('./cli/issue.ts')).addIssueCommands(to)],
-  [['issue-many'], async (to) => (await import('./cli/issue-many.ts')).addIssueManyCommand(to)],
-  [['certificate'], async (to) => (await import('./cli/certificate.ts')).addCertificateCommand(to)],
-  [['revoke'], async (to) => (await import('./cli/revoke.ts')).addRevokeCommand(to)],
-  [['crl'], async (to) => (await import('./cli/crl.ts')).addCrlCommand(to)],
-  [['revoke-many', 'revocations'], async (to) => (await import('./cli/revoke-many.ts')).addRevokeManyCommand(to)],
-  [['request'], async (to) => (await import('./cli/request.ts')).addRequestCommand(to)],
-  [['profile'], async (to) => (await import('./cli/profile.ts')).addProfileCommand(to)],
-  [['principal'], async (to) => (await import('./cli/access.ts')).addPrincipalCommand(to)],
-  [['grant'], async (to) => (await import('./cli/access.ts')).addGrantCommand(to)],
-  [['token'], async (to) => (await import('./cli/access.ts')).addTokenCommand(to, besideSettings)],
-  [['credential'], async (to) => (await import('./cli/credential.ts')).addCredentialCommand(to)],
-  [['identity-provider'], async (to) => (await import('./cli/identity-provider.ts')).addIdentityProviderCommand(to)],
-  [['issuer'], async (to) => (await import('./cli/issuer.ts')).addIssuerCommand(to)],
-  [['refusals', 'events'], async (to) => (await import('./cli/certificate.ts')).addRecordCommands(to)],
-  [['audit'], async (to) => (await import('./cli/audit.ts')).addAuditCommand(to)],
-  [['ceremony'], async (to) => (await import('./cli/ceremony/ceremony.ts')).addCeremonyCommand(to)],
-  [['login', 'context'], async (to) => (await import('./cli/context.ts')).addContextCommands(to)],
-  [['roll'], async (to) => (await import('./cli/log.ts')).addRollCommand(to, besideSettings)],
+interface Verbs {
+  /** For whom the help lists them. */
+  readonly user: string
+  /** Each with its line in the help. */
+  readonly verbs: Readonly<Record<string, string>>
+  /** Loads the files of these verbs alone. */
+  readonly add: Add
+}
+
+/** In the order of the help. */
+export const commands: readonly Verbs[] = [
+  {
+    user: 'Requester',
+    verbs: { issue: 'get a certificate, and keep it fresh', explain: 'say whether it would be issued, and why not' },
+    add: async (to) => (await import('./cli/issue.ts')).addIssueCommands(to),
+  },
+  {
+    user: 'Requester',
+    verbs: { 'issue-many': 'get certificates for many requests at once' },
+    add: async (to) => (await import('./cli/issue-many.ts')).addIssueManyCommand(to),
+  },
+  {
+    user: 'Requester',
+    verbs: { certificate: 'search and show certificates, their proofs and renewal' },
+    add: async (to) => (await import('./cli/certificate.ts')).addCertificateCommand(to),
+  },
+  {
+    user: 'Requester',
+    verbs: { revoke: 'revoke a certificate, or release it from hold' },
+    add: async (to) => (await import('./cli/revoke.ts')).addRevokeCommand(to),
+  },
+  {
+    user: 'Requester',
+    verbs: { login: 'use a server from now on', context: 'servers that you use, and as whom' },
+    add: async (to) => (await import('./cli/context.ts')).addContextCommands(to),
+  },
+  {
+    user: 'Approver',
+    verbs: { request: 'requests that people must approve' },
+    add: async (to) => (await import('./cli/request.ts')).addRequestCommand(to),
+  },
+  {
+    user: 'Administrator',
+    verbs: { profile: 'what certificates may look like' },
+    add: async (to) => (await import('./cli/profile.ts')).addProfileCommand(to),
+  },
+  {
+    user: 'Administrator',
+    verbs: { principal: 'users of the API' },
+    add: async (to) => (await import('./cli/access.ts')).addPrincipalCommand(to),
+  },
+  {
+    user: 'Administrator',
+    verbs: { grant: 'what principals may do' },
+    add: async (to) => (await import('./cli/access.ts')).addGrantCommand(to),
+  },
+  {
+    user: 'Administrator',
+    verbs: { token: 'bearer tokens of principals' },
+    add: async (to) => (await import('./cli/access.ts')).addTokenCommand(to, besideSettings),
+  },
+  {
+    user: 'Administrator',
+    verbs: { credential: 'client certificates of principals' },
+    add: async (to) => (await import('./cli/credential.ts')).addCredentialCommand(to),
+  },
+  {
+    user: 'Administrator',
+    verbs: { 'identity-provider': 'identity providers whose tokens are taken' },
+    add: async (to) => (await import('./cli/identity-provider.ts')).addIdentityProviderCommand(to),
+  },
+  {
+    user: 'Operator',
+    verbs: { issuer: 'create, import, activate and retire issuers' },
+    add: async (to) => (await import('./cli/issuer.ts')).addIssuerCommand(to),
+  },
+  {
+    user: 'Operator',
+    verbs: { crl: 'inspect a CRL, or import that of an offline root' },
+    add: async (to) => (await import('./cli/crl.ts')).addCrlCommand(to),
+  },
+  {
+    user: 'Operator',
+    verbs: { 'revoke-many': 'revoke all certificates of a search', revocations: 'how far such orders have come' },
+    add: async (to) => (await import('./cli/revoke-many.ts')).addRevokeManyCommand(to),
+  },
+  {
+    user: 'Operator',
+    verbs: { ceremony: 'what is done with an offline root' },
+    add: async (to) => (await import('./cli/ceremony/ceremony.ts')).addCeremonyCommand(to),
+  },
+  {
+    user: 'Auditor',
+    verbs: { audit: 'search and export certificates, events, refusals, accesses' },
+    add: async (to) => (await import('./cli/audit.ts')).addAuditCommand(to),
+  },
+  {
+    user: 'Auditor',
+    verbs: { roll: 'export, verify, search and prove the log' },
+    add: async (to) => (await import('./cli/log.ts')).addRollCommand(to, besideSettings),
+  },
+  {
+    user: 'On the server',
+    verbs: { serve: 'run the service', migrate: "bring the database's schema up to date, as its owner" },
+    add: addServiceCommands,
+  },
+  { user: 'On the server', verbs: { doctor: 'say what is not fit for production' }, add: addDoctorCommand },
+  { user: 'On the server', verbs: { key: 'keys in security modules' }, add: addKeyCommand },
+  { user: 'On the server', verbs: { controller: 'serve a Kubernetes cluster' }, add: addControllerCommand },
+  { user: 'On the server', verbs: { witness: 'cosign the checkpoints of logs' }, add: addWitnessCommand },
 ]
+
+/** One screen, by who needs what. */
+const helpText = (): string => {
+  const groups = Object.groupBy(commands, ({ user }) => user)
+  const verbsOf = (group: readonly Verbs[] = []): readonly string[] =>
+    group.flatMap(({ verbs }) => Object.entries(verbs).map(([verb, does]) => `  ${verb.padEnd(18)} ${does}`))
+  return [
+    'Usage: chancery <command> [options]; chancery <command> --help says more, chancery --version the version.',
+    description,
+    ...Object.entries(groups).flatMap(([user, group]) => [`${user}:`, ...verbsOf(group)]),
+    '',
+  ].join('\n')
+}
 
 /** All, where the first word is none of the verbs: it may be a slip, or what asks for help. */
 const adding = (verb: string | undefined): readonly Add[] => {
-  const named = commands.filter(([verbs]) => verbs.includes(verb ?? ''))
-  return (named.length > 0 ? named : commands).map(([, add]) => add)
+  const named = commands.filter(({ verbs }) => Object.hasOwn(verbs, verb ?? ''))
+  return (named.length > 0 ? named : commands).map(({ add }) => add)
 }
 
 if (import.meta.main) process.exitCode = await main(process.argv.slice(2))

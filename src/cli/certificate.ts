@@ -1,18 +1,17 @@
-/** `chancery certificate`, `refusals` and `events`: what was issued, what was turned down, what happened. */
+/** `chancery certificate`: what was issued, its proof, and when to renew it. */
 import { writeFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
 import { segment } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
-import { formatTable, visible } from '../lib/output.ts'
+import { visible } from '../lib/output.ts'
 import { exactDurationText } from '../lib/progress.ts'
 import type { Origin } from '../policy/origin.ts'
-import { type EntryRow, eventColumns, eventRow } from './event-text.ts'
 import { certificateFilters } from './filters.ts'
 import { originLine } from './origin-text.ts'
 import { assertReplaceable, type Replacement } from './output-file.ts'
-import { openRest, parseCount, type RestOptions, readFirst, tellBeside, tellMore, withRestOptions } from './rest.ts'
+import { openRest, parseCount, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 
 interface SearchOptions extends RestOptions {
   readonly limit: string
@@ -116,36 +115,6 @@ const addRenewalInfoCommand = (certificate: Command): void => {
       lines.map(([label = '', value = '']) => label.padEnd(12) + visible(value)).join('\n'),
     )
   })
-}
-
-export const addRecordCommands = (program: Command): void => {
-  withRestOptions(program.command('refusals').description('what was turned down, newest first'))
-    .option('--principal <name>', 'who had asked')
-    .option('--profile <name>', 'for which profile')
-    .option('--code <code>', 'such as san.forbidden')
-    .option('--after <time>', 'since then, such as 2026-01-01T00:00:00Z')
-    .option('--before <time>', 'before then')
-    .option('--limit <n>', 'how many at most', '100')
-    .action(async (options: SearchOptions) => {
-      const { client, out } = await openRest(options)
-      const filters = filtersOf(options)
-      const found = await readFirst(client, '/v1/refusals', filters, parseCount(options.limit))
-      out.table(found.rows, ['at', 'principal', 'profile', 'code', 'detail'])
-      tellMore(found)
-      tellBeside(found, filters['after'])
-    })
-
-  withRestOptions(program.command('events').description('the events of the roll, oldest first'))
-    .option('--type <type>', 'such as certificate.issued')
-    .option('--serial <serial>', '32 hexadecimal digits, perhaps with colons')
-    .option('--from-index <n>', 'from this place on')
-    .option('--limit <n>', 'how many at most', '100')
-    .action(async (options: SearchOptions) => {
-      const { client, out } = await openRest(options)
-      const found = await readFirst<EntryRow>(client, '/v1/events', filtersOf(options), parseCount(options.limit))
-      out.show(found.rows, formatTable(found.rows.map(eventRow), eventColumns))
-      tellMore(found)
-    })
 }
 
 /** The options that the API takes as filters, under the same names. */

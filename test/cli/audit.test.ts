@@ -343,7 +343,6 @@ t.test('of refusals that were only counted it is told how many', async (t) => {
   for (const form of [[], ['--count'], ['--ndjson'], ['--csv', '--out', file]])
     t.match(await audit(['refusals', '--principal', 'flood', ...form]), { code: 0, err: said }, form.join(' '))
   t.notMatch((await audit(['refusals', '--principal', 'crowd'])).err, /counted/)
-  t.match(await chancery(['refusals', '--principal', 'flood'], {}), { code: 0, err: said })
 })
 
 drill('of a span whose beginning is past retention it is told from when on there is anything', async (t) => {
@@ -356,7 +355,6 @@ drill('of a span whose beginning is past retention it is told from when on there
   for (const form of [[], ['--count'], ['--ndjson'], ['--csv', '--out', file]])
     t.match(await audit(['refusals', ...gone, ...form]), { code: 0, err: said }, form.join(' '))
   t.match(await audit(['accesses', ...gone]), { code: 0, err: said })
-  t.match(await chancery(['refusals', ...gone], {}), { code: 0, err: said })
   for (const asked of [['refusals', ...kept], ['refusals'], ['certificates', ...gone]])
     t.notMatch((await audit(asked)).err, /retention/)
 })

@@ -12,6 +12,7 @@ import { parse, stringify } from 'yaml'
 
 import { encodeRootCrlTbs, seal } from '../../src/ca/issuers/ceremony.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
+import { commands } from '../../src/main.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
 import { drill } from '../helpers/drill.ts'
@@ -486,17 +487,21 @@ t.test('whoever brings a list is told which issuers it revokes, and what is to b
 
 drill('refusals and events are listed', async (t) => {
   await chancery(['issue', '--csr', join(folder, 'bad.csr'), '--profile', 'server'])
-  t.match((await chancery(['refusals', '--code', 'san.forbidden'])).out, /san\.forbidden/)
-  const [kept] = JSON.parse((await chancery(['refusals', '--code', 'san.forbidden', '--limit', '1', '--json'])).out)
+  t.match((await chancery(['audit', 'refusals', '--code', 'san.forbidden'])).out, /san\.forbidden/)
+  const [kept] = JSON.parse(
+    (await chancery(['audit', 'refusals', '--code', 'san.forbidden', '--limit', '1', '--json'])).out,
+  )
   t.ok(kept.checks.length > 10)
   t.match(kept, { checksLeftOut: 0, violations: [{ check: 'names.dns.allow' }] })
-  const events = JSON.parse((await chancery(['events', '--type', 'profile.changed', '--limit', '3', '--json'])).out)
+  const events = JSON.parse(
+    (await chancery(['audit', 'events', '--type', 'profile.changed', '--limit', '3', '--json'])).out,
+  )
   t.ok(events.length > 0 && events.length <= 3)
-  const issued = (await chancery(['events', '--type', 'certificate.issued'])).out
+  const issued = (await chancery(['audit', 'events', '--type', 'certificate.issued'])).out
   t.match(issued, /^TIME +INDEX +TYPE +WHAT\n20\S+Z +\d+ +certificate\.issued +dns:localhost ip:127\.0\.0\.1 /)
   t.match(issued, / dns:a\.shop\.example\.com to ci by shop@2, serial [0-9a-f]{32}, issuer default$/m)
   t.notMatch(issued, /[{"]/, 'and no JSON')
-  const pages = JSON.parse((await chancery(['events', '--limit', '5', '--json'])).out)
+  const pages = JSON.parse((await chancery(['audit', 'events', '--limit', '5', '--json'])).out)
   t.same(
     pages.map(({ index }: { index: number }) => index),
     [0, 1, 2, 3, 4],
@@ -505,14 +510,22 @@ drill('refusals and events are listed', async (t) => {
 
 drill('a list that ends at its limit says that there are more, and another does not', async (t) => {
   await chancery(['issue', '--csr', join(folder, 'bad.csr'), '--profile', 'server'])
-  for (const words of [['certificate', 'search'], ['refusals'], ['events']] as const) {
+  for (const words of [
+    ['certificate', 'search'],
+    ['audit', 'refusals'],
+    ['audit', 'events'],
+  ] as const) {
     const { out, err } = await chancery([...words, '--limit', '1', '--json'])
     t.equal(JSON.parse(out).length, 1)
-    t.equal(err, 'This is the first, and there are more: see --limit.\n', words.join(' '))
+    t.match(
+      err,
+      /^This is the first, and there are more: see --limit(, --all, --csv and --ndjson)?\.\n$/,
+      words.join(' '),
+    )
     t.equal((await chancery([...words, '--limit', '100000'])).err, '', words.join(' '))
   }
-  const two = await chancery(['events', '--limit', '2'])
-  t.equal(two.err, 'These are the first 2, and there are more: see --limit.\n')
+  const two = await chancery(['audit', 'events', '--limit', '2'])
+  t.match(two.err, /^These are the first 2, and there are more: see --limit/)
 })
 
 drill('every kind of failure has its exit code and a sentence', async (t) => {
@@ -530,8 +543,13 @@ drill('every kind of failure has its exit code and a sentence', async (t) => {
       exitCodes.usage,
       /cannot be read/,
     ],
-    ['a missing token', ['refusals', '--token-file', join(folder, 'none')], exitCodes.usage, /CHANCERY_TOKEN_FILE/],
-    ['a server that is none', ['refusals', '--server', 'http://x'], exitCodes.usage, /https/],
+    [
+      'a missing token',
+      ['audit', 'refusals', '--token-file', join(folder, 'none')],
+      exitCodes.usage,
+      /CHANCERY_TOKEN_FILE/,
+    ],
+    ['a server that is none', ['audit', 'refusals', '--server', 'http://x'], exitCodes.usage, /https/],
     [
       'no JSON',
       ['grant', 'create', 'ci', 'requester', '--profile', 'server', '--names', '{'],
@@ -561,23 +579,28 @@ drill('every kind of failure has its exit code and a sentence', async (t) => {
       exitCodes.refused,
       /names\.dns\.allow .*web\.evil\.test/,
     ],
-    ['a wrong token', ['refusals'], exitCodes.denied, /auth\.invalid/, { CHANCERY_TOKEN: 'nonsense' }],
+    ['a wrong token', ['audit', 'refusals'], exitCodes.denied, /auth\.invalid/, { CHANCERY_TOKEN: 'nonsense' }],
     ['an unknown serial', ['certificate', 'show', '4a'.repeat(16)], exitCodes.missing, /certificate\.not_found/],
     ['an existing name', ['principal', 'create', 'admin'], exitCodes.conflict, /state\.exists/],
-    ['a closed port', ['refusals', '--server', 'https://127.0.0.1:1'], exitCodes.later, /cannot be reached/],
+    ['a closed port', ['audit', 'refusals', '--server', 'https://127.0.0.1:1'], exitCodes.later, /cannot be reached/],
     [
       'a port for plain HTTP',
-      ['refusals', '--server', service.publicUrl.replace('http:', 'https:')],
+      ['audit', 'refusals', '--server', service.publicUrl.replace('http:', 'https:')],
       exitCodes.usage,
       /^https:\S+ speaks no TLS \(wrong version number\): it may be a port for plain HTTP; name [^\n]*--server[^\n]*\n$/,
     ],
     [
       'another authority',
-      ['refusals', '--ca', await otherAnchor()],
+      ['audit', 'refusals', '--ca', await otherAnchor()],
       exitCodes.usage,
       /does not show a certificate that the trust anchor vouches for/,
     ],
-    ['no authority', ['refusals', '--ca', csr], exitCodes.usage, /good\.csr holds no certificate in PEM; name another/],
+    [
+      'no authority',
+      ['audit', 'refusals', '--ca', csr],
+      exitCodes.usage,
+      /good\.csr holds no certificate in PEM; name another/,
+    ],
     [
       'a file that is no proof',
       ['certificate', 'proof', '4a'.repeat(16), '--out', csr],
@@ -594,10 +617,10 @@ drill('every kind of failure has its exit code and a sentence', async (t) => {
   }
   const machine = await chancery(['certificate', 'show', '4a'.repeat(16), '--json'])
   t.match(JSON.parse(machine.err), { code: 'certificate.not_found', status: 404, retryable: false })
-  const away = await chancery(['refusals', '--server', 'https://127.0.0.1:1', '--json'])
+  const away = await chancery(['audit', 'refusals', '--server', 'https://127.0.0.1:1', '--json'])
   const detail = 'https://127.0.0.1:1 cannot be reached: connect ECONNREFUSED 127.0.0.1:1.'
   t.same(JSON.parse(away.err), { failure: 'later', exitCode: exitCodes.later, detail }, 'also where no server says it')
-  const wrong = await chancery(['refusals', '--bogus\u009b', '--json'])
+  const wrong = await chancery(['audit', 'refusals', '--bogus\u009b', '--json'])
   const unknown = { failure: 'usage', exitCode: exitCodes.usage, detail: "unknown option '--bogus\u009b'" }
   t.same(JSON.parse(wrong.err), unknown, 'also where it is the command line')
   t.match(wrong.err, /--bogus\\u009b/, 'which steers no terminal')
@@ -632,7 +655,7 @@ t.test('an option that takes one value is not given two, of which one would be d
   }
   const severalNames = ['explain', '--profile', 'server', '--dns', 'a.example.com', '--dns', 'b.example.com', '--json']
   t.match(JSON.parse((await chancery(severalNames)).out), { allowed: true }, 'and of others each is taken')
-  t.equal((await chancery(['refusals', '--json', '--json'])).code, 0, 'what takes no value may be said again')
+  t.equal((await chancery(['audit', 'refusals', '--json', '--json'])).code, 0, 'what takes no value may be said again')
 })
 
 /** A root that has nothing to do with the service. */
@@ -653,7 +676,7 @@ t.test('where nobody has named a server, the usual one is asked, and how to name
   if (!isOurs) return void t.comment('somebody listens at the usual place')
   t.teardown(() => nobody.close())
   const env = { ...bare, CHANCERY_DATA: service.config.dataDir }
-  const run = promisify(execFile)(process.execPath, ['src/main.ts', 'refusals'], { env })
+  const run = promisify(execFile)(process.execPath, ['src/main.ts', 'audit', 'refusals'], { env })
   const told =
     /^https:\/\/127\.0\.0\.1:8443 cannot be reached: .*; where it is elsewhere, name .*--server or CHANCERY_URL\.\n$/
   await t.rejects(run, { code: exitCodes.later, stderr: told })
@@ -669,7 +692,7 @@ t.test('the version is the one of the package', async (t) => {
     { code: exitCodes.usage, out: /^$/, err: /unknown option '--version'/ },
     'after a verb it asks for nothing',
   )
-  const started = JSON.parse((await chancery(['events', '--type', 'service.started', '--json'])).out)
+  const started = JSON.parse((await chancery(['audit', 'events', '--type', 'service.started', '--json'])).out)
   t.match(JSON.parse(started[0].entry), { version })
 })
 
@@ -677,7 +700,12 @@ t.test('docs/commands.md lists every command, exit code and variable', async (t)
   const text = await readFile(new URL('../../docs/commands.md', import.meta.url), 'utf8')
   for (const code of Object.values(exitCodes)) t.match(text, new RegExp(`^\\| ${code} \\|`, 'm'))
   const { out } = await chancery(['--help'])
-  for (const [, verb = ''] of out.slice(out.indexOf('Commands:')).matchAll(/^ {2}([a-z]+)/gm)) {
-    if (verb !== 'help') t.match(text, new RegExp(`\`(${verb}|[^\`]*\\b${verb}\\b[^\`]*)\``), verb)
-  }
+  const verbs = [...out.matchAll(/^ {2}([a-z-]+)/gm)].map(([, verb = '']) => verb)
+  t.same(
+    verbs,
+    commands.flatMap(({ verbs }) => Object.keys(verbs)),
+  )
+  for (const verb of verbs) t.match(text, new RegExp(`\`(${verb}|[^\`]*\\b${verb}\\b[^\`]*)\``), verb)
+  t.ok(out.split('\n').length <= 40, 'on one screen')
+  for (const line of out.split('\n')) t.ok(line.length <= 110, line)
 })

@@ -50,7 +50,10 @@ const logIn = async (more: object = {}) => {
 }
 
 t.test('an id token whose key is gone is renewed by whichever command meets it', async (t) => {
-  for (const command of [['refusals'], ['audit', 'events', '--ndjson']]) {
+  for (const command of [
+    ['audit', 'refusals'],
+    ['audit', 'events', '--ndjson'],
+  ]) {
     const { run, gone, kept } = await logIn()
     const { code, err } = await run(...command)
     t.equal(code, 0, `${command.join(' ')}: ${err}`)
@@ -59,13 +62,13 @@ t.test('an id token whose key is gone is renewed by whichever command meets it',
 })
 
 t.test('where there is none to be had, it says what to do', async (t) => {
-  const ended = await (await logIn({ refreshToken: 'of another time' })).run('refusals')
+  const ended = await (await logIn({ refreshToken: 'of another time' })).run('audit', 'refusals')
   t.equal(ended.code, exitCodes.denied)
   t.match(ended.err, /not accepted[\s\S]*Log in again by chancery login/)
-  const json = await (await logIn({ refreshToken: 'of another time' })).run('refusals', '--json')
+  const json = await (await logIn({ refreshToken: 'of another time' })).run('audit', 'refusals', '--json')
   t.equal(JSON.parse(json.err || json.out).code, 'auth.invalid', 'for programs it is the problem of the service')
   issuer.script.push('destroy')
-  const away = await (await logIn()).run('refusals')
+  const away = await (await logIn()).run('audit', 'refusals')
   t.equal(away.code, exitCodes.denied, 'nobody answers there')
   t.match(away.err, 'not accepted')
 })

@@ -96,7 +96,7 @@ t.test('a token of standard input is kept in the file, and shown by nothing', as
     t.match(out, 'kept')
     t.notMatch(out, service.adminToken)
   }
-  t.equal((await chancery(['refusals'])).code, 0)
+  t.equal((await chancery(['audit', 'refusals'])).code, 0)
 })
 
 t.test('what is no login leaves no trace', async (t) => {
@@ -179,24 +179,28 @@ t.test('options win over the environment, and this over the context', async (t) 
   t.match((await chancery(['context', 'list'])).out, /^\* +kept /m, 'to add one is not to use it')
   t.equal((await chancery(['context', 'use', 'away'])).code, 0)
   const away = { code: exitCodes.later, err: /127\.0\.0\.1:1 cannot be reached/ }
-  t.match(await chancery(['refusals']), away)
-  t.match(await chancery(['refusals', '--context', 'kept']), { code: 0 })
-  t.match(await chancery(['refusals'], { env: { CHANCERY_CONTEXT: 'kept' } }), { code: 0 })
-  t.match(await chancery(['refusals', '--context', 'away'], { env: { CHANCERY_CONTEXT: 'kept' } }), away)
-  t.match(await chancery(['refusals', '--context', 'kept'], { env: { CHANCERY_TOKEN: 'x' } }), {
+  t.match(await chancery(['audit', 'refusals']), away)
+  t.match(await chancery(['audit', 'refusals', '--context', 'kept']), { code: 0 })
+  t.match(await chancery(['audit', 'refusals'], { env: { CHANCERY_CONTEXT: 'kept' } }), { code: 0 })
+  t.match(await chancery(['audit', 'refusals', '--context', 'away'], { env: { CHANCERY_CONTEXT: 'kept' } }), away)
+  t.match(await chancery(['audit', 'refusals', '--context', 'kept'], { env: { CHANCERY_TOKEN: 'x' } }), {
     code: exitCodes.denied,
   })
-  const empty = await chancery(['refusals', '--server', service.url], { env: { CHANCERY_CONTEXT: '' } })
+  const empty = await chancery(['audit', 'refusals', '--server', service.url], { env: { CHANCERY_CONTEXT: '' } })
   t.match(empty, { code: exitCodes.usage, err: /trust anchor data\/root\.pem cannot be read/ }, 'none at all')
   t.match(empty.err, 'a service that starts here makes it, or name another by --ca', 'before the first start, too')
-  const named = await chancery(['refusals', '--server', service.url, '--ca', 'none.pem'])
+  const named = await chancery(['audit', 'refusals', '--server', service.url, '--ca', 'none.pem'])
   t.match(named.err, 'trust anchor none.pem cannot be read (ENOENT); name another by --ca')
-  const local = await chancery(['refusals', '--server', service.url], {
+  const local = await chancery(['audit', 'refusals', '--server', service.url], {
     env: { CHANCERY_DATA: service.config.dataDir },
   })
   t.equal(local.code, 0, 'a data folder is the environment, too')
   const data = { CHANCERY_DATA: service.config.dataDir }
-  t.match(await chancery(['refusals'], { env: data }), away, 'a data folder does not override the current context')
+  t.match(
+    await chancery(['audit', 'refusals'], { env: data }),
+    away,
+    'a data folder does not override the current context',
+  )
   const { host, port } = new URL(service.url)
   for (const listen of [host, `0.0.0.0:${port}`]) {
     const { origin } = await openClient({}, { ...data, CHANCERY_LISTEN: listen })
@@ -217,9 +221,9 @@ t.test('the roll is that of the context, as it is read by every other command', 
 })
 
 t.test('the token of a context goes to its own server only', async (t) => {
-  const run = await chancery(['refusals', '--context', 'away', '--server', service.url])
+  const run = await chancery(['audit', 'refusals', '--context', 'away', '--server', service.url])
   t.match(run, { code: exitCodes.usage, err: /trust anchor data\/root\.pem/ })
-  const trusted = await chancery(['refusals', '--context', 'away', '--server', service.url, '--ca', root])
+  const trusted = await chancery(['audit', 'refusals', '--context', 'away', '--server', service.url, '--ca', root])
   t.match(trusted, { code: exitCodes.usage, err: /token data\/admin\.token cannot be read/ })
 })
 
@@ -229,7 +233,7 @@ t.test('one that is removed is gone, with its token', async (t) => {
   const text = await readFile(file(), 'utf8')
   t.notMatch(text, service.adminToken)
   t.equal(parse(text).current, undefined)
-  t.match(await chancery(['refusals']), { code: exitCodes.usage }, 'and no other one takes its place')
+  t.match(await chancery(['audit', 'refusals']), { code: exitCodes.usage }, 'and no other one takes its place')
 })
 
 drill('of several commands at once none loses what another has written', async (t) => {

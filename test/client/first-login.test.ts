@@ -42,7 +42,10 @@ drill('who logs in first is told as whom, and need not log in again when somethi
   t.match(login.err, /note: it may do nothing yet\. .*the principal "people:alice" has not\. \(auth\.forbidden/)
 
   const own = (): Promise<Run> =>
-    chanceryFor(service)(['refusals', '--context', 'own'], { XDG_CONFIG_HOME: home, CHANCERY_URL: service.url })
+    chanceryFor(service)(['audit', 'refusals', '--context', 'own'], {
+      XDG_CONFIG_HOME: home,
+      CHANCERY_URL: service.url,
+    })
   t.match(await own(), { code: 4, err: /the principal "people:alice" has not/ })
   const granted = await service.request('POST', '/v1/grants', { body: { principal: 'people:alice', role: 'auditor' } })
   t.equal(granted.status, 201)

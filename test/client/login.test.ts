@@ -91,7 +91,7 @@ drill('a code that is typed in a browser logs in, and what came of it stays in t
   const { oidc } = await contextNow()
   t.match(oidc, { issuer: issuer.url, clientId: 'cli', scope: 'offline_access', refreshToken: /^refresh-/ })
   t.match(issuer.asked.find(({ path }) => path === '/device')?.form.get('scope'), 'openid offline_access')
-  t.match(await chancery(['refusals']), { code: 0 }, 'it is whoever logged in')
+  t.match(await chancery(['audit', 'refusals']), { code: 0 }, 'it is whoever logged in')
   const listed = await chancery(['context', 'list'])
   t.match(listed.out, `by ${issuer.url}`)
   for (const { out, err } of [run, listed])
@@ -104,13 +104,13 @@ drill('a token that is near its end is renewed, and the new one kept', async (t)
   t.equal((await chancery(login('--context', 'brief'), typeIt)).code, 0)
   const before = (await contextNow()).oidc
   issuer.life = 600
-  t.equal((await chancery(['refusals'])).code, 0)
+  t.equal((await chancery(['audit', 'refusals'])).code, 0)
   const { oidc: after } = await contextNow()
   t.not(after.idToken, before.idToken)
   t.not(after.refreshToken, before.refreshToken, 'the one of before is spent')
   t.ok(endOf(after.idToken) > endOf(before.idToken))
   t.equal(refreshes(), 1)
-  t.equal((await chancery(['refusals'])).code, 0)
+  t.equal((await chancery(['audit', 'refusals'])).code, 0)
   t.equal(refreshes(), 1, 'a fresh one is not asked for again')
 })
 
@@ -118,7 +118,7 @@ drill('of several commands at once one renews it, and all go on', async (t) => {
   issuer.life = 30
   await chancery(login('--context', 'several'), typeIt)
   issuer.life = 600
-  const runs = await Promise.all([1, 2, 3].map(() => chancery(['refusals'])))
+  const runs = await Promise.all([1, 2, 3].map(() => chancery(['audit', 'refusals'])))
   t.same(
     runs.map(({ code }) => code),
     [0, 0, 0],
@@ -153,11 +153,11 @@ drill('a new refresh token is kept, whatever comes with it', async (t) => {
   for (const [what, change, code, sentence] of cases) {
     const before = await loginOfYesterday('rotated')
     issuer.script.push(async (tokens) => ({ status: 200, body: change(await tokens()) }))
-    t.match(await chancery(['refusals']), { code, err: sentence, out: /^$/ }, what)
+    t.match(await chancery(['audit', 'refusals']), { code, err: sentence, out: /^$/ }, what)
     const { oidc: kept } = await contextNow()
     t.equal(kept.idToken, before.idToken, what)
     t.not(kept.refreshToken, before.refreshToken, what)
-    t.match(await chancery(['refusals']), { code: 0 }, 'so the next command goes on with it')
+    t.match(await chancery(['audit', 'refusals']), { code: 0 }, 'so the next command goes on with it')
   }
 })
 
@@ -176,7 +176,7 @@ drill('what a provider sends instead is neither followed nor kept', async (t) =>
   ]
   for (const [answer, code, sentence] of cases) {
     issuer.script.push(async () => answer)
-    t.match(await chancery(['refusals']), { code, err: sentence, out: /^$/ })
+    t.match(await chancery(['audit', 'refusals']), { code, err: sentence, out: /^$/ })
     t.same((await contextNow()).oidc, before)
   }
 })
@@ -185,13 +185,13 @@ drill('a token of somebody else is not ours, though a refresh brings it', async 
   await loginOfYesterday('people')
   for (const claims of [{ sub: 'bob' }, { sub: '' }, { iss: 'https://other.example.com' }, { aud: 'web' }]) {
     issuer.claims = claims
-    const run = await chancery(['refusals'])
+    const run = await chancery(['audit', 'refusals'])
     t.ok(run.code > 0 && run.out === '', JSON.stringify(claims))
     t.match(run.err, /somebody else|of nobody|another issuer|not for the client/)
     t.match(subjectOf((await contextNow()).oidc.idToken), 'alice')
   }
   issuer.claims = {}
-  t.match(await chancery(['refusals']), { code: 0 })
+  t.match(await chancery(['audit', 'refusals']), { code: 0 })
 })
 
 drill('what was replaced meanwhile is given no tokens of another', async (t) => {
@@ -212,7 +212,7 @@ drill('what was replaced meanwhile is given no tokens of another', async (t) => 
     const text = stringify({ current: 'replaced', contexts: { replaced: change } })
     // By hand, and so without a lock.
     issuer.script.push(async () => void (await writeFile(file(), text)))
-    t.match(await chancery(['refusals']), { code: 0 }, 'who was asking has an answer')
+    t.match(await chancery(['audit', 'refusals']), { code: 0 }, 'who was asking has an answer')
     t.equal(await readFile(file(), 'utf8'), text)
   }
   await writeFile(file(), stringify({ current: 'replaced', contexts }))
@@ -226,16 +226,19 @@ drill('what came for a refresh token is kept, also where the lock was taken away
     await symlink('1@elsewhere.example.com:x', lock)
     return undefined
   })
-  t.match(await chancery(['refusals']), { code: 0 })
+  t.match(await chancery(['audit', 'refusals']), { code: 0 })
   t.equal(await readlink(lock), '1@elsewhere.example.com:x', 'which is left to who has it')
   await unlink(lock)
   t.not((await contextNow()).oidc.refreshToken, before.refreshToken)
-  t.match(await chancery(['refusals']), { code: 0 })
+  t.match(await chancery(['audit', 'refusals']), { code: 0 })
 })
 
 drill('whoever is killed while it renews leaves nothing behind', async (t) => {
   const before = await loginOfYesterday('killed')
-  const child = spawn(process.execPath, [mainFile, 'refusals'], { env: { ...bare, HOME: home }, stdio: 'ignore' })
+  const child = spawn(process.execPath, [mainFile, 'audit', 'refusals'], {
+    env: { ...bare, HOME: home },
+    stdio: 'ignore',
+  })
   await new Promise<void>((resolve) => {
     issuer.script.push(async () => {
       resolve()
@@ -247,7 +250,7 @@ drill('whoever is killed while it renews leaves nothing behind', async (t) => {
   await new Promise((resolve) => child.once('exit', resolve))
   const draft = `${file()}.${randomUUID()}`
   await writeFile(draft, before.refreshToken)
-  t.match(await chancery(['refusals']), { code: 0 })
+  t.match(await chancery(['audit', 'refusals']), { code: 0 })
   t.same(await readdir(join(file(), '..')), ['config.yaml'])
   t.not((await contextNow()).oidc.refreshToken, before.refreshToken)
 })
@@ -256,7 +259,14 @@ t.test('a disk that is full is noticed before a refresh token is used', async (t
   const before = await loginOfYesterday('full')
   const asked = refreshes()
   // Whatever is written grows to a kilobyte, and no further. (What tap puts into each process dies of the signal for that.)
-  const limited = ['-c', 'unset NODE_OPTIONS; ulimit -f 2; exec "$0" "$@"', process.execPath, mainFile, 'refusals']
+  const limited = [
+    '-c',
+    'unset NODE_OPTIONS; ulimit -f 2; exec "$0" "$@"',
+    process.execPath,
+    mainFile,
+    'audit',
+    'refusals',
+  ]
   const run = promisify(execFile)('bash', limited, { env: { ...bare, HOME: home } })
   await t.rejects(run, { code: exitCodes.usage, stderr: /config\.yaml cannot be written \(EFBIG\)/ })
   t.equal(refreshes(), asked)
@@ -267,7 +277,7 @@ t.test('a disk that is full is noticed before a refresh token is used', async (t
 drill('a login that has ended says what to do', async (t) => {
   const oidc = await loginOfYesterday('ended')
   await refresh({ ...oidc, ca: issuer.ca }, oidc)
-  t.match(await chancery(['refusals']), { code: exitCodes.denied, err: /Log in again by chancery login/ })
+  t.match(await chancery(['audit', 'refusals']), { code: exitCodes.denied, err: /Log in again by chancery login/ })
 })
 
 drill('what is no login leaves no trace', async (t) => {
@@ -475,19 +485,19 @@ drill('a certificate says who asks, wherever its files are replaced', async (t) 
   const args = ['login', ...place(), '--cert', certFile, '--key', keyFile, '--context', 'laptop']
   t.match(await chancery(args), { code: 0, out: /takes the certificate\.\n$/ })
   t.same((await contextNow()).certificate, { certificateFile: certFile, keyFile })
-  t.match(await chancery(['refusals']), { code: 0 })
+  t.match(await chancery(['audit', 'refusals']), { code: 0 })
   t.match((await chancery(['context', 'list'])).out, certFile)
   t.match(await chancery(args.slice(0, -4)), { code: exitCodes.usage, err: /--cert and --key go together/ })
   const other = clients.certify()
   await writeFile(keyFile, other.key, { mode: 0o600 })
-  t.match(await chancery(['refusals']), { code: exitCodes.usage, err: /my\.key is not the key of / })
+  t.match(await chancery(['audit', 'refusals']), { code: exitCodes.usage, err: /my\.key is not the key of / })
   const { privateKey } = generateKeyPairSync('ed25519', { privateKeyEncoding: { type: 'pkcs8', format: 'pem' } })
   await writeFile(keyFile, privateKey)
-  t.match(await chancery(['refusals']), {
+  t.match(await chancery(['audit', 'refusals']), {
     code: exitCodes.usage,
     err: /my\.key is not the key of .*: it is of another kind\.$/m,
   })
   await writeFile(keyFile, other.key)
   await writeFile(certFile, other.cert)
-  t.match(await chancery(['refusals']), { code: exitCodes.denied, err: /auth\.unmapped/ })
+  t.match(await chancery(['audit', 'refusals']), { code: exitCodes.denied, err: /auth\.unmapped/ })
 })

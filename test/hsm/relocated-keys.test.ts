@@ -151,7 +151,7 @@ drill('the key of an issuer whose token has another label', async (t) => {
     await replica.service.issuers.byName('waits').opening
     t.equal(replica.service.issuers.byName('waits').fault, undefined)
     t.match(
-      (await chancery(['events', '--type', 'issuer.relocated'])).out,
+      (await chancery(['audit', 'events', '--type', 'issuer.relocated'])).out,
       /waits of authority etcd, key .*before .*by admin: "x"/,
     )
     await replica.request('POST', '/v1/issuers/waits/moves', { body: { move: 'discard' } })
