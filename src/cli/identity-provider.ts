@@ -2,15 +2,11 @@
 
 import type { Command } from 'commander'
 
-import { type Client, segment } from '../client/rest.ts'
-import { isProblem, problems } from '../errors.ts'
-import { Failure } from '../lib/failure.ts'
-import { readGivenText } from '../lib/input-files.ts'
-import { violationText, visible } from '../lib/output.ts'
-import { parseYaml } from '../lib/yaml.ts'
+import type { Client } from '../client/rest.ts'
+import { visible } from '../lib/output.ts'
 import type { ProviderDocument } from '../policy/identity-document.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
-import { addShowAndList, type Version } from './versions.ts'
+import { addShowAndList, applyDocument, readDocument, type Version } from './versions.ts'
 
 interface ProviderVersion extends Version {
   readonly document: ProviderDocument
@@ -26,12 +22,9 @@ export const addIdentityProviderCommand = (program: Command): void => {
     .option('--if-match <sha256>', 'only if this is the version there now; by default, the one that is read first')
     .action(async (file: string, options: RestOptions & { ifMatch?: string }) => {
       const { client, out } = await openRest(options)
-      const { name, body } = await readDocument(file)
-      const before = await readCurrent(client, name)
-      const expected = options.ifMatch ?? before?.sha256
-      const headers: Record<string, string> =
-        expected === undefined ? { 'if-none-match': '*' } : { 'if-match': `"${expected}"` }
-      const applied = (await client.call('PUT', pathOf(name), { headers, body })).json<ProviderVersion>()
+      const document = await readDocument(file)
+      const { before, applied } = await applyDocument<ProviderVersion>(client, path, document, options.ifMatch)
+      const { name } = applied
       const isSame = before?.version === applied.version
       out.show(applied, `${name} is ${isSame ? 'unchanged' : 'applied'} at version ${applied.version}.`)
       if (applied.keysFault !== undefined) process.stderr.write(`note: ${visible(applied.keysFault)}\n`)
@@ -41,26 +34,6 @@ export const addIdentityProviderCommand = (program: Command): void => {
     })
 
   addShowAndList(provider, { path, one: 'a document', many: 'identity providers', column: 'issuer' })
-}
-
-/** As the server will judge it, so that every fault is told before anything is sent. */
-const readDocument = async (file: string): Promise<{ readonly name: string; readonly body: unknown }> => {
-  const body: unknown = await parseYaml(await readGivenText(file)).catch((error: Error) => {
-    throw new Failure('usage', `${file} cannot be read: ${error.message}`)
-  })
-  const { parseProvider } = await import('../policy/identity.ts')
-  try {
-    return { name: parseProvider(body, { version: 1 }).name, body }
-  } catch (error) {
-    if (!isProblem(error)) throw error
-    const { violations = [] } = error.options
-    const lines = [`${file} is not valid (${error.code}).`, ...violations.map(violationText)]
-    throw new Failure('refused', lines.map(visible).join('\n'), {
-      code: error.code,
-      ...problems[error.code],
-      violations,
-    })
-  }
 }
 
 /** Principals are compared, not people: who is another one by now has lost all grants, and is not disabled any more either. */
@@ -86,16 +59,5 @@ const noteShared = async (client: Client, { name, document }: ProviderVersion): 
   const told = `${name} and ${others.join(', ')} can make the same principals: whoever has the same claims there is the same.`
   process.stderr.write(`note: ${visible(told)} Unless that is meant, give each a prefix of its own.\n`)
 }
-
-const readCurrent = async (client: Client, name: string): Promise<ProviderVersion | undefined> => {
-  try {
-    return (await client.call('GET', pathOf(name))).json<ProviderVersion>()
-  } catch (error) {
-    if (error instanceof Failure && error.problemCode === 'provider.not_found') return undefined
-    throw error
-  }
-}
-
-const pathOf = (name: string): string => `${path}/${segment(name)}`
 
 const path = '/v1/identity-providers'

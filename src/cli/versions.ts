@@ -1,9 +1,11 @@
 /** Documents in immutable versions, as the commands of profiles and of identity providers show and list them. */
 import type { Command } from 'commander'
 
-import { segment } from '../client/rest.ts'
+import { type Client, segment } from '../client/rest.ts'
+import { Failure } from '../lib/failure.ts'
+import { readGivenText } from '../lib/input-files.ts'
 import { versionLine } from '../lib/output.ts'
-import { formatYaml } from '../lib/yaml.ts'
+import { formatYaml, parseYaml } from '../lib/yaml.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 export interface Version {
@@ -45,4 +47,50 @@ export const addShowAndList = (command: Command, { path, one, many, column, asse
       out.table(items, ['name', 'version', column, 'createdAt', 'createdBy', 'sha256'])
     },
   )
+}
+
+export interface NamedDocument {
+  readonly file: string
+  readonly name: string
+  readonly content: object
+}
+
+/** YAML or JSON. What else is wrong with it, the server says. */
+export const readDocument = async (file: string): Promise<NamedDocument> => {
+  const content: unknown = await parseYaml(await readGivenText(file)).catch((error: Error) => {
+    throw new Failure('usage', `${file} cannot be read: ${error.message}`)
+  })
+  if (typeof content !== 'object' || content === null || !('name' in content))
+    throw new Failure('usage', `${file} is not a document: it has no name.`)
+  if (typeof content.name !== 'string')
+    throw new Failure('usage', `${file} is not a document: its name is no text; put it into quotes.`)
+  return { file, name: content.name, content }
+}
+
+export const readCurrent = async <V extends Version>(
+  client: Client,
+  path: string,
+  name: string,
+): Promise<V | undefined> => {
+  try {
+    return (await client.call('GET', `${path}/${segment(name)}`)).json<V>()
+  } catch (error) {
+    if (error instanceof Failure && error.kind === 'missing') return undefined
+    throw error
+  }
+}
+
+/** Only where the version there is still `ifMatch`, or the one that was just read. */
+export const applyDocument = async <V extends Version>(
+  client: Client,
+  path: string,
+  { name, content }: NamedDocument,
+  ifMatch: string | undefined,
+): Promise<{ readonly before: V | undefined; readonly applied: V }> => {
+  const before = await readCurrent<V>(client, path, name)
+  const expected = ifMatch ?? before?.sha256
+  const headers: Record<string, string> =
+    expected === undefined ? { 'if-none-match': '*' } : { 'if-match': `"${expected}"` }
+  const applied = await client.call('PUT', `${path}/${segment(name)}`, { headers, body: content })
+  return { before, applied: applied.json<V>() }
 }
