@@ -279,7 +279,6 @@ const requestDigest = (
   replaces?: string,
 ): Buffer => {
   const options = { extendedKeyUsage, keyUsage, names, profile, validity }
-  // What most requests do not have is left out, so that theirs is the digest that it always was.
   const more = { ...(origin && { origin }), ...(replaces !== undefined && { replaces }) }
   return sha256OfParts([csr, canonicalJson({ ...options, ...more })])
 }
@@ -435,18 +434,11 @@ const refuseKey = ({ profile, ask, context }: Judged, keyStanding: KeyStanding):
 const sign = async (deps: IssuanceDeps, issuer: Issuer, intent: Intent): Promise<Buffer> => {
   const signature = await issuer.sign(intent.tbs)
   if (Buffer.isBuffer(signature)) return signature
-  if (signature instanceof LateSignature) void endLate(deps, signature, intent)
+  // A late signature's outcome follows in a moment: what only waited in the key's queue was never signed.
+  if (signature instanceof LateSignature) void signature.outcome.then((outcome) => endUnsigned(deps, outcome, intent))
   else await endUnsigned(deps, signature, intent)
   const detail = signature.when === 'late' ? 'The signing key took too long.' : 'The signing key did not sign.'
   throw new Problem('key.unavailable', detail, { retryAfter: 5, cause: signature })
-}
-
-/**
- * The key's queue gives up after the same time as whoever asks, and is heard of a moment later: what waited in it was never
- * signed, and the retry has to wait for no more than that moment.
- */
-const endLate = async (deps: IssuanceDeps, { outcome }: LateSignature, intent: Intent): Promise<void> => {
-  await endUnsigned(deps, await outcome, intent)
 }
 
 const endUnsigned = async (
@@ -497,10 +489,9 @@ const replay = async (deps: IssuanceDeps, row: IssuedRow): Promise<Issued> => {
 /** What policy or parsing turned down is kept, so that nobody has to guess why a client gets nothing. */
 const recordRefused = async (deps: IssuanceDeps, caller: Caller, input: IssueInput, error: unknown): Promise<void> => {
   if (!isProblem(error) || error.kind.retryable || error.kind.status >= 500) return
-  deps.meter.refused(input.profile, error.code)
-  const { principal } = caller
   const { profile, csr: sent, origin } = input
-  await deps.recorder.recordRefusal(refusalOf(error, { principal, profile, sent, origin }))
+  deps.meter.refused(profile, error.code)
+  await deps.recorder.recordRefusal(refusalOf(error, { principal: caller.principal, profile, sent, origin }))
 }
 
 /** Milliseconds, as long as whoever asks over HTTP is believed without asking again. */
