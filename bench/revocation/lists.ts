@@ -97,7 +97,6 @@ const publish = async (stores: Stores, revoked: number, shards: number): Promise
     times: config.crl,
     successions: 0,
     clock: dbClock.now,
-    spoiled: () => new Map(),
     assertClock: () => {},
     chance: () => 1,
     sha256: (bytes) => hash('sha256', bytes, 'buffer'),

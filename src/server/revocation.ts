@@ -93,7 +93,6 @@ export const openStatus = async (
     nextTurn,
     mayGoOn: async (issuer) => !stopping && (await leases.take(`crls/${issuer}`, leaseMs)),
     elapsedMs: () => performance.now(),
-    spoiled: (issuer) => (stopping ? new Map() : crls.spoiled(issuer)),
     published: (lists, issuer, milliseconds) => {
       crls.put(lists)
       metrics.crlsPublished(issuer, milliseconds / 1000)
@@ -178,7 +177,12 @@ const respondersOf = (stores: Stores, issuers: Issuers, issuance: Issuance): Res
   })
 
 const tellDamaged = (log: Stores['log']): ReturnType<typeof sparingly> =>
-  sparingly((issuer, err) => log.error({ event: 'crls.damaged', issuer, err }, 'a list on record is none'))
+  sparingly((issuer, err) =>
+    log.error(
+      { event: 'crls.damaged', issuer, err },
+      'a stored CRL cannot be parsed: delete its row of crl_files, and it is made anew',
+    ),
+  )
 
 /** A crowd of strangers is no reason for a crowd of lines. */
 const sparingly = (tell: (issuer: string, error: unknown) => void): typeof tell => {

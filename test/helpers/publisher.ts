@@ -15,5 +15,4 @@ export const aloneFor = (placed: Placed, shards: number) =>
     nextTurn: async () => {},
     mayGoOn: async () => true,
     elapsedMs: () => 0,
-    spoiled: () => new Map(),
   }) satisfies Partial<CrlPublisherDeps>

@@ -73,7 +73,6 @@ const open = (
     mayGoOn: async () => true,
     // Each run is long after the one before.
     elapsedMs: () => (elapsed += 3_600_000),
-    spoiled: shelf.spoiled,
     published: (lists) => shelf.put(lists),
     failed: (_issuer, error) => failures.push((error as Error).message),
     ...rest,

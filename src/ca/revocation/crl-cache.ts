@@ -27,15 +27,13 @@ export interface CrlShelf {
   find(issuer: string, shard: number): ShelvedCrl | undefined
   all(): IterableIterator<ShelvedCrl>
   put(lists: readonly SignedCrl[]): void
-  /** Which lists on record of this issuer are none, their numbers by shard: they are to be made anew. */
-  spoiled(issuer: string): ReadonlyMap<number, number>
   /** Reads what other instances have published since the last time. */
   refresh(): Promise<void>
 }
 
 export interface ShelfOptions {
   readonly elapsedMs?: () => number
-  /** Told of a list on record that is none: what is served in its place stays, if there is anything. */
+  /** Called for a stored list that cannot be parsed; the list that is served in its place stays, if there is one. */
   readonly damaged?: (issuer: string, error: unknown) => void
 }
 
@@ -44,20 +42,15 @@ export const openCrlShelf = (
   { elapsedMs = () => performance.now(), damaged = () => {} }: ShelfOptions = {},
 ): CrlShelf => {
   const lists = new Map<string, ShelvedCrl>()
-  const spoiled = new Map<string, Map<number, number>>()
   let readAt = Number.NEGATIVE_INFINITY
   /** Clocks stop in machines that sleep, and jump: now and then all are compared. */
   let wholeAt = Number.NEGATIVE_INFINITY
 
-  const isSpoiled = ({ issuer, shard, number }: Pick<SignedCrl, 'issuer' | 'shard' | 'number'>): boolean =>
-    spoiled.get(issuer)?.get(shard) === number
-  /** One that was spoiled on its disk keeps nobody from all the others. */
   const datesOf = (list: SignedCrl): ReturnType<typeof readCrlDates> | undefined => {
     try {
       return readCrlDates(list.der)
     } catch (error) {
       const { issuer, shard, number } = list
-      spoiled.set(issuer, new Map(spoiled.get(issuer)).set(shard, number))
       damaged(issuer, new Error(`list ${number} of shard ${shard} cannot be read`, { cause: error }))
       return undefined
     }
@@ -69,7 +62,6 @@ export const openCrlShelf = (
       const dates = datesOf(list)
       if (!dates) continue
       const sha256 = hash('sha256', list.der)
-      spoiled.get(list.issuer)?.delete(list.shard)
       lists.set(place, { ...list, ...dates, sha256, der: alone(list.der) })
     }
   }
@@ -78,15 +70,12 @@ export const openCrlShelf = (
     find: (issuer, shard) => lists.get(placeOf({ issuer, shard })),
     all: () => lists.values(),
     put,
-    spoiled: (issuer) => spoiled.get(issuer) ?? new Map(),
     refresh: async () => {
       const start = elapsedMs()
       // A row is seen when its transaction has ended, however long before that it was dated.
       const isWhole = start - wholeAt > wholeEveryMs
       const changed = await store.changedWithin(isWhole ? wholeMs : start - readAt + marginMs)
-      const newer = changed.filter(
-        (list) => (lists.get(placeOf(list))?.number ?? 0) < list.number && (isWhole || !isSpoiled(list)),
-      )
+      const newer = changed.filter((list) => (lists.get(placeOf(list))?.number ?? 0) < list.number)
       for (let i = 0; i < newer.length; i += sliceSize) put(await store.files(newer.slice(i, i + sliceSize)))
       readAt = start
       if (isWhole) wholeAt = start

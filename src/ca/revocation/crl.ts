@@ -105,8 +105,6 @@ export interface CrlPublisherDeps {
   /** Asked before each piece of work of an issuer; false: another instance is at it, or this one is stopping. */
   readonly mayGoOn: (issuer: string) => Promise<boolean>
   readonly elapsedMs: () => number
-  /** Which lists that are in their places, for all to serve, cannot be read here: their numbers by shard. */
-  readonly spoiled: (issuer: string) => ReadonlyMap<number, number>
   /** Told of each list that is in its place. */
   readonly published: (lists: readonly SignedCrl[], issuer: string, milliseconds: number) => void
   /** Told why an issuer's lists were not published. */
@@ -139,8 +137,6 @@ export const openCrlPublisher = (deps: CrlPublisherDeps): CrlPublisher => {
         // Of what another instance goes on with nobody knows here whether it went well.
         if (await publishIssuer(deps, issuer, followed)) failures.delete(issuer.name)
       }
-      // Whoever is at it may serve what it has in memory, and knows nothing of it.
-      else if (deps.spoiled(issuer.name).size > 0) await publishSpoiled(deps, issuer)
     } catch (error) {
       // What was recorded in vain is on the roll for good, so not every few seconds.
       const waitMs = Math.min((last?.waitMs ?? firstWaitMs / 2) * 2, longestWaitMs)
@@ -193,9 +189,8 @@ const publishIssuer = async (
   const heads = new Map((await deps.store.heads(issuer.name)).map((head) => [head.shard, head]))
   const from = followed.get(issuer.name) ?? Math.min(covers, ...[...heads.values()].map((head) => head.covers))
   const changed = await deps.store.changed(issuer.name, { from, below: covers })
-  const spoiled = deps.spoiled(issuer.name)
   const due = Array.from({ length: issuer.shards }, (_, shard) => ({ shard, head: heads.get(shard) })).filter(
-    ({ shard, head }) => !head || isSpoiled(spoiled, head) || isDue(deps, head, changed.get(shard)),
+    ({ shard, head }) => !head || isDue(deps, head, changed.get(shard)),
   )
   let [unmade, isWhole]: [Error | undefined, boolean] = [undefined, true]
   for (const slice of slicesOf(due)) {
@@ -208,21 +203,6 @@ const publishIssuer = async (
   if (isWhole) followed.set(issuer.name, covers)
   return isWhole
 }
-
-/** Of two that do so at once the database takes one. */
-const publishSpoiled = async (deps: CrlPublisherDeps, issuer: Issuer): Promise<void> => {
-  const covers = await deps.store.rollSize()
-  deps.assertClock()
-  const spoiled = deps.spoiled(issuer.name)
-  const due = (await deps.store.heads(issuer.name)).filter((head) => isSpoiled(spoiled, head))
-  const [slice] = slicesOf(due.map((head) => ({ shard: head.shard, head })))
-  const unmade = slice && (await publishSlice(deps, issuer, slice, covers))
-  if (unmade) throw unmade
-}
-
-/** Not where a newer one is on its way already. */
-const isSpoiled = (spoiled: ReadonlyMap<number, number>, { shard, number }: CrlHead): boolean =>
-  spoiled.get(shard) === number
 
 /** Something has happened that it does not know; nothing is served; or some time in the last quarter of its period. */
 const isDue = ({ times, clock, chance }: CrlPublisherDeps, head: CrlHead, changedBy: number | undefined): boolean => {

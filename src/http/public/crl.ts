@@ -27,9 +27,9 @@ export const crlRoutes = (app: App, { crls, crlImports, records, clock }: Public
       const shard = Number.parseInt(file, 10)
       const list = crls.find(issuer, shard)
       if (list) return sendList(request, reply as FastifyReply, list, clock())
-      // Those of a new issuer are made one after the other, within seconds or as its token lets it; one that was spoiled is made anew.
+      // Those of a new issuer are made one after the other, within seconds or as its token lets it.
       if ((await records.issuers('fresh')).some(isToHave(issuer, shard)))
-        throw new Problem('crl.unavailable', 'This list has not been published yet, or is made anew.', {
+        throw new Problem('crl.unavailable', 'This list has not been published yet.', {
           retryAfter: 5,
         })
       throw new Problem('crl.not_found', 'There is no list of what is revoked at this path.')
