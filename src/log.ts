@@ -1,8 +1,6 @@
 /** The log: JSON lines by pino, with everything that must never be in one cut out by name. */
 import type { BaseLogger, LoggerOptions } from 'pino'
 
-import { openInstants } from './lib/instants.ts'
-
 /** What modules are given to write to; any pino logger will do. Every line has an `event`, a constant. */
 export type Log = Pick<BaseLogger, 'debug' | 'info' | 'warn' | 'error'> & {
   /** For how long lines have waited of which none was taken, where that is known. */
@@ -13,12 +11,10 @@ export type Log = Pick<BaseLogger, 'debug' | 'info' | 'warn' | 'error'> & {
 export const logOptions = (level: string): LoggerOptions => ({
   level,
   base: null,
-  timestamp: () => `,"time":"${writtenAt(Date.now())}"`,
+  timestamp: () => `,"time":"${new Date().toISOString()}"`,
   formatters: { level: (label) => ({ level: label }), log: redact },
   serializers: { err: describeError, error: describeError },
 })
-
-const writtenAt = openInstants()
 
 /**
  * An error and its causes as plain data. Only these members: errors of the database also carry rows (`detail`,

@@ -1,6 +1,5 @@
 import { hash } from 'node:crypto'
 
-import { keepNewest } from '../lib/instants.ts'
 import { requestSlabs } from '../lib/slabs.ts'
 import type { SignatureAlgorithm } from './algorithms.ts'
 import { DerWriter, encodeDer, encodeOid, encodeSequence, encodeUnsigned, tags } from './der.ts'
@@ -158,13 +157,10 @@ export const writeSerial = (writer: DerWriter, serial: Buffer): void => {
 export const writeValidity = (writer: DerWriter, notBefore: Date, notAfter: Date): void => {
   if (!(notAfter.getTime() >= notBefore.getTime())) throw new RangeError('notAfter lies before notBefore')
   const mark = writer.size
-  writer.bytes(ends(notAfter.getTime()))
-  writer.bytes(begins(notBefore.getTime()))
+  writer.bytes(encodeTime(notAfter))
+  writer.bytes(encodeTime(notBefore))
   writer.header(tags.sequence, mark)
 }
-
-const begins = keepNewest((milliseconds) => encodeTime(new Date(milliseconds)))
-const ends = keepNewest((milliseconds) => encodeTime(new Date(milliseconds)))
 
 export const writeSubjectKeyIdentifier = (writer: DerWriter, keyIdentifier: Buffer): void => {
   const mark = writer.size

@@ -4,7 +4,6 @@ import type { Issued } from '../../ca/issuance/issuance.ts'
 import type { FoundCertificate } from '../../ca/records.ts'
 import type { Revocation } from '../../ca/revocation/revoke.ts'
 import { isProblem, Problem } from '../../errors.ts'
-import { openInstants } from '../../lib/instants.ts'
 import type { Static } from '../../lib/schema.ts'
 import { nearest } from '../../lib/suggest.ts'
 import { encodeProof } from '../../tlog/proof.ts'
@@ -24,16 +23,13 @@ const recordOf = (issued: Issued) => ({
   serial: issued.serial,
   profile: { name: issued.profile.name, version: issued.profile.version },
   issuer: issued.issuer,
-  notBefore: begins(issued.notBefore.getTime()),
-  notAfter: ends(issued.notAfter.getTime()),
+  notBefore: issued.notBefore.toISOString(),
+  notAfter: issued.notAfter.toISOString(),
   index: issued.index,
   leafHash: issued.leafHash.toString('hex'),
   notes: issued.notes,
   replayed: issued.replayed,
 })
-
-const begins = openInstants()
-const ends = openInstants()
 
 /** Certificate and chain, each a PEM block. */
 export const pemsOf = ({ certificate, chain }: CertificateAndChain): { certificate: string; chain: string[] } => ({
