@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Enrolled, Enrolment } from '../ca/issuance/recorder.ts'
 import { isProblem, Problem } from '../errors.ts'
 import { inHalves } from '../lib/batch.ts'
-import { sha256OfParts } from '../lib/sha256.ts'
+import { sha256 } from '../lib/sha256.ts'
 import type { Log } from '../log.ts'
 import type { Name } from '../x509/names.ts'
 import { keptNames } from '../x509/names-kept.ts'
@@ -180,7 +180,7 @@ export const enrol = async (deps: EnrolmentDeps, batch: readonly Enrolment[]): P
 }
 
 const storedDigest = (batch: readonly Enrolment[], leaves: readonly Buffer[]): Buffer =>
-  sha256OfParts(batch.flatMap(({ intent, signature }, i) => [leaves[i] as Buffer, intent.tbs, signature]))
+  sha256(Buffer.concat(batch.flatMap(({ intent, signature }, i) => [leaves[i] as Buffer, intent.tbs, signature])))
 
 /** Told with what the database said last. */
 const outcomeUnknown = (why?: unknown): Problem =>

@@ -7,7 +7,7 @@
 import { isProblem, Problem } from '../../errors.ts'
 import { LateSignature, type SigningFault } from '../../keys/signing-key.ts'
 import { canonicalJson, type Unset } from '../../lib/canonical-json.ts'
-import { sha256, sha256OfParts } from '../../lib/sha256.ts'
+import { sha256 } from '../../lib/sha256.ts'
 import type { KeyStanding } from '../../policy/check.ts'
 import { decide, refusal, toldOf } from '../../policy/decide.ts'
 import { issuedBy } from '../../tlog/entries.ts'
@@ -280,7 +280,7 @@ const requestDigest = (
 ): Buffer => {
   const options = { extendedKeyUsage, keyUsage, names, profile, validity }
   const more = { ...(origin && { origin }), ...(replaces !== undefined && { replaces }) }
-  return sha256OfParts([csr, canonicalJson({ ...options, ...more })])
+  return sha256(Buffer.concat([csr, Buffer.from(canonicalJson({ ...options, ...more }))]))
 }
 
 /**
