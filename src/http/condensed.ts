@@ -1,25 +1,33 @@
-/** The description, written so that it is short: what has a name, or is said by several calls, is said once. */
+/** The description, made shorter: shapes with a name and problems are components. */
 import type { ProblemCode } from '../errors.ts'
 import { formNumbers } from './api/schemas.ts'
 import { problemType } from './problem.ts'
 
-/** Paths in order; each shape that has a name, and each answer that several calls give in the same words, written once. */
+/** Paths in order; each shape that has a name, and each answer that is a problem, written once. */
 export const condensed = <T extends object>(document: T): T => {
   const { paths = {}, components = {} } = hoisted(document as Description)
-  const uses = new Map<string, number>()
-  const answers = Object.values(paths).flatMap((path) => Object.values(path).map(({ responses }) => responses))
-  for (const answer of answers.flatMap(Object.values)) uses.set(nameOf(answer), (uses.get(nameOf(answer)) ?? 0) + 1)
-  const responses: Record<string, Answer> = {}
-  for (const answer of answers) {
-    for (const [status, response] of Object.entries(answer)) {
-      const name = nameOf(response)
-      if (name === '' || (uses.get(name) ?? 0) < 2) continue
-      assertSame(name, responses[name] ?? response, response)
-      responses[name] = response
-      answer[status] = { $ref: `#/components/responses/${name}` }
+  const inOrder = sorted(paths)
+  return { ...document, components: { ...components, responses: shareProblems(inOrder) }, paths: inOrder }
+}
+
+/** Replaces answers that are a problem and nothing else by references, named by their one code, or as Problem503, Problem503b. */
+const shareProblems = (paths: Paths): Readonly<Record<string, Answer>> => {
+  const names = new Map<string, string>()
+  const shared: Record<string, Answer> = {}
+  for (const { responses } of Object.values(paths).flatMap((path) => Object.values(path))) {
+    for (const [status, answer] of Object.entries(responses)) {
+      if (Object.keys(answer.content ?? {}).join() !== problemType) continue
+      const text = JSON.stringify(answer)
+      const others = Object.keys(shared).filter((name) => name.startsWith(`Problem${status}`)).length
+      const [code = '', ...more] = codesIn(answer)
+      const own = more.length === 0 ? camelCase(code) : `Problem${status}${others === 0 ? '' : letters[others]}`
+      const name = names.get(text) ?? own
+      names.set(text, name)
+      shared[name] = answer
+      responses[status] = { $ref: `#/components/responses/${name}` }
     }
   }
-  return { ...document, components: { ...components, responses: sorted(responses) }, paths: sorted(paths) }
+  return sorted(shared)
 }
 
 const told = (paths: Paths): Paths => {
@@ -84,6 +92,10 @@ const assertSame = (name: string, one: object, other: object): void => {
 const sorted = <V>(record: Readonly<Record<string, V>>): Record<string, V> =>
   Object.fromEntries(Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1)))
 
+const camelCase = (code: string): string =>
+  code.replaceAll(/(?:^|[._])([a-z])/g, (_, letter: string) => letter.toUpperCase())
+const letters = 'abcdefghijklmnopqrstuvwxyz'
+
 interface Answer {
   readonly $ref?: string
   readonly content?: { readonly [problemType]?: { readonly schema?: { readonly allOf?: readonly unknown[] } } }
@@ -112,53 +124,3 @@ export const codesIn = ({ content }: Answer): readonly ProblemCode[] => {
     | undefined
   return narrowed?.properties.code.enum ?? []
 }
-
-/** A problem answer is named by its code, or by what its codes have in common; any other has no name. */
-const nameOf = (answer: Answer): string => {
-  const isOnly = Object.keys(answer.content ?? {}).length === 1
-  const [first, ...more] = isOnly ? codesIn(answer) : []
-  if (first === undefined) return ''
-  if (more.length === 0) return first.replaceAll(/(?:^|[._])([a-z])/g, (_, letter: string) => letter.toUpperCase())
-  const codes: readonly string[] = [first, ...more]
-  const found = groups.find(([code, , beside]) => codes.includes(code) && (!beside || codes.includes(beside)))
-  return found?.[1] ?? codes.join('-or-')
-}
-
-/** Answers of several codes, by the first of these that they have, where they have that other one as well. */
-const groups: readonly (readonly [code: ProblemCode, name: string, beside?: ProblemCode])[] = [
-  ['origin.malformed', 'AskUnreadable'],
-  ['csr.pem', 'RequestUnreadable'],
-  ['renewal.names', 'RenewalRefused'],
-  ['renewal.forbidden', 'MayNotRenew'],
-  ['renewal.foreign', 'NotTheHolder'],
-  ['origin.required', 'MayNotAsk'],
-  ['approval.too_many', 'RequestsLimited'],
-  ['limit.certificates_per_day', 'IssuanceLimited'],
-  ['rate.limited', 'ProofLimited'],
-  ['limit.failed_authentication', 'Limited'],
-  ['limit.address_requests', 'AddressLimited'],
-  ['san.forbidden', 'Refusal'],
-  ['issuer.none_active', 'IssuanceUnavailable', 'key.unavailable'],
-  ['issuer.none_active', 'BundleUnavailable'],
-  ['roll.unanchored', 'RollUnavailable'],
-  ['key.unavailable', 'KeyUnavailable'],
-  ['policy.lint', 'IssuanceFailed'],
-  ['auth.missing', 'Unauthenticated'],
-  ['request.cursor', 'SearchMalformed'],
-  ['clock.skewed', 'ClockNotTrusted', 'auth.unavailable'],
-  // Whoever proves to hold the key is not asked who that is.
-  ['clock.skewed', 'ProofUnavailable'],
-  ['roll.inconsistent', 'ChangeUnavailable'],
-  ['overload.queue', 'SearchUnavailable'],
-  ['db.unavailable', 'Unavailable'],
-  ['overload.deadline', 'Overload'],
-  ['state.exists', 'StateConflict'],
-  ['issuer.chain', 'ImportRefused'],
-  ['profile.lockout', 'WouldLockOut'],
-  ['principal.disabled', 'PrincipalClosed'],
-  ['revocation.state', 'RevocationRefused'],
-  ['approval.twice', 'ApprovalRefused'],
-  ['approval.own', 'ApprovalForbidden'],
-  ['approval.failed', 'RequestClosed'],
-  ['csr.key_material', 'BodyMalformed'],
-]

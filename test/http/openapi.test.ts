@@ -1,7 +1,6 @@
 import { readFile } from 'node:fs/promises'
 
 import t from 'tap'
-import { Errors } from 'typebox/schema'
 
 import { problems } from '../../src/errors.ts'
 import { formNumbers, formWords } from '../../src/http/api/schemas.ts'
@@ -57,10 +56,6 @@ t.test('every call says what it does, what it takes, and every answer it can giv
   t.teardown(() => app.close())
   const described = app.swagger() as unknown as Described
   const named = new Set<string>()
-  const resolved = (response: Response): Response =>
-    response.$ref === undefined
-      ? response
-      : (described.components.responses[response.$ref.split('/').at(-1) ?? ''] as Response)
   const codes = new Set<string>()
   for (const [path, operations] of Object.entries(described.paths)) {
     for (const [method, operation] of Object.entries(operations)) {
@@ -68,16 +63,16 @@ t.test('every call says what it does, what it takes, and every answer it can giv
       t.notOk(named.has(operation.operationId), `${call} has a name of its own`)
       named.add(operation.operationId)
       t.ok(operation.summary && operation.description && operation.tags.length === 1, call)
-      const lines = operation.responses['200']?.content?.['application/x-ndjson']?.example
-      const isExport = typeof lines === 'string' && lines.includes('{"end":')
-      t.equal(operation.description?.includes('`cursor`: everything'), isExport, `${call} promises what it can`)
       t.ok(
         described.tags.some(({ name, description }) => operation.tags.includes(name) && description),
         `${call} stands under a heading that says what it is about`,
       )
       if (method === 'post' || method === 'put') t.ok(operation.requestBody, `${call} describes its body`)
       for (const [status, answer] of Object.entries(operation.responses)) {
-        const { description, content = {} } = resolved(answer)
+        const { description, content = {} } =
+          answer.$ref === undefined
+            ? answer
+            : (described.components.responses[answer.$ref.split('/').at(-1) ?? ''] as Response)
         t.ok(description && description !== 'Default Response', `${call} ${status}`)
         const problem = content['application/problem+json']?.schema.allOf?.[1]?.properties?.code.enum
         for (const code of problem ?? []) {
@@ -98,44 +93,6 @@ t.test('every call says what it does, what it takes, and every answer it can giv
     'every code belongs to a call',
   )
 })
-
-t.test(
-  'every body and answer of success has an example, in every representation, of the shape that it is an example of',
-  async (t) => {
-    const { app } = await openStandIn()
-    t.teardown(() => app.close())
-    const { paths, components } = app.swagger() as unknown as Described
-    const inlined = (node: unknown): unknown => {
-      if (Array.isArray(node)) return node.map(inlined)
-      if (typeof node !== 'object' || node === null) return node
-      if ('$ref' in node) return inlined(components.schemas[String(node.$ref).split('/').at(-1) ?? ''])
-      return Object.fromEntries(Object.entries(node).map(([key, value]) => [key, inlined(value)]))
-    }
-    for (const [path, operations] of Object.entries(paths)) {
-      for (const [method, { requestBody, responses }] of Object.entries(operations)) {
-        const answers = Object.entries(responses).filter(([status]) => status.startsWith('2') && status !== '204')
-        for (const [status, { content = {} }] of [
-          ...answers,
-          ...(requestBody ? [['body', requestBody] as const] : []),
-        ]) {
-          t.ok(Object.keys(content).length > 0)
-          for (const [type, { schema, example }] of Object.entries(content)) {
-            const what = `${method.toUpperCase()} ${path} ${status} ${type}`
-            // Octets can't be shown, and a proof of now would be one of before.
-            if (['pkix-cert', 'octet-stream', 'pkcs10', 'jose'].some((name) => type === `application/${name}`)) continue
-            t.ok(example !== undefined, what)
-            const [fits, faults] = Errors(inlined(schema) as never, example)
-            t.same(fits ? [] : faults, [], what)
-          }
-        }
-      }
-    }
-    t.notOk(
-      Errors(inlined({ $ref: '#/components/schemas/Grant' }) as never, { id: 'none' })[0],
-      'and what does not fit is found',
-    )
-  },
-)
 
 t.test('whoever makes types of it finds one wherever there are values to choose from', async (t) => {
   const { app } = await openStandIn()
@@ -245,15 +202,6 @@ t.test('a call that is judged by its time says that clocks may disagree', async 
     'revokeMany',
     'withdrawRequest',
   ])
-})
-
-t.test('what several calls share has a short name', async (t) => {
-  const { app } = await openStandIn()
-  t.teardown(() => app.close())
-  const { components } = app.swagger() as unknown as Described
-  const names = [components.schemas, components.responses].flatMap(Object.keys)
-  for (const name of names) t.match(name, /^[A-Z][A-Za-z]{2,19}$/)
-  t.ok(names.includes('Grant') && names.includes('Refusal'))
 })
 
 t.test('the pages to read it with load everything from here', async (t) => {

@@ -6,7 +6,6 @@ import { Type } from '../../lib/schema.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import type { App } from '../fastify.ts'
-import * as examples from './examples.ts'
 import {
   assertNotOwn,
   ByName,
@@ -29,7 +28,7 @@ const PrincipalView = Type.Object(
     createdBy: Type.String(),
     disabledAt: { ...NullableTime, description: 'since when it is closed, for good' },
   },
-  named('Principal', examples.principal),
+  named('Principal'),
 )
 
 const tokenFields = {
@@ -42,10 +41,10 @@ const tokenFields = {
   revokedAt: NullableTime,
   lastUsedAt: { ...NullableTime, description: 'to the minute' },
 }
-const TokenView = Type.Object(tokenFields, named('Token', examples.token))
+const TokenView = Type.Object(tokenFields, named('Token'))
 const NewTokenView = Type.Object(
   { ...tokenFields, secret: Type.String({ description: 'shown this once, and kept nowhere' }) },
-  named('TokenWithSecret', examples.newToken),
+  named('TokenWithSecret'),
 )
 const NewTokenBody = Type.Object(
   {

@@ -5,7 +5,6 @@ import { type AccessRecord, acts, formats, searchable } from '../../ca/access/ac
 import { closed, Type } from '../../lib/schema.ts'
 import type { App } from '../fastify.ts'
 import { columnsOf } from './csv.ts'
-import * as examples from './examples.ts'
 import { listTypes } from './page.ts'
 import { KeptFrom, named, PrincipalName, pageOfFound, SearchQuery, Time, Uuid } from './schemas.ts'
 import { answerSearch, type SearchDeps } from './search.ts'
@@ -31,7 +30,7 @@ const AccessView = Type.Object(
     rows: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()], { description: 'null where an export began' }),
     export: Type.Union([Uuid, Type.Null()], { description: 'of the end of an export: the row that began it' }),
   },
-  named('Access', examples.access),
+  named('Access'),
 )
 
 const columns = columnsOf([
@@ -45,7 +44,6 @@ export const accessesRoutes = (app: App, deps: SearchDeps): void => {
       config: {
         access: ['auditor', 'admin'],
         offers: listTypes,
-        exports: { records: 'accesses', columns },
         ownDeadline: true,
         problems: ['request.cursor', 'request.not_acceptable', 'overload.queue'],
       },

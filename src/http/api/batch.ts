@@ -33,7 +33,6 @@ import {
   recordEarlyRefusal,
   waitingProblems,
 } from './certificates.ts'
-import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
 import { RequestView, requestView } from './requests.ts'
 import { Ask, IssuedCertificate, isLabel, named, ProblemView } from './schemas.ts'
@@ -103,7 +102,7 @@ export const batchRoutes = (app: App, deps: BatchDeps): void => {
           'An outcome for each item, in order; one that fails fails only itself. Give each item its own `idempotencyKey`; the header is refused. When the service stops, time is up or there is no room for more of the answer, the items that are left are answered with a retryable problem.',
         tags: ['certificates'],
         body: BatchBody,
-        response: { 200: Type.Object({ items: Type.Array(BatchOutcome) }, { ...closed, examples: [examples.batch] }) },
+        response: { 200: Type.Object({ items: Type.Array(BatchOutcome) }, closed) },
       },
     },
     async (request, reply) => {

@@ -10,7 +10,6 @@ import { callerOf, readers, readsAll } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { App } from '../fastify.ts'
 import { columnsOf } from './csv.ts'
-import * as examples from './examples.ts'
 import { assertIssuer } from './issuers.ts'
 import { listTypes } from './page.ts'
 import {
@@ -83,7 +82,7 @@ export const FoundCertificate = Type.Object(
     revocation: Type.Optional(RevocationView),
     origin: Type.Optional(OriginView),
   },
-  named('FoundCertificate', examples.found),
+  named('FoundCertificate'),
 )
 
 /** Of CSV: what a certificate has in other members is laid out flat. */
@@ -116,7 +115,6 @@ export const searchRoute = (app: App, deps: SearchDeps): void => {
         access: ['requester', ...readers],
         offers: listTypes,
         ownDeadline: true,
-        exports: { records: 'certificates', columns },
         problems: [
           'request.cursor',
           'request.not_acceptable',

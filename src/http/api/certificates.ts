@@ -18,7 +18,6 @@ import { rollProblems } from '../log.ts'
 import { negotiate } from '../media.ts'
 import { type AskBody, readAsk } from './ask.ts'
 import { FoundCertificate, searchRoute } from './certificate-search.ts'
-import * as examples from './examples.ts'
 import { EventView } from './records.ts'
 import { RequestView, requestView, waitOf } from './requests.ts'
 import { Ask, Decision, Duration, IssuedCertificate, Label, named, Pem, Serial, SerialText } from './schemas.ts'
@@ -113,7 +112,7 @@ const IssueQuery = Type.Object(
 
 const StoredCertificate = Type.Object(
   { ...FoundCertificate.properties, certificate: Pem, chain: Type.Array(Pem) },
-  named('Certificate', examples.certificate),
+  named('Certificate'),
 )
 
 const CertificateProof = Type.Object(
@@ -123,7 +122,7 @@ const CertificateProof = Type.Object(
     index: IssuedCertificate.properties.index,
     proof: IssuedCertificate.properties.proof,
   },
-  named('CertificateProof', examples.certificateProof),
+  named('CertificateProof'),
 )
 
 export const certificateRoutes = (app: App, deps: SearchDeps): void => {

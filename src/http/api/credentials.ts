@@ -10,7 +10,6 @@ import { parseSubject } from '../../x509/subject.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import type { App } from '../fastify.ts'
-import * as examples from './examples.ts'
 import { assertNotOwn, endRoute, HoldingLabel, listRoute, NullableTime, OfPrincipal, tags } from './holdings.ts'
 import * as asked from './request-examples.ts'
 import { ById, formed, named, PrincipalName, Time, Uuid } from './schemas.ts'
@@ -48,7 +47,7 @@ const CredentialView = Type.Object(
     createdBy: Type.String(),
     revokedAt: NullableTime,
   },
-  named('Credential', examples.credential),
+  named('Credential'),
 )
 
 const NewCredentialBody = Type.Object(

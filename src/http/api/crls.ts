@@ -7,7 +7,6 @@ import { decodeBase64, parsePem } from '../../x509/pem.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import type { App } from '../fastify.ts'
-import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
 import { Label, named, Sha256, Time } from './schemas.ts'
 
@@ -30,7 +29,7 @@ const ImportedView = Type.Object(
     nextUpdate: Time,
     index: Type.Integer({ description: 'place of its event on the roll' }),
   },
-  named('Crl', examples.crl),
+  named('Crl'),
 )
 
 export const crlRoutes = (app: App, { crlImports }: HttpDeps): void => {

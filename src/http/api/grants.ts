@@ -12,7 +12,6 @@ import { OriginRulesSchema } from '../../policy/origin-schema.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import type { App } from '../fastify.ts'
-import * as examples from './examples.ts'
 import { assertNotOwn, endRoute, listRoute, OfPrincipal, tags } from './holdings.ts'
 import * as asked from './request-examples.ts'
 import { ById, Label, named, PrincipalName, Role, Time, Uuid } from './schemas.ts'
@@ -40,13 +39,13 @@ const NameRulesShape = Type.Object(
 )
 
 const LimitsView = Type.Object(LimitsSchema.properties, {
-  ...named('Limits', examples.limits),
+  ...named('Limits'),
   minProperties: 1,
   description: 'how much at most; those of certificates and names are a requester’s',
 })
 
 const OriginRulesView = Type.Object(OriginRulesSchema.properties, {
-  ...named('OriginRules', examples.onBehalfOf),
+  ...named('OriginRules'),
   description: 'a requester may ask on behalf of others: of these namespaces, users and groups; `{}`: of any',
 })
 
@@ -64,7 +63,7 @@ const GrantView = Type.Object(
     createdAt: Time,
     createdBy: Type.String(),
   },
-  named('Grant', examples.grant),
+  named('Grant'),
 )
 
 const NewGrantBody = Type.Object(

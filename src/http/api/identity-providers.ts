@@ -7,7 +7,6 @@ import { Type } from '../../lib/schema.ts'
 import { type ProviderDocument, ProviderDocumentSchema, parseProvider } from '../../policy/identity.ts'
 import type { HttpDeps } from '../deps.ts'
 import type { App } from '../fastify.ts'
-import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
 import { Label, named, PrincipalName, Sha256, Time } from './schemas.ts'
 import { versionRoutes } from './versions.ts'
@@ -28,7 +27,7 @@ const ProviderVersion = Type.Object(
       }),
     ),
   },
-  named('IdentityProvider', examples.provider),
+  named('IdentityProvider'),
 )
 
 export const identityProviderRoutes = (app: App, { providers, policies, keysFault }: HttpDeps): void =>
@@ -40,7 +39,7 @@ export const identityProviderRoutes = (app: App, { providers, policies, keysFaul
     operation: ['IdentityProvider', 'IdentityProviders'],
     mayRead: ['auditor', 'admin'],
     view: ProviderVersion,
-    firstExample: { ...examples.provider, version: 1 },
+    exampleName: asked.identityProvider.name,
     document: { ...ProviderDocumentSchema, title: 'ProviderDocument', examples: [asked.identityProvider] },
     missing: 'provider.not_found',
     invalid: 'provider.invalid',

@@ -7,7 +7,6 @@ import { ProfileDocumentSchema } from '../../policy/document.ts'
 import { parseProfile } from '../../policy/profile.ts'
 import type { HttpDeps } from '../deps.ts'
 import type { App } from '../fastify.ts'
-import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
 import { Label, named, PrincipalName, Sha256, Time } from './schemas.ts'
 import { versionRoutes } from './versions.ts'
@@ -22,7 +21,7 @@ const ProfileVersion = Type.Object(
     createdAt: Time,
     createdBy: PrincipalName,
   },
-  named('Profile', examples.profileVersion),
+  named('Profile'),
 )
 
 export const profileRoutes = (app: App, { policies }: HttpDeps): void =>
@@ -34,7 +33,7 @@ export const profileRoutes = (app: App, { policies }: HttpDeps): void =>
     operation: ['Profile', 'Profiles'],
     mayRead: ['approver', 'operator', 'auditor', 'admin'],
     view: ProfileVersion,
-    firstExample: { ...examples.profileVersion, version: 1 },
+    exampleName: asked.profile.name,
     document: { ...ProfileDocumentSchema, title: 'ProfileDocument', examples: [asked.profile] },
     missing: 'profile.not_found',
     invalid: 'profile.invalid',

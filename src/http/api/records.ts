@@ -8,7 +8,6 @@ import { entryForms } from '../../tlog/forms.ts'
 import type { App } from '../fastify.ts'
 import { sentenceOf } from '../problem.ts'
 import { columnsOf } from './csv.ts'
-import * as examples from './examples.ts'
 import { listTypes } from './page.ts'
 import {
   Check,
@@ -69,7 +68,7 @@ const RefusalView = Type.Object(
     }),
     origin: Type.Union([OriginView, Type.Null()], { description: 'on whose behalf it was asked for' }),
   },
-  named('Refusal', examples.refusal),
+  named('Refusal'),
 )
 
 const Counted = Type.Optional(
@@ -87,7 +86,7 @@ export const EventView = Type.Object(
     leafHash: Sha256,
     entry: Type.String({ description: 'the exact octets of the entry: JSON by RFC 8785' }),
   },
-  named('Event', examples.event),
+  named('Event'),
 )
 
 const refusalColumns = columnsOf([
@@ -109,7 +108,6 @@ const refusalRoute = (app: App, deps: SearchDeps): void => {
       config: {
         access: ['auditor', 'operator', 'admin'],
         offers: listTypes,
-        exports: { records: 'refusals', columns: refusalColumns },
         ownDeadline: true,
         problems: ['request.cursor', 'request.not_acceptable', 'overload.queue'],
       },
@@ -166,7 +164,6 @@ const eventRoute = (app: App, deps: SearchDeps): void => {
       config: {
         access: ['auditor', 'admin'],
         offers: listTypes,
-        exports: { records: 'events', columns: eventColumns },
         ownDeadline: true,
         problems: ['request.cursor', 'request.not_acceptable', 'overload.queue'],
       },

@@ -27,7 +27,6 @@ import {
   sendIssued,
   singleHeader,
 } from './certificates.ts'
-import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
 import { Ask, BySerial, Duration, IssuedCertificate, named, Serial, Time } from './schemas.ts'
 import { parseSerial } from './views.ts'
@@ -49,7 +48,7 @@ const RenewalInfoView = Type.Object(
     reason: Type.Enum([...renewalReasons], { description: 'why then; `age`: it is time, and nothing else' }),
   },
   {
-    ...named('RenewalInfo', examples.renewalInfo),
+    ...named('RenewalInfo'),
     description:
       'as in RFC 9773: choose one moment within the window by chance, and renew then; at once if it has passed. Ask again after Retry-After.',
   },

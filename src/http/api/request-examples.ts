@@ -1,8 +1,7 @@
 /**
- * What the story of the description asks, so that whoever tries a call need change nothing: all but what comes out of a ceremony,
+ * Bodies of requests in the description, so that a caller who tries one need change nothing: all but what comes out of a ceremony,
  * and what names a request that waits, is accepted as it stands, in this order. Held to that by test/http/tried.test.ts.
  */
-import { digest, issuerPem, leaked, profileVersion, provider, rootPem } from './examples.ts'
 
 export const newPrincipal = { name: 'ci/deploy' }
 
@@ -46,11 +45,32 @@ export const renewal = { csr }
 
 export const revocation = { reason: 'keyCompromise', invalidityDate: '2026-11-20T00:00:00Z' }
 
-export const revocations = { search: leaked, reason: 'keyCompromise' }
+export const revocations = {
+  search: { profile: 'server', issuedBefore: '2026-11-25T08:00:00.000Z' },
+  reason: 'keyCompromise',
+}
 
-export const profile = profileVersion.document
+export const profile = {
+  name: 'server',
+  authority: 'default',
+  validity: { default: '24h', max: '30d', over: 'shorten', backdate: '5m' },
+  keys: [{ ec: ['P-256', 'P-384'] }],
+  subject: { commonName: { from: 'csr', match: '*', required: false }, others: 'refuse' },
+  names: { dns: { allow: ['**.example.com'] } },
+  keyUsage: ['digitalSignature'],
+  extendedKeyUsage: ['serverAuth'],
+  revocation: ['crl', 'ocsp'],
+}
 
-export const identityProvider = provider.document
+export const identityProvider = {
+  name: 'github',
+  issuer: 'https://token.actions.githubusercontent.com',
+  keys: { discovery: true },
+  algorithms: ['RS256'],
+  audience: 'https://ca.example.com',
+  lifetime: '15m',
+  mappings: [{ id: 'deploy', claims: { repository: 'example/web', ref: 'refs/heads/main' }, principal: 'ci/deploy' }],
+}
 
 export const issuerRequest = {
   name: 'default-2027',
@@ -61,6 +81,8 @@ export const issuerRequest = {
   ],
 }
 
+const issuerPem = '-----BEGIN CERTIFICATE-----\nMIIBzDCCAXKgAwIBAgIQRb1cKQ9f…\n-----END CERTIFICATE-----\n'
+const rootPem = '-----BEGIN CERTIFICATE-----\nMIIBoTCCAUegAwIBAgIQYx0vT3Hs…\n-----END CERTIFICATE-----\n'
 export const issuer = { chain: issuerPem + rootPem }
 export const chains = { chains: [issuerPem + rootPem] }
 export const issuerKey = {
@@ -71,5 +93,8 @@ export const move = { move: 'activate', reason: 'it was staged for a day' }
 
 export const crl = { crl: '-----BEGIN X509 CRL-----\nMIH8MIGkAgEBMAoGCCqGSM49BAMC…\n-----END X509 CRL-----\n' }
 
-export const approvalDecision = { digest, reason: 'as in change 4711' }
+export const approvalDecision = {
+  digest: 'fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9',
+  reason: 'as in change 4711',
+}
 export const withdrawal = { reason: 'asked for the wrong name' }

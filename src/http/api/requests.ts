@@ -8,7 +8,6 @@ import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import type { App } from '../fastify.ts'
 import { columnsOf } from './csv.ts'
-import * as examples from './examples.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
 import * as asked from './request-examples.ts'
 import {
@@ -101,13 +100,13 @@ const requestFields = {
   ),
 }
 
-export const RequestView = Type.Object(requestFields, named('ApprovalRequest', examples.approvalRequest))
+export const RequestView = Type.Object(requestFields, named('ApprovalRequest'))
 
 const columns = columnsOf(Object.keys(requestFields))
 
 const RequestWithCertificate = Type.Object(
   { ...requestFields, certificate: Type.Optional(Pem), chain: Type.Optional(Type.Array(Pem)) },
-  named('ReadRequest', examples.issuedRequest),
+  named('ReadRequest'),
 )
 
 const Reason = formed(

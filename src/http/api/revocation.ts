@@ -6,7 +6,6 @@ import { callerOf, readsAll } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import type { App } from '../fastify.ts'
-import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
 import { BySerial, named, RevocationView, Serial, Sha256, Time } from './schemas.ts'
 import { parseInvalidity, parseSerial, revocationView } from './views.ts'
@@ -39,7 +38,7 @@ const RevokedView = Type.Object(
       }),
     ),
   },
-  named('RevokedCertificate', examples.revoked),
+  named('RevokedCertificate'),
 )
 
 const problems = [

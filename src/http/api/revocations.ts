@@ -16,7 +16,6 @@ import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import type { App } from '../fastify.ts'
 import { columnsOf } from './csv.ts'
-import * as examples from './examples.ts'
 import { assertIssuer } from './issuers.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
 import * as asked from './request-examples.ts'
@@ -28,7 +27,6 @@ const Reason = Type.Enum([...revocationReasons], { description: 'RFC 5280 5.3.1'
 const AsOfText = formed('must be `asOf` of the plan that you were shown', {
   pattern: '^(0|[1-9][0-9]{0,14})@[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?Z$',
   maxLength: 48,
-  examples: [examples.asOf],
   description: 'the size of the roll, and the time, as of which the plan was made',
 })
 
@@ -119,7 +117,7 @@ const PlanView = Type.Object(
     skipped: SkippedView,
     sample: Type.Array(Serial, { description: 'the newest few' }),
   },
-  named('RevocationPlan', examples.revocationPlan),
+  named('RevocationPlan'),
 )
 
 const OrderView = Type.Object(
@@ -138,7 +136,7 @@ const OrderView = Type.Object(
     startedAt: Type.Union([Time, Type.Null()]),
     finishedAt: Type.Union([Time, Type.Null()]),
   },
-  named('RevocationOrder', examples.revocationOrder),
+  named('RevocationOrder'),
 )
 
 const columns = columnsOf(Object.keys(OrderView.properties))

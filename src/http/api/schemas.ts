@@ -6,7 +6,6 @@ import { revocationReasons } from '../../ca/revocation/revoke.ts'
 import { closed, type TSchema, type TStringOptions, Type } from '../../lib/schema.ts'
 import { OriginSchema } from '../../policy/origin-schema.ts'
 import { keyUsages } from '../../x509/extensions.ts'
-import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
 
 /** A shape that the description gives a name, under which it stands once, and an answer's example. */
@@ -137,7 +136,7 @@ export const AskedNames = Type.Object(
 )
 
 export const OriginView = Type.Object(OriginSchema.properties, {
-  ...named('Origin', examples.origin),
+  ...named('Origin'),
   minProperties: 1,
   description: 'on whose behalf: what a controller says of the user, namespace and object in its cluster',
 })
@@ -228,14 +227,13 @@ export const RevocationView = Type.Object(
     by: Type.Union([PrincipalName, Type.Null()], { description: 'who did it; null: whoever proved to hold its key' }),
     index: Type.Integer({ description: 'place of the event on the roll' }),
   },
-  named('Revocation', examples.revocation),
+  named('Revocation'),
 )
 
 export const IssuerState = Type.Enum([...issuerStates])
 
 export const Pem = Type.String({
   description: 'one PEM CERTIFICATE block',
-  examples: [examples.pem],
 })
 
 export const IssuedCertificate = Type.Object(
@@ -256,7 +254,7 @@ export const IssuedCertificate = Type.Object(
     notes: Type.Array(Note, { description: 'what was dropped or shortened' }),
     replayed: Type.Boolean({ description: 'true where an earlier call under this Idempotency-Key got it first' }),
   },
-  named('IssuedCertificate', examples.issued),
+  named('IssuedCertificate'),
 )
 
 /** Of a decision, where somebody would have to approve what comes of it. */
@@ -277,7 +275,7 @@ export const Decision = Type.Object(
     ),
     approvals: Type.Optional(NeededApprovals),
   },
-  named('Decision', examples.decision),
+  named('Decision'),
 )
 
 export const PageQuery = {
@@ -325,7 +323,7 @@ const BoundTo = Type.Object(
     time: { ...Time, description: 'as of when certificates have expired' },
   },
   {
-    ...named('BoundTo', examples.boundTo),
+    ...named('BoundTo'),
     description:
       'what was on a roll of this size is found, whatever has come since; of what is not on it, what is from before this time',
   },
@@ -336,11 +334,11 @@ export const pageOfFound = <Row extends TSchema>(row: Row, beside: Readonly<Reco
     {
       ...beside,
       items: Type.Array(row),
-      next: Type.Optional(Type.String({ examples: [examples.cursor] })),
+      next: Type.Optional(Type.String()),
       count: Type.Optional(
         Type.Object(
           { rows: Type.Integer({ minimum: 0 }), exact: Type.Boolean({ description: 'false: an estimate' }) },
-          named('Count', examples.count),
+          named('Count'),
         ),
       ),
       boundTo: BoundTo,
@@ -359,4 +357,4 @@ export const KeptFrom = Type.Optional({
 })
 
 export const pageOfRows = <Row extends TSchema>(row: Row) =>
-  Type.Object({ items: Type.Array(row), next: Type.Optional(Type.String({ examples: [examples.cursor] })) }, closed)
+  Type.Object({ items: Type.Array(row), next: Type.Optional(Type.String()) }, closed)

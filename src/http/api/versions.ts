@@ -22,7 +22,7 @@ export interface VersionCalls<S> {
   readonly mayRead: readonly [Role, ...Role[]]
   readonly view: TSchema
   /** Of the first version of one. */
-  readonly firstExample: { readonly name: string; readonly version: 1 }
+  readonly exampleName: string
   readonly document: TSchema
   readonly missing: ProblemCode
   readonly invalid: ProblemCode
@@ -133,7 +133,7 @@ const readRoutes = <S>(app: App, { operation: [one, many], ...calls }: VersionCa
 }
 
 const applyRoute = <S>(app: App, { operation: [one], ...calls }: VersionCalls<S>): void => {
-  const { url, title, articled, tag, invalid, missing, problems, view, firstExample, document, store, show } = calls
+  const { url, title, articled, tag, invalid, missing, problems, view, document, store, show } = calls
   const params = paramsOf(calls)
   app.put<{ Params: Named; Body: unknown }>(
     `${url}/:name`,
@@ -161,7 +161,7 @@ const applyRoute = <S>(app: App, { operation: [one], ...calls }: VersionCalls<S>
         body: Type.Unknown(),
         response: {
           200: { ...view, description: 'Applied, or unchanged' },
-          201: { ...view, description: 'The first version', examples: [firstExample] },
+          201: { ...view, description: 'The first version' },
         },
       },
     },
@@ -232,8 +232,8 @@ const changedBy = (ifMatch: string): string =>
     ? ', but one as a proxy makes it that compresses answers: send the sha256 of the version in quotes'
     : ''
 
-const paramsOf = ({ firstExample }: Pick<VersionCalls<unknown>, 'firstExample'>) =>
-  Type.Object({ name: { ...Label, examples: [firstExample.name] } }, closed)
+const paramsOf = ({ exampleName }: Pick<VersionCalls<unknown>, 'exampleName'>) =>
+  Type.Object({ name: { ...Label, examples: [exampleName] } }, closed)
 const Version = wholeNumber(
   'must be a whole number from 1 on',
   { minimum: 1, maximum: 999_999_999 },
