@@ -1,7 +1,7 @@
 /** Whether an installation is fit for production, beyond what its settings show by themselves. */
 import { existsSync } from 'node:fs'
 import { access, constants, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 
 import { assertNameConstraints } from '../ca/issuance/name-constraints.ts'
 import { waysUp } from '../ca/issuers/bundle.ts'
@@ -107,10 +107,10 @@ const unseenRoll = async ({ roll: { anchor, allowUnseen } }: Config, db: Databas
   ]
 }
 
-/** Nothing is handed out that was not kept there first, and the start opens it to write. One that is not there yet is made. */
+/** Each checkpoint replaces the file, so that its folder has to be writable. A missing one is made. */
 const fixedAnchor = async ({ roll: { anchor } }: Config): Promise<readonly string[]> => {
   if (anchor === undefined) return []
-  const code = await access(anchor, constants.W_OK).catch((error: NodeJS.ErrnoException) => error.code)
+  const code = await access(dirname(anchor), constants.W_OK).catch((error: NodeJS.ErrnoException) => error.code)
   if (code === undefined || code === 'ENOENT') return []
   return [`the anchor ${anchor} cannot be written (${code}): let it be, or name another file by CHANCERY_ROLL_ANCHOR`]
 }

@@ -42,8 +42,7 @@ const openAnchor = async (
   const failed = (err: unknown): void =>
     log.error({ event: 'roll.unanchored', err }, 'the last checkpoint could not be kept')
   return openParts(async (parts) => {
-    const shared = (): void => log.warn({ event: 'roll.anchor_shared', path: anchor }, sharedAnchor)
-    const file = await openAnchorFile({ path: anchor, everyMs: anchorEveryMs, failed, shared }).catch(
+    const file = await openAnchorFile({ path: anchor, everyMs: anchorEveryMs, failed }).catch(
       blameSetting('CHANCERY_ROLL_ANCHOR'),
     )
     parts.add(file.close)
@@ -51,9 +50,6 @@ const openAnchor = async (
     return file
   })
 }
-
-const sharedAnchor =
-  'another instance writes the same anchor, and whatever takes that file takes what both have seen: give each its own by CHANCERY_ROLL_ANCHOR'
 
 /**
  * Earlier versions put on record which server it is, and not which of its databases, so that a copy beside it could be served by the

@@ -138,7 +138,7 @@ t.test('records that were moved to another server are not served before that was
 
 t.test('a damaged anchor is told, and not made anew', async (t) => {
   await writeFile(anchor, 'x'.repeat(1_024))
-  await refuses(t, /^.*anchor is damaged: nothing in it is whole/)
+  await refuses(t, /^.*anchor is damaged: it holds no whole checkpoint/)
   t.equal(await readFile(anchor, 'utf8'), 'x'.repeat(1_024))
 })
 

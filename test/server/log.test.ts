@@ -40,7 +40,7 @@ t.test('an anchor that cannot be read is told, and how to mend it; none is none'
   t.match(await checkpoints.newest(), { size: (await stores.roll.head()).size })
   await close()
   await writeFile(join(folder, 'damaged'), 'x'.repeat(1_024))
-  await t.rejects(readAnchor(anchored('damaged')), { message: /^\S+ is damaged: nothing in it is whole\./ })
+  await t.rejects(readAnchor(anchored('damaged')), { message: /^\S+ is damaged: it holds no whole checkpoint\./ })
   await symlink('loop', join(folder, 'loop'))
   for (const [name, code] of [
     ['.', 'EISDIR'],
