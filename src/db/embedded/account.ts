@@ -4,11 +4,11 @@
  * under an unprivileged account, with data and programs in folders that this account can reach.
  */
 import { execFile, spawn } from 'node:child_process'
-import { cp, lchown, mkdtemp, rename, rm, stat } from 'node:fs/promises'
+import { chmod, cp, lchown, mkdtemp, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 
-import { makeFolder, withItself } from '../../lib/fs.ts'
+import { makeFolder } from '../../lib/fs.ts'
 import { SettingFault } from '../../lib/setting-fault.ts'
 import type { Log } from '../../log.ts'
 import { type Binaries, binariesIn, cleanEnvironment } from './binaries.ts'
@@ -160,29 +160,21 @@ const makeElsewhere = async ({ identity: { uid = 0, gid = 0 } }: Account): Promi
   return folder
 }
 
-/** The programs, where every account can execute them. Kept: 60 MB once a version. Rejects with a sentence, and nothing is left. */
-export const copyBinaries = async (binaries: Binaries, place = shelter): Promise<Binaries> => {
-  const target = join(place, `programs-${binaries.version}`)
+/** The programs, where every account can execute them. Kept: 60 MB for each version. */
+const copyBinaries = async (binaries: Binaries): Promise<Binaries> => {
+  const target = join(shelter, `programs-${binaries.version}`)
   const copied = (): Promise<Binaries> => binariesIn(join(target, 'native'))
-  try {
-    return await copied()
-  } catch {
-    await copyTo(target, binaries).catch((cause: Error) => {
-      throw new SettingFault(
-        `The programs of the embedded PostgreSQL cannot be copied to ${place}, where an unprivileged account could run them: ${cause.message}. ` +
-          'Mend that, run Chancery as an ordinary user, or set CHANCERY_DATABASE_URL.',
-        { cause },
-      )
-    })
+  return copied().catch(async () => {
+    await copyTo(target, binaries)
     return copied()
-  }
+  })
 }
 
 const copyTo = async (target: string, { folder }: Binaries): Promise<void> => {
   await makeFolder(dirname(target), 0o755)
   const temporary = await mkdtemp(`${target}-`)
   try {
-    await withItself(temporary, (folder) => folder.chmod(0o755))
+    await chmod(temporary, 0o755)
     await cp(folder, join(temporary, 'native'), { recursive: true, verbatimSymlinks: true })
     // Another may have been quicker; then its copy serves us as well.
     await rename(temporary, target).catch(() => {})

@@ -1,10 +1,9 @@
 /**
  * The embedded PostgreSQL: the real server, fsync on, from the binaries that npm brought.
  *
- * It is started detached and outlives whoever started it: a Chancery that finds one running adopts it, and one that
- * loses it (somebody restarted or killed it) starts it again. There is no lock of our own. Two that start at once on
- * one data folder are told apart by what is atomic anyway: the rename of a finished cluster into its place, and the
- * server's own postmaster.pid.
+ * It is started detached, and shared by the Chancery processes over one data folder: the last one that leaves stops it. A process
+ * that was killed leaves it running, and the next one adopts it. Two that start at once are told apart by the rename of a finished
+ * cluster into its place, and by the server's own postmaster.pid.
  *
  * What lies in `<data>/postgres`: `cluster` (the server's data folder, or a link to it where the server runs under
  * an account that cannot reach `<data>`), `server.log`, and the passwords of the three roles, 0600.
@@ -16,7 +15,7 @@ import pg from 'pg'
 import type { Log } from '../../log.ts'
 import { assertSameMajor, findBinaries } from './binaries.ts'
 import { type Home, loadHome, makeHome } from './home.ts'
-import { bringUp, isAlive, isUp, type Postmaster, stopPostmaster } from './postmaster.ts'
+import { bringUp, isAlive, type Postmaster, stopPostmaster } from './postmaster.ts'
 
 export interface Embedded {
   /** Connects as the role that owns the database and migrates it. */
@@ -50,38 +49,12 @@ export const openEmbedded = async ({ dataDir, log }: EmbeddedOptions): Promise<E
   const home = (await loadHome(dataDir, binaries)) ?? (await makeHome(dataDir, binaries, log))
   await assertSameMajor(home.cluster, home.account.binaries)
 
-  let { postmaster, adopted, presence } = await attend(home, log)
+  const { postmaster, adopted, presence } = await attend(home)
   let stopping = false
   log.info(
     { event: 'embedded.ready', pid: postmaster.pid, adopted, how: home.account.how },
     adopted ? 'adopted the running embedded PostgreSQL' : 'started the embedded PostgreSQL',
   )
-
-  // Whoever loses the server brings it back: nobody else will.
-  const watch = (client: pg.Client): void => {
-    client.once('end', () => {
-      if (!stopping) void recover()
-    })
-  }
-  const recover = async (): Promise<void> => {
-    log.warn({ event: 'embedded.lost' }, 'lost the embedded PostgreSQL; bringing it back')
-    for (let wait = 100; !stopping; wait = Math.min(wait * 2, longestWait)) {
-      try {
-        const again = await attend(home, log)
-        postmaster = again.postmaster
-        presence = again.presence
-        // Stopped while we were at it: leave, as stop() would have.
-        if (stopping) return void presence.end().catch(() => {})
-        watch(presence)
-        log.info({ event: 'embedded.recovered', pid: postmaster.pid }, 'the embedded PostgreSQL is back')
-        return
-      } catch (cause) {
-        log.error({ event: 'embedded.lost', err: cause }, 'the embedded PostgreSQL does not come back yet')
-        await sleep(wait, undefined, { ref: false })
-      }
-    }
-  }
-  watch(presence)
 
   return {
     ownerUrl: urlFor(home, postmaster, 'owner'),
@@ -96,13 +69,7 @@ export const openEmbedded = async ({ dataDir, log }: EmbeddedOptions): Promise<E
       if (last) await stopPostmaster(home, postmaster)
       await presence.end().catch(() => {})
       if (!last) {
-        if (await isUp(home.cluster))
-          log.info({ event: 'embedded.left' }, 'left the embedded PostgreSQL running: others are connected to it')
-        else
-          log.warn(
-            { event: 'embedded.gone' },
-            `the embedded PostgreSQL had ended before, and did not come back; see ${home.log}`,
-          )
+        log.info({ event: 'embedded.left' }, 'left the embedded PostgreSQL running, if others are connected to it')
         return false
       }
       await gone(postmaster, home)
@@ -120,10 +87,10 @@ interface Attendance {
 }
 
 /** A server that runs, and a connection to it. A server that is shutting down as we come is waited out. */
-const attend = async (home: Home, log: Log): Promise<Attendance> => {
+const attend = async (home: Home): Promise<Attendance> => {
   const end = performance.now() + patience
   for (;;) {
-    const { postmaster, adopted } = await bringUp(home, log)
+    const { postmaster, adopted } = await bringUp(home)
     const presence = new pg.Client({
       connectionString: urlFor(home, postmaster, 'serving'),
       application_name: 'chancery presence',
@@ -196,8 +163,7 @@ const gone = async (postmaster: Postmaster, home: Home): Promise<void> => {
   }
 }
 
-/** Milliseconds to wait for a server to come or to go, by a clock that nobody sets, as is done to the other one at boot. */
+/** Milliseconds to wait for a server to come or to go. */
 const patience = 60_000
-const longestWait = 5_000
 /** Any constant; "chan" in ASCII. */
 const leavingLock = 0x6368616e

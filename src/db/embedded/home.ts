@@ -1,21 +1,9 @@
 /** `<data>/postgres`: made whole or not at all. */
 import { randomBytes } from 'node:crypto'
-import {
-  type FileHandle,
-  mkdtemp,
-  open,
-  readdir,
-  readFile,
-  realpath,
-  rename,
-  rm,
-  stat,
-  symlink,
-  writeFile,
-} from 'node:fs/promises'
+import { mkdtemp, open, readdir, readFile, realpath, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 
-import { makeFolder, syncFolder, withItself } from '../../lib/fs.ts'
+import { makeFolder, syncFolder } from '../../lib/fs.ts'
 import { SettingFault } from '../../lib/setting-fault.ts'
 import type { Log } from '../../log.ts'
 import { type Account, accountOf, decideAccount, runAs } from './account.ts'
@@ -36,8 +24,6 @@ export const loadHome = async (dataDir: string, binaries: Binaries): Promise<Hom
   const folder = join(resolve(dataDir), 'postgres')
   const entries = await entriesOf(folder)
   if (entries.length === 0) return undefined
-  // As a new file system has it, in its root and nowhere else.
-  if (entries.length === 1 && entries[0] === 'lost+found') throw mounted(folder)
   let cluster: string
   try {
     cluster = await realpath(join(folder, 'cluster'))
@@ -67,20 +53,14 @@ export const loadHome = async (dataDir: string, binaries: Binaries): Promise<Hom
  * this at once, one rename succeeds; the other throws its own away and takes what is there.
  */
 export const makeHome = async (dataDir: string, binaries: Binaries, log: Log): Promise<Home> => {
-  // initdb starts the server by a shell, in double quotes.
-  if (/["$`\\\n]/.test(binaries.folder))
-    throw new SettingFault(
-      `The embedded PostgreSQL starts from no folder with one of " $ \` \\ or a new line in its path, as ${binaries.folder}: move it, or set CHANCERY_DATABASE_URL.`,
-    )
   const parent = resolve(dataDir)
   const folder = join(parent, 'postgres')
   await makeFolder(parent, 0o700)
   await clearHalfMade(parent)
 
-  const half = await mkdtemp(join(parent, `${prefix}${process.pid}-`))
+  const half = await mkdtemp(join(parent, `${prefix}`))
   let elsewhere: string | undefined
   try {
-    await assertPrivate(half)
     const account = await decideAccount(half, binaries, log)
     elsewhere = account.elsewhere
     log.info(
@@ -91,9 +71,7 @@ export const makeHome = async (dataDir: string, binaries: Binaries, log: Log): P
     if (elsewhere !== undefined) await symlink(cluster, join(half, 'cluster'))
     await initialise(cluster, account, await makePasswords(half))
     await syncFolder(half)
-    await rename(half, folder).catch((cause: NodeJS.ErrnoException) => {
-      throw cause.code === 'EBUSY' ? mounted(folder, cause) : cause
-    })
+    await rename(half, folder)
     await syncFolder(parent)
   } catch (error) {
     await rm(half, { recursive: true, force: true })
@@ -103,19 +81,6 @@ export const makeHome = async (dataDir: string, binaries: Binaries, log: Log): P
   const home = await loadHome(parent, binaries)
   if (home === undefined) throw new Error(`${folder} vanished while it was being made.`)
   return home
-}
-
-/**
- * Refuses a folder that was made for its owner alone, and is not: exFAT, NTFS and folders that a virtual machine shares
- * keep no modes, so that PostgreSQL refuses them, and keys there are for everybody to read.
- */
-export const assertPrivate = async (folder: string): Promise<void> => {
-  const { mode } = await stat(folder)
-  if ((mode & 0o077) === 0) return
-  throw new SettingFault(
-    `${dirname(folder)} is on a file system that keeps no modes, so that others may read what is written there, keys as well: set CHANCERY_DATA to a folder on another one.`,
-    { cause: new Error(`${folder} was made with mode 700 and has ${(mode & 0o777).toString(8)}`) },
-  )
 }
 
 const initialise = async (cluster: string, account: Account, passwords: Home['passwords']): Promise<void> => {
@@ -165,48 +130,19 @@ const loadPassword = async (folder: string, who: PasswordOf): Promise<string> =>
       { cause },
     )
   })
-  await withItself(path, closeToOthers).catch(ifLink)
   return text.trim()
 }
 
-const closeToOthers = async (file: FileHandle): Promise<void> => {
-  if (((await file.stat()).mode & 0o077) !== 0) await file.chmod(0o600)
-}
-
-/** What it leads to is whoever's has put it there. */
-const ifLink = (error: NodeJS.ErrnoException): void => {
-  if (error.code !== 'ELOOP') throw error
-}
-
-/** Folders of starts that died on the way. One whose process lives may still be at it, for a while. */
+/** Folders of starts that were killed on the way: making a cluster takes a second. */
 const clearHalfMade = async (parent: string): Promise<void> => {
   for (const name of await entriesOf(parent)) {
-    if (!name.startsWith(prefix)) continue
     const path = join(parent, name)
-    const half = await stat(path).catch(() => undefined)
-    if (half === undefined) continue
-    const maker = Number.parseInt(name.slice(prefix.length), 10)
-    if (isProcess(maker) && Date.now() - half.mtimeMs < abandonedAfter) continue
+    if (!name.startsWith(prefix) || Date.now() - (await stat(path)).mtimeMs < abandonedAfter) continue
     const elsewhere = await realpath(join(path, 'cluster')).catch(() => path)
     if (!elsewhere.startsWith(path)) await rm(dirname(elsewhere), { recursive: true, force: true })
     await rm(path, { recursive: true, force: true })
   }
 }
-
-const isProcess = (pid: number): boolean => {
-  try {
-    return process.kill(pid, 0)
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM'
-  }
-}
-
-/** In the place of a mount point nothing can be put whole. */
-const mounted = (folder: string, cause = new Error('a mount point')): SettingFault =>
-  new SettingFault(
-    `${folder} is a mount point of its own, in whose place nothing can be put; mount that disk at ${dirname(folder)} itself, or let CHANCERY_DATA name a folder on it.`,
-    { cause },
-  )
 
 const entriesOf = async (folder: string): Promise<readonly string[]> => {
   try {
@@ -218,7 +154,7 @@ const entriesOf = async (folder: string): Promise<readonly string[]> => {
 }
 
 const prefix = 'postgres.new-'
-/** Milliseconds. Making a cluster takes one second. */
+/** Milliseconds. */
 const abandonedAfter = 600_000
 /** What rename says when the place is taken. */
 const taken: ReadonlySet<string> = new Set(['ENOTEMPTY', 'EEXIST'])
