@@ -85,7 +85,7 @@ t.test('a request of a kubelet before 1.36 is left open, and tried no more', asy
         recorder: { record: (_: unknown, event: Told) => isTold && told.push(event) > 0 },
         ...{ issuers: { find: () => undefined }, clock: () => now, readRequest },
       } as never,
-      { key: 'team-a/old', waited: 0, signal: new AbortController().signal },
+      { key: 'team-a/old', waited: 0, reported: {}, signal: new AbortController().signal },
     )
   const looked = await lookAt(true)
   t.same(looked, { kind: 'retry', after: 86_400, isLeft: true }, 'it is gone by then')
@@ -95,8 +95,6 @@ t.test('a request of a kubelet before 1.36 is left open, and tried no more', asy
     { kind: 'retry', after: 60, isLeft: true },
     'where there were too many events, another time',
   )
-  const long = { ...first, spec: { ...first.spec, stubPKCS10Request: 'A'.repeat(100_000) } }
-  t.equal(keepPodRequest(long).spec.stubPKCS10Request, '', 'what is too long is there all the same')
 })
 
 t.test('what has ended is left alone, and what is recorded to end so is an end', async (t) => {
@@ -153,7 +151,7 @@ t.test('a status that the API server does not take is told as an event, and trie
       recorder: { record: (_: unknown, event: Told) => told.push(event) },
       ...{ issuers: { find: () => undefined }, meter: { count: () => {} }, clock: () => now, readRequest },
     } as never,
-    { key: 'team-a/first', waited: 0, signal: new AbortController().signal },
+    { key: 'team-a/first', waited: 0, reported: {}, signal: new AbortController().signal },
   )
   t.same(looked, { kind: 'retry', after: 60 })
   t.match(told, [{ type: 'Warning', reason: 'StatusRefused', note: /five minutes/ }])

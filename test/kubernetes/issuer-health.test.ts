@@ -9,7 +9,6 @@ import type { Fault } from '../../src/kubernetes/decide/outcome.ts'
 import { openMeter } from '../../src/kubernetes/metrics.ts'
 import { openDoubts } from '../../src/kubernetes/reconcile/issuer-health.ts'
 import { issuerName, openIssuers } from '../../src/kubernetes/reconcile/issuers.ts'
-import { openSayings } from '../../src/kubernetes/reconcile/status-dedupe.ts'
 import { issuerOf } from './objects.ts'
 
 const silent: Fault = { kind: 'unreachable', message: 'nobody is there' }
@@ -49,7 +48,7 @@ const open = (there: Map<string, Issuer>, probe: () => Fault | undefined = () =>
       ...{ recorder: { record: (_, event) => told.push(event) > 0, close: async () => {} } },
       meter: openMeter(new Registry()),
       ...{ clock: () => new Date(0), now: () => time.now, random: () => 0, recheck: 300, servers },
-      ...{ sayings: openSayings(() => 0), doubts },
+      doubts,
     },
     (_, why) => woken.push(why),
   )
@@ -63,17 +62,17 @@ t.test('an issuer that is deleted takes with it what spoke against it', async (t
   issuers.suspect(issuer, silent)
   t.equal(doubts.size, 1)
   there.clear()
-  await issuers.look(name, signal)
+  await issuers.look(name, { reported: {}, signal })
   t.equal(doubts.size, 0, 'of who was silent')
   there.set('team-a/default-ca', issuer)
   issuers.suspect(issuer, keyGone)
-  await issuers.look(name, signal)
+  await issuers.look(name, { reported: {}, signal })
   t.equal(doubts.of(name, issuer).times, 1)
   there.set('team-a/default-ca', {
     ...issuer,
     metadata: { ...issuer.metadata, deletionTimestamp: '2026-11-24T23:00:00Z' },
   })
-  await issuers.look(name, signal)
+  await issuers.look(name, { reported: {}, signal })
   t.equal(doubts.size, 0, 'of who could not sign')
 })
 
@@ -109,13 +108,13 @@ t.test(
     const { issuers, time } = open(new Map([[key, issuerOf()]]), () => (answers ? undefined : silent))
     const fall = async (): Promise<number | undefined> => {
       answers = false
-      const looked = await issuers.look(name, signal)
+      const looked = await issuers.look(name, { reported: {}, signal })
       return looked.kind === 'retry' ? looked.after : undefined
     }
     const rise = async (after = 0): Promise<void> => {
       time.now += after * 1_000
       answers = true
-      t.equal((await issuers.look(name, signal)).kind, 'end')
+      t.equal((await issuers.look(name, { reported: {}, signal })).kind, 'end')
     }
     const waits: (number | undefined)[] = []
     for (let flips = 0; flips < 8; flips += 1) {
@@ -158,7 +157,7 @@ t.test(
     t.equal(doubts.size, 0, 'a certificate ends the row')
     suspects(keyAway, undefined)
     for (let i = 0; i < 2; i += 1) {
-      await issuers.look(name, signal)
+      await issuers.look(name, { reported: {}, signal })
       time.now += 60_000
     }
     t.equal(doubts.size, 1, 'before the first fall, time does not')
@@ -168,15 +167,15 @@ t.test(
     t.strictSame(woken, ['awaited'], 'a probe shows silence alone')
     suspects(keyAway, keyAway)
     const fell = async (after: number): Promise<void> => {
-      t.match(await issuers.look(name, signal), { kind: 'retry', after })
-      t.equal((await issuers.look(name, signal)).kind, 'end', 'it answers a probe')
+      t.match(await issuers.look(name, { reported: {}, signal }), { kind: 'retry', after })
+      t.equal((await issuers.look(name, { reported: {}, signal })).kind, 'end', 'it answers a probe')
     }
     await fell(1)
     suspects(silent, undefined)
     suspects(keyAway, keyAway)
     await fell(2)
     time.now += 60_000
-    await issuers.look(name, signal)
+    await issuers.look(name, { reported: {}, signal })
     t.equal(doubts.size, 0, 'it has stood for a minute')
     suspects(keyAway, undefined)
     suspects({ ...keyGone, problem: { ...keyGone.problem, code: 'auth.invalid' } }, undefined)
@@ -196,10 +195,10 @@ t.test(
       t.equal(doubts.of(name, issuerOf()).fault, is)
     }
     t.strictSame(woken, ['awaited', 'awaited', 'awaited'])
-    t.match(await issuers.look(name, signal), { kind: 'retry', after: 1 })
-    t.equal((await issuers.look(name, signal)).kind, 'end', 'it answers a probe')
+    t.match(await issuers.look(name, { reported: {}, signal }), { kind: 'retry', after: 1 })
+    t.equal((await issuers.look(name, { reported: {}, signal })).kind, 'end', 'it answers a probe')
     issuers.suspect(issuerOf(), readOnly)
-    t.match(await issuers.look(name, signal), { kind: 'retry', after: 2 })
+    t.match(await issuers.look(name, { reported: {}, signal }), { kind: 'retry', after: 2 })
     issuers.hear(issuerOf(), issued)
     t.equal(doubts.size, 0)
   },
@@ -209,7 +208,7 @@ t.test('who was asked before an issuer fell says nothing more of it, unless it h
   let answers = false
   const there = new Map([[key, issuerOf()]])
   const { doubts, issuers, woken, time } = open(there, () => (answers ? undefined : silent))
-  await issuers.look(name, signal)
+  await issuers.look(name, { reported: {}, signal })
   issuers.suspect(issuerOf(), keyAway)
   t.strictSame(doubts.of(name, issuerOf()).fault, undefined)
   issuers.hear(issuerOf(), issued)
@@ -217,7 +216,7 @@ t.test('who was asked before an issuer fell says nothing more of it, unless it h
   for (const does of [false, true, false]) {
     answers = does
     time.now += 1_000
-    await issuers.look(name, signal)
+    await issuers.look(name, { reported: {}, signal })
     for (let i = 0; !does && i < 3; i += 1) issuers.suspect(issuerOf(), keyAway)
     t.equal(doubts.of(name, issuerOf()).fault, undefined)
   }
@@ -225,7 +224,7 @@ t.test('who was asked before an issuer fell says nothing more of it, unless it h
   t.strictSame(woken, [], 'it has fallen once since it has issued')
   for (const does of [true, false, true, false]) {
     answers = does
-    await issuers.look(name, signal)
+    await issuers.look(name, { reported: {}, signal })
   }
   issuers.hear(issuerOf(), issued)
   t.strictSame(woken, ['changed'])
@@ -271,15 +270,16 @@ t.test('what is left to the people of a namespace is what they have brought them
   for (const [spec, told, isLeft] of cases) {
     there.set(key, issuerOf(spec))
     fault = told
-    const looked = await issuers.look(name, signal)
+    const looked = await issuers.look(name, { reported: {}, signal })
     t.equal(looked.kind === 'retry' && looked.isLeft, isLeft, JSON.stringify([spec, told]))
     t.equal(issuers.isLeft(name), isLeft, 'and so are the requests through it')
   }
   fault = silent
-  await issuers.look(name, signal)
+  there.set(key, issuerOf({ url: elsewhere }))
+  await issuers.look(name, { reported: {}, signal })
   t.equal(issuers.isLeft(name), true)
   there.clear()
-  await issuers.look(name, signal)
+  await issuers.look(name, { reported: {}, signal })
   t.equal(issuers.isLeft(name), false, 'nothing is left to them by one that is gone')
 })
 
@@ -300,7 +300,7 @@ t.test('nothing is said of an issuer whose spec has changed while it was looked 
         return fresh
       },
     )
-    await issuers.look(name, signal)
+    await issuers.look(name, { reported: {}, signal })
     t.strictSame(asked, versions)
     t.match(told, events)
     t.equal(told.length, events.length)

@@ -16,7 +16,6 @@ import {
   stateOfPodRequest,
   whyNoPodRequests,
 } from '../../src/kubernetes/reconcile/pods.ts'
-import { openSayings } from '../../src/kubernetes/reconcile/status-dedupe.ts'
 import { issueFor } from './certificates.ts'
 import { issuerOf, recorded } from './objects.ts'
 
@@ -89,12 +88,13 @@ const open = (request: PodCertificateRequest | undefined = first) => {
       },
     },
     recorder: { record: (_: unknown, event: Told) => told.push(event) > 0 },
-    ...{ signers: new Map([[signer.name, signer]]), meter: openMeter(registry), sayings: openSayings(() => 0) },
+    ...{ signers: new Map([[signer.name, signer]]), meter: openMeter(registry) },
     ...{ readRequest, clock: () => new Date(world.now) },
   } as unknown as PodsDeps
   const counted = async (): Promise<readonly string[]> =>
     (await registry.metrics()).split('\n').filter((line) => /^chancery_controller_(writes|ended)_total\{/.test(line))
-  const look = (waited = 0) => lookAtPodRequest(deps, { key: 'team-a/first', waited, signal })
+  const reported = {}
+  const look = (waited = 0) => lookAtPodRequest(deps, { key: 'team-a/first', waited, reported, signal })
   return { world, asks, calls, told, heard, suspected, signals, bodies, counted, look }
 }
 

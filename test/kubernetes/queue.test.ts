@@ -5,11 +5,7 @@ import t from 'tap'
 
 import { type Looked, openQueue, type QueueDeps, retryOf, type Why } from '../../src/kubernetes/reconcile/queue.ts'
 
-const open = (
-  look: (key: string, waited: number) => Promise<Looked>,
-  concurrency = 2,
-  more: Partial<QueueDeps<string>> = {},
-) => {
+const open = (look: QueueDeps<string>['look'], concurrency = 2, more: Partial<QueueDeps<string>> = {}) => {
   const failures: unknown[] = []
   const queue = openQueue<string>({
     ...{ look, concurrency, random: () => 0, now: () => performance.now(), firstMs: 20, mostMs: 40, ...more },
@@ -94,9 +90,9 @@ t.test('after a setback it comes later, after another one later still; an end be
   const at: number[] = []
   const waited: number[] = []
   const done = gate()
-  const { queue, failures } = open(async (_, seconds) => {
+  const { queue, failures } = open(async (_, row) => {
     at.push(performance.now())
-    waited.push(seconds)
+    waited.push(row.waited)
     if (at.length === 1) throw new Error('broken')
     if (at.length < 4) return { kind: 'retry' }
     done.resolve()
@@ -196,8 +192,8 @@ t.test('how long it has waited is told in seconds, and a fault may say when it i
   const waited: number[] = []
   const queue = openQueue<string>({
     ...{ concurrency: 1, random: () => 0, now: () => now, firstMs: 3_600_000, mostMs: 3_600_000 },
-    look: async (_, seconds) => {
-      waited.push(seconds)
+    look: async (_, row) => {
+      waited.push(row.waited)
       throw new Error('away')
     },
     failed: () => (waited.length === 3 ? 60 : undefined),

@@ -149,9 +149,10 @@ t.test('a request that rests is not asked for, says why once, and is asked for w
   const deps = {
     ...{ api: { call }, circles, readRequest, clock: () => now, asker: { ask }, meter: { count: () => {} } },
     ...{ watch: { get: () => object, learn: () => {} }, recorder: { record: () => true } },
-    ...{ issuers: { find: () => issuerOf(), hear: () => {}, isLeft: () => false }, sayings: { isRecent: () => false } },
+    ...{ issuers: { find: () => issuerOf(), hear: () => {}, isLeft: () => false } },
   }
-  const look = () => lookAtRequest(deps as never, { key: 'x', waited: 0, signal: new AbortController().signal })
+  const look = () =>
+    lookAtRequest(deps as never, { key: 'x', waited: 0, reported: {}, signal: new AbortController().signal })
   give(1 + mostEarly, 400, day)
   t.match(await look(), { kind: 'retry', after: 300, isLeft: true })
   t.match(written, [

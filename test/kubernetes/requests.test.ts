@@ -26,10 +26,10 @@ t.test('a request that has ended, or is another one, while Chancery signed is no
     const deps = {
       ...{ api: { call }, circles: openCircles(() => 0), readRequest, clock: () => now, meter: { count: () => {} } },
       ...{ watch: { get: () => web, learn: () => {} }, recorder: { record: () => (events += 1) } },
-      ...{ issuers: { find: () => issuerOf(), hear: () => {} }, sayings: { isRecent: () => false } },
+      ...{ issuers: { find: () => issuerOf(), hear: () => {} } },
       asker: { ask: async () => ({ outcome: { kind: 'issued', issued: issueFor(spki, now) } }) },
     }
-    const turn = { key: 'x', waited: 0, signal: new AbortController().signal }
+    const turn = { key: 'x', waited: 0, reported: {}, signal: new AbortController().signal }
     t.same(await lookAtRequest(deps as never, turn), { kind: 'end' })
     return { versions, events }
   }
@@ -52,7 +52,7 @@ t.test('a kind that there is not is told of each day, and what could not be told
   const object = keepRequest({ ...web, spec: { ...spec, issuerRef: { ...spec.issuerRef, kind: 'Issuer' } } })
   const look = (record: () => boolean) => {
     const deps = { watch: { get: () => object }, issuers: { find: () => undefined }, recorder: { record } }
-    const turn = { key: 'x', waited: 0, signal: new AbortController().signal }
+    const turn = { key: 'x', waited: 0, reported: {}, signal: new AbortController().signal }
     return lookAtRequest({ ...deps, clock: () => new Date() } as never, turn)
   }
   t.same(await look(() => true), { kind: 'retry', after: 86_400, isLeft: true })

@@ -6,7 +6,6 @@ import type { PodCertificateRequest, SigningRequest } from '../../src/kubernetes
 import type { Told } from '../../src/kubernetes/decide/request.ts'
 import { lookAtPodRequest } from '../../src/kubernetes/reconcile/pods.ts'
 import { lookAtSigningRequest } from '../../src/kubernetes/reconcile/signing.ts'
-import { openSayings } from '../../src/kubernetes/reconcile/status-dedupe.ts'
 import { issuerOf, recorded, signingRequest } from './objects.ts'
 
 type Look = typeof lookAtPodRequest | typeof lookAtSigningRequest
@@ -37,13 +36,13 @@ for (const [look, object] of kinds)
         recorder: { record: (_: unknown, event: Told) => told.push(event) },
         issuers: { find: () => issuerOf(), hear: () => {}, suspect: () => {} },
         asker: { ask: async () => ({ outcome: { kind: 'fault', fault: { kind: 'problem', problem: problem() } } }) },
-        ...{ sayings: openSayings(() => time.now), rivals: new Map() },
-        ...{ clock: () => new Date(object.metadata.creationTimestamp), readRequest },
+        ...{ clock: () => new Date(Date.parse(object.metadata.creationTimestamp) + time.now), readRequest },
       }
+      const reported = {}
       const tries = async (): Promise<number> => {
         const before = told.length
         for (let i = 0; i < 3; i += 1)
-          await look(deps as never, { key: 'x', waited: 2, signal: new AbortController().signal })
+          await look(deps as never, { key: 'x', waited: 2, reported, signal: new AbortController().signal })
         return told.length - before
       }
       t.equal(await tries(), 1)

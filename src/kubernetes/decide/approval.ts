@@ -15,9 +15,8 @@ export type ApprovalStep =
   | { readonly kind: 'approve'; readonly condition: Condition; readonly event: Told }
   /**
    * For good, where it is about the request, which nobody can change; otherwise until the next look, since Node objects change.
-   * `rival` is another node whose object keeps it.
    */
-  | { readonly kind: 'leave'; readonly event: Told; readonly isFinal: boolean; readonly rival?: string }
+  | { readonly kind: 'leave'; readonly event: Told; readonly isFinal: boolean }
   /** What other nodes have is not known at present. */
   | { readonly kind: 'wait'; readonly event: Told }
 
@@ -58,7 +57,7 @@ export const decideApproval = (
   const reason = reasonOfNode(request, facts as RequestFacts, node)
   if (reason !== undefined) return left(reason, false)
   const shared = sharedName(request, facts as RequestFacts, nodes)
-  if (shared !== undefined) return { ...left(shared.reason, false), rival: shared.rival }
+  if (shared !== undefined) return left(shared, false)
   const message = 'the node asks for itself, and for nothing but what its Node object has'
   return {
     kind: 'approve',
@@ -107,22 +106,15 @@ const reasonOfNode = (request: SigningRequest, facts: RequestFacts, node: Node |
   return stranger && `names: ${stranger.kind} ${bounded(stranger.value, 128)} is not among the addresses of the node`
 }
 
-interface Shared {
-  readonly reason: string
-  /** Who has it as well. */
-  readonly rival: string
-}
-
 /** A node writes its own addresses: what it shares with another one, people must tell apart. */
-const sharedName = (request: SigningRequest, facts: RequestFacts, nodes: Iterable<Node>): Shared | undefined => {
+const sharedName = (request: SigningRequest, facts: RequestFacts, nodes: Iterable<Node>): string | undefined => {
   const asked = namesAsked(facts)
   for (const other of nodes) {
     const rival = other.metadata.name
     if (rival === nodeOf(request)) continue
     for (const form of formsOf(other)) {
       const shared = asked.get(form)
-      if (shared)
-        return { rival, reason: `names: ${shared.kind} ${bounded(shared.value, 128)} is of node ${rival}, too` }
+      if (shared) return `names: ${shared.kind} ${bounded(shared.value, 128)} is of node ${rival}, too`
     }
   }
   return undefined

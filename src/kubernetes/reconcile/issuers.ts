@@ -16,8 +16,7 @@ import { applyOrTell, type applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { bundleOf, serverNamed } from './endpoints.ts'
 import { type DoubtRows, type Doubts, noRows } from './issuer-health.ts'
-import type { Looked, Why } from './queue.ts'
-import type { Sayings } from './status-dedupe.ts'
+import { isRecent, type Looked, type Turn, type Why } from './queue.ts'
 
 /** `kind/key`. */
 export type IssuerName = `${IssuerKind}/${string}`
@@ -36,7 +35,6 @@ export interface IssuersDeps {
   readonly recheck: number
   /** What is wrong between the controller and these is the operator's to mend, unless an issuer shows them a token of its own. */
   readonly servers: readonly ServerSettings[]
-  readonly sayings: Sayings
   readonly doubts: Doubts
 }
 
@@ -46,10 +44,12 @@ export interface Issuers {
   suspect(issuer: Issuer, fault: Fault): void
   /** What came of asking it: whoever has answered is not silent, and whoever has issued is believed. */
   hear(issuer: Issuer, outcome: Outcome): void
-  look(name: IssuerName, signal: AbortSignal): Promise<IssuerLooked>
+  look(name: IssuerName, turn: IssuerTurn): Promise<IssuerLooked>
   /** Whether what it was not ready for, when it was looked at last, is for people of its namespace to mend. */
   isLeft(name: IssuerName): boolean
 }
+
+export type IssuerTurn = Pick<Turn, 'reported' | 'signal'>
 
 /** `recheckAfter`: milliseconds until it is looked at again though nothing has happened. */
 export type IssuerLooked = Looked & { readonly recheckAfter?: number }
@@ -102,7 +102,7 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName, why: Why
         doubts.put(name, issuer, { ...doubt, rows: { ...doubt.rows, silences: 0 } })
       }
     },
-    look: async (name, signal) => {
+    look: async (name, { reported, signal }) => {
       const issuer = find(name)
       if (issuer === undefined || issuer.metadata.deletionTimestamp !== undefined) {
         doubts.end(name)
@@ -114,7 +114,7 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName, why: Why
       const fault = doubted ?? (await deps.asker.probe(issuer, signal))
       if (fault && isOfNamespace(deps, issuer, fault)) left.add(name)
       else left.delete(name)
-      await write(deps, issuer, { fault, signal })
+      await write(deps, issuer, { fault, reported, signal })
       const doubt = doubts.of(name, issuer)
       const { times, readySince } = doubt
       const isSteady = wasReady && readySince !== undefined && deps.now() - readySince >= steadyMs
@@ -163,16 +163,15 @@ const isOfNamespace = ({ servers }: IssuersDeps, { metadata, spec }: Issuer, fau
 export const isOfItsOwnToken = ({ metadata, spec }: Pick<Issuer, 'metadata' | 'spec'>): boolean =>
   metadata.namespace !== undefined && spec.auth.tokenSecretRef !== undefined
 
-interface Found {
+interface Found extends IssuerTurn {
   readonly fault: Fault | undefined
-  readonly signal: AbortSignal
 }
 
 /** Nothing, where the status says so already; and nothing about a spec that has changed meanwhile. */
-const write = async (deps: IssuersDeps, issuer: Issuer, { fault, signal }: Found): Promise<void> => {
-  const { api, recorder, meter, clock, sayings } = deps
-  const { uid } = issuer.metadata
-  const next = decideIssuer(issuer, fault, { now: clock(), wasJustTold: sayings.isRecent(uid) })
+const write = async (deps: IssuersDeps, issuer: Issuer, { fault, reported, signal }: Found): Promise<void> => {
+  const { api, recorder, meter, clock } = deps
+  const now = clock()
+  const next = decideIssuer(issuer, fault, { now, wasJustTold: isRecent(reported, now) })
   if (next === undefined) return
   const [kind] = split(nameOf(issuer))
   const resource = issuerKinds[kind]
@@ -180,7 +179,7 @@ const write = async (deps: IssuersDeps, issuer: Issuer, { fault, signal }: Found
   const applying = { resource, object: issuer, status: next.status, holds, signal }
   const applied = await applyOrTell({ api, recorder, meter }, 'Check', applying)
   if (applied.kind !== 'written') return
-  sayings.note(uid)
+  reported.at = now.getTime()
   if (next.event) recorder.record(issuer, next.event)
 }
 

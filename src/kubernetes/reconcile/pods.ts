@@ -7,14 +7,14 @@ import { decidePod, decidePodAnswer, type PodLeave, type PodLook, type PodWrite,
 import type { SigningWait } from '../decide/signing.ts'
 import { applyOrTell } from './apply.ts'
 import { issuerName } from './issuers.ts'
-import { type Looked, leftOnce, type Turn } from './queue.ts'
+import { type Looked, leftOnce, type Reported, type Turn } from './queue.ts'
 import { type SigningDeps, waitFor } from './signing.ts'
 
-export type PodsDeps = Omit<SigningDeps, 'watch' | 'nodes' | 'rivals' | 'retryFor'> & {
+export type PodsDeps = Omit<SigningDeps, 'watch' | 'nodes' | 'retryFor'> & {
   readonly watch: Watch<PodCertificateRequest>
 }
 
-export const lookAtPodRequest = async (deps: PodsDeps, { key, waited, signal }: Turn): Promise<Looked> => {
+export const lookAtPodRequest = async (deps: PodsDeps, { key, waited, reported, signal }: Turn): Promise<Looked> => {
   const request = deps.watch.get(key)
   const signer = request && deps.signers.get(request.spec.signerName)
   if (!request || !signer) return { kind: 'end' }
@@ -22,10 +22,16 @@ export const lookAtPodRequest = async (deps: PodsDeps, { key, waited, signal }: 
   const look: PodLook = { request, issuer, facts: factsOf(deps, request), signer, waited, now: deps.clock() }
   const step = decidePod(look)
   if (step.kind === 'ignore') return { kind: 'end' }
-  if (step.kind !== 'ask' || issuer === undefined) return follow(deps, request, { step: step as Followed, signal })
+  if (step.kind !== 'ask' || issuer === undefined)
+    return follow(deps, request, { step: step as Followed, reported, signal })
   const { outcome } = await deps.asker.ask(issuer, step.ask, signal)
   deps.issuers.hear(issuer, outcome)
-  return follow(deps, request, { step: decidePodAnswer({ ...look, now: deps.clock(), outcome }), issuer, signal })
+  return follow(deps, request, {
+    step: decidePodAnswer({ ...look, now: deps.clock(), outcome }),
+    issuer,
+    reported,
+    signal,
+  })
 }
 
 const factsOf = ({ readRequest }: PodsDeps, request: PodCertificateRequest): PodLook['facts'] => {
@@ -40,13 +46,14 @@ type Followed = PodWrite | PodLeave | SigningWait
 interface Following {
   readonly step: Followed
   readonly issuer?: Issuer
+  readonly reported: Reported
   readonly signal: AbortSignal
 }
 
 const follow = async (deps: PodsDeps, request: PodCertificateRequest, following: Following): Promise<Looked> => {
-  const { step, issuer, signal } = following
+  const { step, issuer, reported, signal } = following
   const { recorder, meter } = deps
-  if (step.kind === 'wait') return waitFor(deps, request, { step, issuer })
+  if (step.kind === 'wait') return waitFor(deps, request, { step, issuer, reported })
   if (step.kind === 'leave') {
     // There is no condition for it.
     return leftOnce(recorder.record(request, step.event))

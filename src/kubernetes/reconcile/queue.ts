@@ -6,8 +6,8 @@
 import { openFairQueue, type Taken } from './fair-queue.ts'
 
 export interface QueueDeps<Key> {
-  /** Looks at a key, `waited` seconds after the first look in a row without an end. Rejects as for `retry`. */
-  readonly look: (key: Key, waited: number) => Promise<Looked>
+  /** Rejects as for `retry`. */
+  readonly look: (key: Key, row: Row) => Promise<Looked>
   readonly concurrency: number
   /** Whose places they are; they take turns. */
   readonly laneOf?: (key: Key) => string
@@ -22,11 +22,27 @@ export interface QueueDeps<Key> {
   readonly mostMs?: number
 }
 
-/** One look at a key of an object. */
-export interface Turn {
-  readonly key: string
-  /** Seconds since the first look in a row without an end. */
+/** The looks at a key in a row without an end. */
+export interface Row {
+  /** Seconds since the first of them. */
   readonly waited: number
+  /** What these looks have reported, so that it is not reported at each. */
+  readonly reported: Reported
+}
+
+export interface Reported {
+  /** When something was, in milliseconds of the clock. */
+  at?: number
+  /** The last words of those that are reported once. */
+  words?: string
+}
+
+/** Whether something was reported within the last minute. */
+export const isRecent = ({ at }: Reported, now: Date): boolean => at !== undefined && now.getTime() - at < quietMs
+
+/** One look at a key of an object. */
+export interface Turn extends Row {
+  readonly key: string
   readonly signal: AbortSignal
 }
 
@@ -95,7 +111,7 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
   const looking = new Map<Key, Promise<void>>()
   const again = new Map<Key, Why>()
   const putOff = new Map<Key, PutOff>()
-  const rows = new Map<Key, { readonly since: number; readonly looks: number }>()
+  const rows = new Map<Key, { readonly since: number; looks: number; readonly reported: Reported }>()
   let closed = false
 
   const add = (key: Key, why: Why = 'changed'): void => {
@@ -130,11 +146,11 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
 
   const look = async ({ key, lane }: Taken<Key>): Promise<void> => {
     const now = deps.now()
-    const { since, looks } = rows.get(key) ?? { since: now, looks: 0 }
-    rows.set(key, { since, looks: looks + 1 })
+    const row = rows.get(key) ?? { since: now, looks: 0, reported: {} }
+    rows.set(key, row)
     // The turn of whoever has named it ends first.
     const looked = await Promise.resolve()
-      .then(() => deps.look(key, (now - since) / 1_000))
+      .then(() => deps.look(key, { waited: (now - row.since) / 1_000, reported: row.reported }))
       .catch((error: unknown): Looked => {
         const after = deps.failed(key, error)
         return { kind: 'retry', ...(after !== undefined && { after }) }
@@ -142,7 +158,7 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
     looking.delete(key)
     ready.leave(lane, deps.now() - now)
     if (looked.kind === 'end') rows.delete(key)
-    else addAfter(key, delayOf(looks, looked.after), putOffBy(looked))
+    else addAfter(key, delayOf(row.looks++, looked.after), putOffBy(looked))
     const why = again.get(key)
     again.delete(key)
     if (why !== undefined) add(key, why)
@@ -203,3 +219,4 @@ const longestMs = 2 ** 31 - 1
 /** Seconds. Limits of a day free when the day is over. */
 const mostAfter = 86_400
 const mostSpreadMs = 60_000
+const quietMs = 60_000

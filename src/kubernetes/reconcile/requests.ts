@@ -21,9 +21,8 @@ import type { Meter } from '../metrics.ts'
 import { type Applied, applyOrTell, type applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { type Issuers, isOfItsOwnToken, issuerNameOf } from './issuers.ts'
-import { type Looked, leftForGood, leftOnce, retryOf, type Turn } from './queue.ts'
+import { isRecent, type Looked, leftForGood, leftOnce, type Reported, retryOf, type Turn } from './queue.ts'
 import type { Circles } from './renewal-backoff.ts'
-import type { Sayings } from './status-dedupe.ts'
 
 export interface RequestsDeps {
   readonly api: Parameters<typeof applyStatus>[0]
@@ -35,11 +34,10 @@ export interface RequestsDeps {
   readonly readRequest: ReadRequest
   readonly clock: () => Date
   readonly retryFor: number | undefined
-  readonly sayings: Sayings
   readonly circles: Circles
 }
 
-export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }: Turn): Promise<Looked> => {
+export const lookAtRequest = async (deps: RequestsDeps, { key, waited, reported, signal }: Turn): Promise<Looked> => {
   const request = deps.watch.get(key)
   if (request === undefined) return { kind: 'end' }
   const name = issuerNameOf(request)
@@ -60,9 +58,10 @@ export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }:
   if (rest > 0) return left(await follow(deps, look, { step: decideRest(look, rest), signal }))
   const { outcome, roots } = await deps.asker.ask(issuer, step.ask, signal)
   deps.issuers.hear(issuer, outcome)
-  const wasJustTold = deps.sayings.isRecent(request.metadata.uid)
-  const answered = { ...look, now: deps.clock(), outcome, roots, requestKey: keyOf(deps, request), wasJustTold }
-  const looked = await follow(deps, look, { step: decideAnswer(answered), issuer, signal })
+  const now = deps.clock()
+  const wasJustTold = isRecent(reported, now)
+  const answered = { ...look, now, outcome, roots, requestKey: keyOf(deps, request), wasJustTold }
+  const looked = await follow(deps, look, { step: decideAnswer(answered), asked: { issuer, reported }, signal })
   // What a team has used up is not for whoever is on duty, but what all share may be.
   const isLeft = isOfAllowance(outcome) && isOfItsOwnToken(issuer)
   return isLeft ? left(looked) : looked
@@ -79,16 +78,16 @@ const keyOf = ({ readRequest }: RequestsDeps, { spec }: CertificateRequest): Buf
 interface Following {
   readonly step: Write | Wait
   /** Where it was asked. */
-  readonly issuer?: Issuer
+  readonly asked?: { readonly issuer: Issuer; readonly reported: Reported }
   readonly signal: AbortSignal
 }
 
-const follow = async (deps: RequestsDeps, { request }: Look, { step, issuer, signal }: Following): Promise<Looked> => {
+const follow = async (deps: RequestsDeps, { request }: Look, { step, asked, signal }: Following): Promise<Looked> => {
   if (step.kind === 'write') return end(deps, request, { step, signal })
-  if (step.ofIssuer && issuer) deps.issuers.suspect(issuer, step.ofIssuer)
+  if (step.ofIssuer && asked) deps.issuers.suspect(asked.issuer, step.ofIssuer)
   if (step.write) {
     await write(deps, request, { step: step.write, signal })
-    if (issuer) deps.sayings.note(request.metadata.uid)
+    if (asked) asked.reported.at = deps.clock().getTime()
   }
   return retryOf(step)
 }

@@ -29,8 +29,7 @@ import type { SignerSettings } from '../settings.ts'
 import { applyOrTell } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { type Issuers, issuerName } from './issuers.ts'
-import { type Looked, leftForGood, retryOf, type Turn } from './queue.ts'
-import type { Sayings } from './status-dedupe.ts'
+import { isRecent, type Looked, leftForGood, type Reported, retryOf, type Turn } from './queue.ts'
 
 export interface SigningDeps {
   readonly api: Pick<KubernetesApi, 'call'>
@@ -46,18 +45,13 @@ export interface SigningDeps {
   readonly signers: ReadonlyMap<string, SignerSettings>
   /** Where requests of kubelets are approved. */
   readonly nodes: Watch<Node> | undefined
-  /** By the name of a request, the other node whose object keeps it from being approved. */
-  readonly rivals: Map<string, string>
-  readonly sayings: Sayings
 }
 
-export const lookAtSigningRequest = async (deps: SigningDeps, { key, waited, signal }: Turn): Promise<Looked> => {
+export const lookAtSigningRequest = async (deps: SigningDeps, turn: Turn): Promise<Looked> => {
+  const { key, waited, reported, signal } = turn
   const request = deps.watch.get(key)
-  deps.rivals.delete(key)
-  const isUndecided = deps.nodes !== undefined && request !== undefined && isToBeApproved(request)
-  if (!isUndecided) deps.sayings.forget(key)
   if (request === undefined) return { kind: 'end' }
-  if (deps.nodes && isToBeApproved(request)) return approve(deps, deps.nodes, { request, waited, signal })
+  if (deps.nodes && isToBeApproved(request)) return approve(deps, deps.nodes, { ...turn, request })
   const signer = deps.signers.get(request.spec.signerName)
   if (signer === undefined || !isToBeSigned(request)) return { kind: 'end' }
   const issuer = deps.issuers.find(issuerName('ChanceryClusterIssuer', signer.issuer))
@@ -66,10 +60,15 @@ export const lookAtSigningRequest = async (deps: SigningDeps, { key, waited, sig
   const step = decideSigning(look)
   if (step.kind === 'ignore') return { kind: 'end' }
   if (step.kind !== 'ask' || issuer === undefined)
-    return follow(deps, request, { step: step as SigningWrite | SigningWait, signal })
+    return follow(deps, request, { step: step as SigningWrite | SigningWait, reported, signal })
   const { outcome } = await deps.asker.ask(issuer, step.ask, signal)
   deps.issuers.hear(issuer, outcome)
-  return follow(deps, request, { step: decideSigned({ ...look, now: deps.clock(), outcome }), issuer, signal })
+  return follow(deps, request, {
+    step: decideSigned({ ...look, now: deps.clock(), outcome }),
+    issuer,
+    reported,
+    signal,
+  })
 }
 
 const factsOf = ({ readRequest }: SigningDeps, { spec }: SigningRequest): RequestFacts | { readonly fault: string } => {
@@ -80,21 +79,24 @@ const factsOf = ({ readRequest }: SigningDeps, { spec }: SigningRequest): Reques
 interface Following {
   readonly step: SigningWrite | SigningWait
   readonly issuer?: Issuer
+  readonly reported: Reported
   readonly signal: AbortSignal
 }
 
 const follow = async (
   deps: SigningDeps,
   request: SigningRequest,
-  { step, issuer, signal }: Following,
+  { step, issuer, reported, signal }: Following,
 ): Promise<Looked> => {
   const { recorder, meter } = deps
-  if (step.kind === 'wait') return waitFor(deps, request, { step, issuer })
+  if (step.kind === 'wait') return waitFor(deps, request, { step, issuer, reported })
   const { status, event } = step
   const applied = await applyOrTell(deps, 'Sign', { resource, object: request, status, holds: isToBeSigned, signal })
   if (applied.kind === 'full')
     // That it has failed takes less.
-    return 'certificate' in status ? follow(deps, request, { step: decideFullSigning(), signal }) : leftForGood
+    return 'certificate' in status
+      ? follow(deps, request, { step: decideFullSigning(), reported, signal })
+      : leftForGood
   if (applied.kind !== 'written') return { kind: 'end' }
   const outcome = 'certificate' in status ? 'issued' : 'failed'
   meter.count('chancery_controller_ended_total', { resource: resource.plural, outcome })
@@ -105,28 +107,26 @@ const follow = async (
 interface Waiting {
   readonly step: SigningWait
   readonly issuer?: Issuer | undefined
+  readonly reported: Reported
 }
 
 /** There is no condition for it. An answer that differs each time would be an event each time; what takes long comes seldom. */
 export const waitFor = (
-  { issuers, recorder, sayings }: Pick<SigningDeps, 'issuers' | 'recorder' | 'sayings'>,
+  { issuers, recorder, clock }: Pick<SigningDeps, 'issuers' | 'recorder' | 'clock'>,
   request: KubernetesObject,
-  { step, issuer }: Waiting,
+  { step, issuer, reported }: Waiting,
 ): Looked => {
   const { event, after = 0, ofIssuer } = step
-  const { uid } = request.metadata
   if (ofIssuer && issuer) issuers.suspect(issuer, ofIssuer)
-  if (event && (!issuer || after >= longSeconds || !sayings.isRecent(uid))) {
+  if (event && (!issuer || after >= longSeconds || !isRecent(reported, clock()))) {
     recorder.record(request, event)
-    if (issuer) sayings.note(uid)
+    if (issuer) reported.at = clock().getTime()
   }
   return retryOf(step)
 }
 
-interface Approving {
+interface Approving extends Turn {
   readonly request: SigningRequest
-  readonly waited: number
-  readonly signal: AbortSignal
 }
 
 /**
@@ -136,7 +136,7 @@ interface Approving {
 const approve = async (
   deps: SigningDeps,
   nodes: Watch<Node>,
-  { request, waited, signal }: Approving,
+  { request, waited, reported, signal }: Approving,
 ): Promise<Looked> => {
   const { api, recorder, meter } = deps
   // What other nodes have is not known yet.
@@ -151,8 +151,7 @@ const approve = async (
     })
   if (step.kind === 'ignore') return { kind: 'end' }
   if (step.kind !== 'approve') {
-    if (step.kind === 'leave' && step.rival !== undefined) deps.rivals.set(request.metadata.name, step.rival)
-    const isTold = tellOnce(deps, request, step.event)
+    const isTold = tellOnce(deps.recorder, request, { event: step.event, reported })
     // What could not be told must be told another time.
     return step.kind === 'wait' ? { kind: 'retry', after: blindSeconds } : leave(step, isTold, waited)
   }
@@ -171,14 +170,18 @@ const approve = async (
   return { kind: 'retry' }
 }
 
-/** The same words once; whether they were said. */
-const tellOnce = ({ sayings, recorder }: SigningDeps, request: SigningRequest, event: Told): boolean => {
-  const { name, uid } = request.metadata
-  const words = `${uid} ${event.note}`
-  if (!sayings.isNews(name, words)) return true
-  const isTold = recorder.record(request, event)
-  if (isTold) sayings.say(name, words)
-  return isTold
+interface Telling {
+  readonly event: Told
+  readonly reported: Reported
+}
+
+/** The same words once; whether they were reported. */
+const tellOnce = (recorder: Recorder, request: SigningRequest, { event, reported }: Telling): boolean => {
+  const words = `${request.metadata.uid} ${event.note}`
+  if (reported.words === words) return true
+  if (!recorder.record(request, event)) return false
+  reported.words = words
+  return true
 }
 
 /** What has waited for so long may wait for as long again, but for what Node objects say meanwhile. */

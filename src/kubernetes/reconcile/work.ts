@@ -15,11 +15,10 @@ import type { Asker } from './asker.ts'
 import { openDoubts } from './issuer-health.ts'
 import { type IssuerName, issuerName, issuerNameOf, laneOfIssuer, openIssuers } from './issuers.ts'
 import { lookAtPodRequest } from './pods.ts'
-import { type Looked, openQueue, type Queue } from './queue.ts'
+import { type Looked, openQueue, type Queue, type Turn } from './queue.ts'
 import { openCircles } from './renewal-backoff.ts'
 import { lookAtRequest } from './requests.ts'
 import { lookAtSigningRequest } from './signing.ts'
-import { openSayings } from './status-dedupe.ts'
 import type { Wake, Watches } from './watches.ts'
 
 export interface WorkDeps {
@@ -48,7 +47,7 @@ export interface Work extends Wake {
   stop(): Promise<void>
 }
 
-type Look<Key> = (key: Key, waited: number, signal: AbortSignal) => Promise<Looked>
+type Look<Key> = (key: Key, turn: Turn) => Promise<Looked>
 
 /** What one queue is about. */
 interface About<Key> {
@@ -62,8 +61,7 @@ export const openWork = (deps: WorkDeps): Work => {
   const { watches, settings, lost } = deps
   const api = { call: guarded(deps) }
   const { asker, recorder, meter, readRequest, clock, random } = deps
-  const sayings = openSayings(deps.now)
-  const shared = { api, asker, recorder, meter, readRequest, clock, retryFor: settings.retryFor, sayings }
+  const shared = { api, asker, recorder, meter, readRequest, clock, retryFor: settings.retryFor }
   const issuers = openIssuers(
     {
       api,
@@ -76,7 +74,6 @@ export const openWork = (deps: WorkDeps): Work => {
       now: deps.now,
       recheck: settings.recheck,
       servers: settings.servers,
-      sayings,
       doubts: openDoubts(),
     },
     (name, why) => issuerQueue.add(name, why),
@@ -84,8 +81,8 @@ export const openWork = (deps: WorkDeps): Work => {
   const issuerQueue: Queue<IssuerName> = queueOf<IssuerName>(
     deps,
     { resource: resources.issuers, laneOf: laneOfIssuer },
-    async (name, _, signal) => {
-      const looked = await issuers.look(name, signal)
+    async (name, turn) => {
+      const looked = await issuers.look(name, turn)
       if (looked.recheckAfter !== undefined) issuerQueue.addAfter(name, looked.recheckAfter)
       return looked
     },
@@ -97,10 +94,9 @@ export const openWork = (deps: WorkDeps): Work => {
     queueOf<string>(
       deps,
       { resource: resources.certificateRequests, laneOf: laneOfRequest(requests), sharerOf: namespaceOf },
-      (key, waited, signal) => lookAtRequest({ ...shared, watch: requests, issuers, circles }, { key, waited, signal }),
+      (_, turn) => lookAtRequest({ ...shared, watch: requests, issuers, circles }, turn),
     )
   const signers = new Map(settings.signers.map((signer) => [signer.name, signer]))
-  const rivals = new Map<string, string>()
   /** Those of the whole cluster: a lane for each signer. */
   const bySigner =
     <T extends KubernetesObject & { readonly spec: { readonly signerName: string } }>(watch: Watch<T>) =>
@@ -114,11 +110,7 @@ export const openWork = (deps: WorkDeps): Work => {
         ...{ resource: resources.signingRequests, laneOf: bySigner(signingRequests) },
         sharerOf: (key) => signingRequests.get(key)?.spec.username ?? '',
       },
-      (key, waited, signal) =>
-        lookAtSigningRequest(
-          { ...shared, watch: signingRequests, issuers, signers, nodes, rivals },
-          { key, waited, signal },
-        ),
+      (_, turn) => lookAtSigningRequest({ ...shared, watch: signingRequests, issuers, signers, nodes }, turn),
     )
 
   const podQueue =
@@ -126,8 +118,7 @@ export const openWork = (deps: WorkDeps): Work => {
     queueOf<string>(
       deps,
       { resource: resources.podCertificateRequests, laneOf: bySigner(podRequests), sharerOf: namespaceOf },
-      (key, waited, signal) =>
-        lookAtPodRequest({ ...shared, watch: podRequests, issuers, signers }, { key, waited, signal }),
+      (_, turn) => lookAtPodRequest({ ...shared, watch: podRequests, issuers, signers }, turn),
     )
 
   const wake: Wake = {
@@ -137,8 +128,7 @@ export const openWork = (deps: WorkDeps): Work => {
     podRequest: (key, why) => podQueue?.add(key, why),
     node: (name) => {
       for (const request of signingRequests?.all() ?? [])
-        if (isOfNode(request, name) || rivals.get(request.metadata.name) === name)
-          wake.signingRequest(request.metadata.name, 'awaited')
+        if (isOfNode(request, name)) wake.signingRequest(request.metadata.name, 'awaited')
     },
     throughIssuer: (name, why) => {
       for (const request of requests?.all() ?? [])
@@ -183,11 +173,11 @@ const queueOf = <Key extends string>(deps: WorkDeps, about: About<Key>, look: Lo
     random,
     now: deps.now,
     ...(patience ?? (resource === resources.issuers.plural ? issuerPatience : {})),
-    look: async (key, waited) => {
+    look: async (key, row) => {
       // An issuer that has not been listed yet is not one that does not exist. Other kinds are no reason to wait.
       while (watches.missing().some((plural) => needed.has(plural)) && !lost.aborted)
         await sleep(syncPollMs, undefined, { signal: lost }).catch(() => {})
-      return lost.aborted ? { kind: 'end' } : look(key, waited, lost)
+      return lost.aborted ? { kind: 'end' } : look(key, { key, ...row, signal: lost })
     },
     failed: (key, err) => {
       if (lost.aborted) return undefined
