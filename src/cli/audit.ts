@@ -1,6 +1,6 @@
 /** `chancery audit`: what auditors search, as a table that fits the terminal, or as an export that says whether it is whole. */
-import { type FileHandle, open, readlink, realpath, rename, rm, stat } from 'node:fs/promises'
-import { dirname, resolve } from 'node:path'
+import { randomBytes } from 'node:crypto'
+import { open, realpath, rename, rm, stat } from 'node:fs/promises'
 import { finished } from 'node:stream/promises'
 
 import type { Command } from 'commander'
@@ -206,8 +206,6 @@ type Form = 'csv' | 'ndjson'
 interface Destination {
   readonly sink: NodeJS.WritableStream
   readonly partial?: string
-  /** No other command has put its own in that place. */
-  readonly isOurs?: () => Promise<boolean>
   readonly file?: string
   /** Where the file is, or is to be: behind a link, where it leads. */
   readonly place?: string
@@ -229,33 +227,15 @@ const openDestination = async (form: Form, { out }: AuditOptions): Promise<Desti
   // What cannot be looked at cannot be written either, which is told then.
   const found = await stat(out).catch(() => undefined)
   if (found?.isDirectory()) throw new Failure('usage', `${out} is a folder; name a file in it by --out.`)
-  // Of a pipe or a device it would be the name that is replaced: as root, /dev/stdout and /dev/null themselves. It is opened before
-  // anything is asked, as by a shell: whoever reads the pipe learns the end of what is refused as well.
+  // A pipe or a device is written to, never replaced by a file.
   if (found !== undefined && !found.isFile())
     return { sink: (await open(out, 'w').catch(unwritable(out))).createWriteStream(), progress }
   await assertReplaceable(out, replacements[form])
-  // Of a file that has no name any more, none is made up.
-  const place = await (found === undefined ? placeOf(out) : realpath(out)).catch(unwritable(out))
-  const partial = `${place}.partial`
-  const handle = await openNew(partial).catch(unwritable(partial))
-  const { ino } = await handle.stat()
-  const isOurs = (): Promise<boolean> =>
-    stat(partial).then(
-      (found) => found.ino === ino,
-      () => false,
-    )
-  return { sink: handle.createWriteStream({ flush: true }), partial, isOurs, file: out, place, progress }
-}
-
-/** Where a link leads, also one that leads to what is not there yet. */
-const placeOf = async (path: string): Promise<string> => {
-  try {
-    return await realpath(path)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-    const link = await readlink(path).catch(() => undefined)
-    return link === undefined ? path : placeOf(resolve(await realpath(dirname(path)), link))
-  }
+  // A link is followed, so that it stays one. Two exports to one file have a draft each.
+  const place = found === undefined ? out : await realpath(out)
+  const partial = `${place}.${randomBytes(4).toString('hex')}.partial`
+  const handle = await open(partial, 'wx', 0o600).catch(unwritable(partial))
+  return { sink: handle.createWriteStream({ flush: true }), partial, file: out, place, progress }
 }
 
 const unwritable =
@@ -264,15 +244,9 @@ const unwritable =
     throw new Failure('usage', `${path} cannot be written (${code}).`)
   }
 
-/** Another command may still write what is there, which would be in the midst of ours. */
-const openNew = async (path: string): Promise<FileHandle> => {
-  await rm(path, { force: true })
-  return open(path, 'wx', 0o600)
-}
-
 /** Throws a failure unless everything came, its last line included. */
 const exportRecords = async (asked: ExportAsked): Promise<void> => {
-  const { client, path, query, form, name, sink, partial, isOurs, file, place, progress } = asked
+  const { client, path, query, form, name, sink, partial, file, place, progress } = asked
   const tail = openTail()
   let statement: Statement | undefined
   // Told where it is written.
@@ -290,9 +264,9 @@ const exportRecords = async (asked: ExportAsked): Promise<void> => {
     if (statement?.complete && statement.rows > 0) progress?.update(statement.rows, statement.rows)
   } catch (error) {
     if (partial !== undefined) sink.end()
-    const isThere = partial !== undefined && (await isOurs?.()) === true
-    if (isThere && tail.lines === 0) await rm(partial, { force: true })
-    const came = !isThere || tail.lines === 0 ? '' : ` ${partial} holds what came, and is not whole.`
+    const isEmpty = partial === undefined || tail.lines === 0
+    if (partial !== undefined && isEmpty) await rm(partial, { force: true })
+    const came = isEmpty ? '' : ` ${partial} holds what came, and is not whole.`
     if (error instanceof Failure && came !== '') throw new Failure(error.kind, `${error.message}${came}`, error.problem)
     throw error
   } finally {
@@ -310,8 +284,6 @@ const exportRecords = async (asked: ExportAsked): Promise<void> => {
       `The export broke off: it lacks its last line.${partial === undefined ? '' : ` ${partial} is not whole.`}`,
     )
   if (partial === undefined || place === undefined) return tellBeside(statement, query['after'])
-  if (!(await isOurs?.()))
-    throw new Failure('conflict', `Another command exports to ${file} as well; this export was not put there.`)
   await rename(partial, place).catch(({ code }: NodeJS.ErrnoException) => {
     throw new Failure('usage', `${file} cannot be replaced (${code}); ${partial} holds the export, which is whole.`)
   })
