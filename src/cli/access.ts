@@ -5,7 +5,7 @@ import { type Client, segment } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 import { openOutput, visible } from '../lib/output.ts'
 import { limitNames } from '../policy/limits.ts'
-import { openRest, type RestOptions, withRestOptions } from './rest.ts'
+import { addListByPrincipal, addRevokeById, openRest, type RestOptions, withRestOptions } from './rest.ts'
 import { keepSecret } from './secret-file.ts'
 import type { LoadSettings } from './with-records.ts'
 
@@ -21,7 +21,9 @@ export const addPrincipalCommand = (program: Command): void => {
   )
 
   withRestOptions(principal.command('list').description('list principals')).action(async (options: RestOptions) => {
-    await list('/v1/principals', {}, options, ['name', 'createdAt', 'createdBy', 'disabledAt'])
+    const { client, out } = await openRest(options)
+    const { items } = (await client.call('GET', '/v1/principals')).json<{ items: Record<string, unknown>[] }>()
+    out.table(items, ['name', 'createdAt', 'createdBy', 'disabledAt'])
   })
 
   withRestOptions(principal.command('disable <name>').description('close a principal for good')).action(
@@ -75,7 +77,7 @@ export const addGrantCommand = (program: Command): void => {
         ...(options.onBehalfOf !== undefined && { onBehalfOf: originRulesOf(options.onBehalfOf) }),
         ...(options.limit && { limits: parseLimits(options.limit) }),
       }
-      const answer = await client.call('POST', '/v1/grants', { body }).catch(tellLimits(options.limit ?? []))
+      const answer = await client.call('POST', '/v1/grants', { body })
       const grant = answer.json<Grant>()
       const since = answer.status === 201 ? 'now' : 'already'
       const idle =
@@ -84,31 +86,8 @@ export const addGrantCommand = (program: Command): void => {
       out.show(grant, [`${principal} may act as ${role} ${since} (grant ${grant.id}).${idle}`, ...wider].join('\n'))
     })
 
-  withRestOptions(grant.command('list').description('list grants'))
-    .option('--principal <name>', 'only those of one principal')
-    .action(async (options: RestOptions & { principal?: string }) => {
-      await list('/v1/grants', { principal: options.principal }, options, [
-        'id',
-        'principal',
-        'role',
-        'profiles',
-        'names',
-        'revoke',
-        'limits',
-        'onBehalfOf',
-        'sharedKeys',
-        'createdAt',
-        'createdBy',
-      ])
-    })
-
-  withRestOptions(grant.command('revoke <id>').description('take a grant back')).action(
-    async (id: string, options: RestOptions) => {
-      const { client, out } = await openRest(options)
-      await client.call('DELETE', `/v1/grants/${segment(id)}`)
-      out.show({ id, revoked: true }, `Grant ${id} is revoked.`)
-    },
-  )
+  addListByPrincipal(grant, { about: 'list grants', path: '/v1/grants', columns: grantColumns })
+  addRevokeById(grant, 'take a grant back', '/v1/grants', (id) => `Grant ${id} is revoked.`)
 }
 
 interface Grant {
@@ -153,28 +132,17 @@ export const addTokenCommand = (program: Command, settings: LoadSettings): void 
       out.show({ ...made, file }, `${visible(file)} lets its bearer in as ${principal}. It is the token ${made.id}.`)
     })
 
-  withRestOptions(token.command('list').description('list tokens, never their secrets'))
-    .option('--principal <name>', 'only those of one principal')
-    .action(async (options: RestOptions & { principal?: string }) => {
-      await list('/v1/tokens', { principal: options.principal }, options, [
-        'id',
-        'principal',
-        'label',
-        'createdAt',
-        'expiresAt',
-        'revokedAt',
-        'lastUsedAt',
-      ])
-    })
-
-  withRestOptions(token.command('revoke <id>').description('revoke a token')).action(
-    async (id: string, options: RestOptions) => {
-      const { client, out } = await openRest(options)
-      await client.call('DELETE', `/v1/tokens/${segment(id)}`)
-      out.show({ id, revoked: true }, `Token ${id} is revoked; it stops working within two seconds.`)
-    },
+  addListByPrincipal(token, {
+    about: 'list tokens, never their secrets',
+    path: '/v1/tokens',
+    columns: ['id', 'principal', 'label', 'createdAt', 'expiresAt', 'revokedAt', 'lastUsedAt'],
+  })
+  addRevokeById(
+    token,
+    'revoke a token',
+    '/v1/tokens',
+    (id) => `Token ${id} is revoked; it stops working within two seconds.`,
   )
-
   addTokenRecover(token, settings)
 }
 
@@ -213,16 +181,19 @@ interface RecoverOptions {
   readonly json: boolean
 }
 
-const list = async (
-  path: string,
-  query: Readonly<Record<string, string | undefined>>,
-  options: RestOptions,
-  columns: readonly string[],
-): Promise<void> => {
-  const { client, out } = await openRest(options)
-  const answer = await client.call('GET', path, { query })
-  out.table(answer.json<{ items: Record<string, unknown>[] }>().items, columns)
-}
+const grantColumns = [
+  'id',
+  'principal',
+  'role',
+  'profiles',
+  'names',
+  'revoke',
+  'limits',
+  'onBehalfOf',
+  'sharedKeys',
+  'createdAt',
+  'createdBy',
+]
 
 /** What a name means, and how large its number may be, the service says. */
 const parseLimits = (texts: readonly string[]): Readonly<Record<string, number>> =>
@@ -233,18 +204,6 @@ const parseLimits = (texts: readonly string[]): Readonly<Record<string, number>>
       return [name, Number(digits)]
     }),
   )
-
-/** A service of another version may know others. */
-const tellLimits =
-  (texts: readonly string[]) =>
-  (error: unknown): never => {
-    const names = texts.map((text) => text.split('=', 1)[0] ?? '').filter((name) => !isLimitName(name))
-    if (!(error instanceof Failure) || error.kind !== 'refused' || names.length === 0) throw error
-    const known = `The limits that this command knows are ${limitNames.join(', ')}; ${names.join(', ')} is none of them.`
-    throw new Failure('refused', `${error.message}\n${visible(known)}`, error.problem)
-  }
-
-const isLimitName = (name: string): boolean => limitNames.some((known) => known === name)
 
 const namesForm = '{"dns":{"allow":["*.example.com"]}}'
 const originForm = '{"required":true,"namespaces":{"allow":["shop"]}}'

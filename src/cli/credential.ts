@@ -3,14 +3,13 @@ import { hash } from 'node:crypto'
 
 import type { Command } from 'commander'
 
-import { segment } from '../client/rest.ts'
 import { isProblem } from '../errors.ts'
 import { Failure } from '../lib/failure.ts'
 import { readGivenText } from '../lib/input-files.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { parsePem } from '../x509/pem.ts'
 import { nameText } from './event-text.ts'
-import { openRest, type RestOptions, withRestOptions } from './rest.ts'
+import { addListByPrincipal, addRevokeById, openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 interface CreateOptions extends RestOptions {
   readonly label: string
@@ -20,7 +19,7 @@ interface CreateOptions extends RestOptions {
   readonly spiffeId?: string
 }
 
-interface Row {
+interface Row extends Readonly<Record<string, unknown>> {
   readonly id: string
   readonly fingerprint: string | null
   readonly spiffeId: string | null
@@ -42,7 +41,7 @@ export const addCredentialCommand = (program: Command): void => {
     .action(async (principal: string, options: CreateOptions) => {
       const match = await matchOf(options)
       const { client, out } = await openRest(options)
-      const answer = await client.call('POST', '/v1/credentials', {
+      const answer = await client.call('POST', path, {
         body: { principal, label: options.label, ...match },
       })
       const made = answer.json<Row>()
@@ -50,26 +49,21 @@ export const addCredentialCommand = (program: Command): void => {
       out.show(made, `${meantText(made)} is ${principal} ${since} (credential ${made.id}).`)
     })
 
-  withRestOptions(credential.command('list').description('list credentials'))
-    .option('--principal <name>', 'only those of one principal')
-    .action(async (options: RestOptions & { principal?: string }) => {
-      const { client, out } = await openRest(options)
-      const query = { principal: options.principal }
-      const { items } = (await client.call('GET', '/v1/credentials', { query })).json<{ items: Row[] }>()
-      out.table(
-        items.map((row) => ({ ...row, means: meantText(row) })),
-        ['id', 'principal', 'label', 'means', 'createdAt', 'revokedAt'],
-      )
-    })
-
-  withRestOptions(credential.command('revoke <id>').description('untie client certificates')).action(
-    async (id: string, options: RestOptions) => {
-      const { client, out } = await openRest(options)
-      await client.call('DELETE', `/v1/credentials/${segment(id)}`)
-      out.show({ id, revoked: true }, `Credential ${id} is revoked; it stops working within two seconds.`)
-    },
+  addListByPrincipal<Row>(credential, {
+    about: 'list credentials',
+    path,
+    columns: ['id', 'principal', 'label', 'means', 'createdAt', 'revokedAt'],
+    more: (row) => ({ means: meantText(row) }),
+  })
+  addRevokeById(
+    credential,
+    'untie client certificates',
+    path,
+    (id) => `Credential ${id} is revoked; it stops working within two seconds.`,
   )
 }
+
+const path = '/v1/credentials'
 
 const meantText = ({ fingerprint, spiffeId, subject, issuer }: Row): string => {
   if (fingerprint !== null) return `the certificate ${fingerprint}`

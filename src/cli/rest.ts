@@ -1,7 +1,7 @@
 /** What every command over REST shares: its options, its client, its output. */
 import type { Command } from 'commander'
 
-import { type Client, openClient } from '../client/rest.ts'
+import { type Client, openClient, segment } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 import { type Output, openOutput } from '../lib/output.ts'
 import { countText } from '../lib/progress.ts'
@@ -36,6 +36,40 @@ export const openRest = async (options: RestOptions): Promise<Rest> => ({
   client: await openClient(options, process.env),
   out: openOutput(options.json === true, (text) => process.stdout.write(text)),
 })
+
+interface Listed<Row> {
+  readonly about: string
+  readonly path: string
+  readonly columns: readonly string[]
+  /** What else a line has. */
+  readonly more?: (row: Row) => object
+}
+
+/** `list`, of what each principal has. */
+export const addListByPrincipal = <Row extends Readonly<Record<string, unknown>> = Readonly<Record<string, unknown>>>(
+  parent: Command,
+  { about, path, columns, more }: Listed<Row>,
+): void => {
+  withRestOptions(parent.command('list').description(about))
+    .option('--principal <name>', 'only those of one principal')
+    .action(async ({ principal, ...options }: RestOptions & { readonly principal?: string }) => {
+      const { client, out } = await openRest(options)
+      const { items } = (await client.call('GET', path, { query: { principal } })).json<{ items: Row[] }>()
+      out.table(
+        items.map((row) => ({ ...row, ...more?.(row) })),
+        columns,
+      )
+    })
+}
+
+/** `revoke <id>`. */
+export const addRevokeById = (parent: Command, about: string, path: string, done: (id: string) => string): void => {
+  withRestOptions(parent.command('revoke <id>').description(about)).action(async (id: string, options: RestOptions) => {
+    const { client, out } = await openRest(options)
+    await client.call('DELETE', `${path}/${segment(id)}`)
+    out.show({ id, revoked: true }, done(id))
+  })
+}
 
 /** Every page of a list, up to `most` rows. */
 export const readAll = async <Row = Readonly<Record<string, unknown>>>(
