@@ -19,7 +19,7 @@ t.setTimeout(300_000)
 
 drill('README: one command starts it, and its examples do what they say', async (t) => {
   const blocks = await blocksOf('README.md')
-  t.same([...blocks.keys()], ['start', 'first', 'request', 'curl', 'explain'])
+  t.same([...blocks.keys()], ['start', 'first', 'explain', 'request', 'curl'])
   const folder = await mkdtemp(join(tmpdir(), 'chancery-readme-'))
   for (const name of ['package.json', 'tools']) await symlink(join(root, name), join(folder, name))
   const [port, publicPort] = [await freePort(), await freePort()]
