@@ -1,6 +1,5 @@
 /** `chancery roll adopt-database` and `chancery roll succeed`: what an operator accepts of records that are not as before. */
-import type { Stats } from 'node:fs'
-import { readFile, rename, rm, stat } from 'node:fs/promises'
+import { readFile, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -16,7 +15,7 @@ import { openIntents } from '../db/open-intents.ts'
 import { isProblem } from '../errors.ts'
 import { writePrivateFile } from '../keys/private-file.ts'
 import { Failure } from '../lib/failure.ts'
-import { syncFolder, withItself } from '../lib/fs.ts'
+import { syncFolder } from '../lib/fs.ts'
 import type { Log } from '../log.ts'
 import { codec } from '../server/codec.ts'
 import { openKeys, providePassphrase } from '../server/keys.ts'
@@ -27,9 +26,8 @@ import type { Checkpoint } from '../tlog/checkpoint.ts'
 import type { DatabaseAdopted, RollOpened } from '../tlog/entries.ts'
 import { parseTbs } from '../x509/certificate.ts'
 import { explainRecords } from './database-fault.ts'
-import { operator } from './operator.ts'
 import { explainStart } from './start-fault.ts'
-import { withDatabase, withRecords } from './with-records.ts'
+import { operator, withDatabase, withRecords } from './with-records.ts'
 
 /** Accepts that the same records are on another server; the reason is kept on the roll. Resolves to a sentence. */
 export const runAdoptDatabase = async (config: Config, log: Log, reason: string | null = null): Promise<string> => {
@@ -238,38 +236,14 @@ const failWaiting = async (db: Database, roll: RollWriter): Promise<void> => {
  */
 const setAside = async (path: string, from: Checkpoint, first: Checkpoint): Promise<string> => {
   const [kept, next] = [`${path}.${from.size}`, `${path}.next`]
-  const owner = await stat(path)
   await keepBeside(path, kept, from)
-  await giveTo(owner, kept)
   // Of a run that was cut off.
   await rm(next, { force: true })
   const file = await openAnchorFile({ path: next })
   await file.write(first).finally(() => file.close())
-  await giveTo(owner, next)
   await rename(next, path)
   await syncFolder(dirname(path))
   return kept
-}
-
-/**
- * The account that the service runs as, where root runs this: it could not start on a file of root's. Whoever else runs it is that
- * account, and may not give a file to a group that it is not in. The folder is that account's: what it has put there may lead
- * to a file of somebody else.
- */
-const giveTo = async ({ uid, gid }: Stats, path: string): Promise<void> => {
-  if (process.geteuid?.() !== 0) return
-  const isGiven = await withItself(path, async (file) => {
-    if ((await file.stat()).nlink > 1) return false
-    await file.chown(uid, gid)
-    return true
-  }).catch(ifLink)
-  if (!isGiven)
-    throw new Failure('usage', `${path} is a link, and is given to nobody: move it away, and run this again.`)
-}
-
-const ifLink = (error: NodeJS.ErrnoException): false => {
-  if (error.code === 'ELOOP') return false
-  throw error
 }
 
 /** Of a run that was cut off it may be there. */
