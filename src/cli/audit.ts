@@ -10,7 +10,6 @@ import { Failure } from '../lib/failure.ts'
 import { formatTable } from '../lib/output.ts'
 import { countText, openStderrProgress, type Progress } from '../lib/progress.ts'
 import { type EntryRow, eventColumns, eventRow, searchText } from './event-text.ts'
-import { certificateFilters } from './filters.ts'
 import { assertReplaceable, endOctets, type Replacement } from './output-file.ts'
 import {
   type Beside,
@@ -50,7 +49,28 @@ const times = { '--after <time>': 'since then', '--before <time>': 'before then'
 /** Of what is on the roll. */
 const at = { '--at <size>': 'as of a roll of this size' } as const
 
-const kinds: Readonly<Record<string, Kind>> = {
+const certificateFilters = {
+  '--name <name>': 'exact, which finds wildcard names over it too, or *.suffix for every DNS name below it',
+  '--serial <serial>': '32 hexadecimal digits, perhaps with colons',
+  '--row <serial>': 'the certificate with this serial, and all that it was renewed from and to',
+  '--subject <dn>': 'exact, as RFC 4514 writes it',
+  '--profile <name>': 'by which profile',
+  '--principal <name>': 'to whom',
+  '--issuer <name>': 'by which issuer',
+  '--status <status>': 'valid, expired or revoked',
+  '--key <sha256>': 'SHA-256 of the SubjectPublicKeyInfo, in hexadecimal',
+  '--issued-after <time>': 'issued since then, such as 2026-01-01T00:00:00Z',
+  '--issued-before <time>': 'issued before then',
+  '--expires-after <time>': 'that expire then or later',
+  '--expires-before <time>': 'that expire before then',
+  '--revoked-after <time>': 'revoked since then',
+  '--revoked-before <time>': 'revoked before then',
+  '--origin-namespace <name>': 'asked for on behalf of this namespace',
+  '--origin-user <name>': 'on behalf of this user',
+  '--origin-object <uid>': 'for the object of this UID',
+} as const
+
+const kinds = {
   certificates: {
     about: 'certificates that were issued, newest first',
     filters: {
@@ -58,10 +78,7 @@ const kinds: Readonly<Record<string, Kind>> = {
       ...at,
     },
     columns: ['serial', 'status', 'profile', 'principal', 'issuedAt', 'notAfter', 'names', 'subject'],
-    lineOf: (row) => {
-      const { name, version } = row['profile'] as { readonly name: string; readonly version: number }
-      return { ...row, profile: `${name}@${version}` }
-    },
+    lineOf: withProfileText,
   },
   events: {
     about: 'the events of the roll, oldest first',
@@ -101,22 +118,26 @@ const kinds: Readonly<Record<string, Kind>> = {
     columns: ['at', 'principal', 'act', 'records', 'format', 'rows', 'size', 'filter'],
     lineOf: (row) => ({ ...row, filter: searchText(row['filter'] as Readonly<Record<string, string>>) }),
   },
-}
+} as const satisfies Readonly<Record<string, Kind>>
 
 export const addAuditCommand = (program: Command): void => {
   const audit = program.command('audit').description('search and export the records')
-  for (const [name, kind] of Object.entries(kinds)) {
-    const command = withRestOptions(audit.command(name).description(kind.about))
-    for (const [flag, text] of Object.entries(kind.filters)) command.option(flag, text)
-    command
-      .option('--limit <n>', `how many at most, ${usual} by default`)
-      .option('--all', 'all there are')
-      .option('--count', 'only how many there are')
-      .option('--ndjson', 'export everything, one JSON value a line')
-      .option('--csv', 'export everything as CSV')
-      .option('--out <file>', 'write the export there once it is whole, in place of another one; - is standard output')
-      .action((options: AuditOptions) => audited(name, kind, options))
-  }
+  for (const name of Object.keys(kinds) as (keyof typeof kinds)[]) addSearchCommand(audit, name, name)
+}
+
+/** Under any name: certificates are searched by `chancery certificate search` as well. */
+export const addSearchCommand = (parent: Command, verb: string, name: keyof typeof kinds): void => {
+  const kind: Kind = kinds[name]
+  const command = withRestOptions(parent.command(verb).description(kind.about))
+  for (const [flag, text] of Object.entries(kind.filters)) command.option(flag, text)
+  command
+    .option('--limit <n>', `how many at most, ${usual} by default`)
+    .option('--all', 'all there are')
+    .option('--count', 'only how many there are')
+    .option('--ndjson', 'export everything, one JSON value a line')
+    .option('--csv', 'export everything as CSV')
+    .option('--out <file>', 'write the export there once it is whole, in place of another one; - is standard output')
+    .action((options: AuditOptions) => audited(name, kind, options))
 }
 
 const audited = async (name: string, kind: Kind, options: AuditOptions): Promise<void> => {
@@ -352,3 +373,8 @@ const replacements: Readonly<Record<Form, Replacement>> = {
 }
 
 const accepts: Readonly<Record<Form, string>> = { csv: 'text/csv', ndjson: 'application/x-ndjson' }
+
+export function withProfileText(row: Row): Row {
+  const { name, version } = row['profile'] as { readonly name: string; readonly version: number }
+  return { ...row, profile: `${name}@${version}` }
+}

@@ -8,29 +8,15 @@ import { Failure } from '../lib/failure.ts'
 import { visible } from '../lib/output.ts'
 import { exactDurationText } from '../lib/progress.ts'
 import type { Origin } from '../policy/origin.ts'
-import { certificateFilters } from './filters.ts'
-import { originLine } from './origin-text.ts'
+import { addSearchCommand, withProfileText } from './audit.ts'
+import { originLine } from './event-text.ts'
 import { assertReplaceable, type Replacement } from './output-file.ts'
-import { openRest, parseCount, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
-
-interface SearchOptions extends RestOptions {
-  readonly limit: string
-  readonly [filter: string]: string | boolean | undefined
-}
+import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 export const addCertificateCommand = (program: Command): void => {
   const certificate = program.command('certificate').description('certificates that were issued')
 
-  const search = withRestOptions(certificate.command('search').description('search certificates, newest first'))
-  for (const [flag, text] of Object.entries(certificateFilters)) search.option(flag, text)
-  search.option('--limit <n>', 'how many at most', '100').action(async (options: SearchOptions) => {
-    const rest = await openRest(options)
-    const found = await readFirst(rest.client, '/v1/certificates', filtersOf(options), parseCount(options.limit))
-    const columns = ['serial', 'status', 'profile', 'principal', 'subject', 'names', 'notAfter']
-    rest.out.table(found.rows.map(withProfileText), columns)
-    tellMore(found)
-  })
-
+  addSearchCommand(certificate, 'search', 'certificates')
   addProofCommand(certificate)
   addRenewalInfoCommand(certificate)
   withRestOptions(certificate.command('show <serial>').description('show one certificate'))
@@ -115,23 +101,6 @@ const addRenewalInfoCommand = (certificate: Command): void => {
       lines.map(([label = '', value = '']) => label.padEnd(12) + visible(value)).join('\n'),
     )
   })
-}
-
-/** The options that the API takes as filters, under the same names. */
-const filtersOf = ({
-  limit: _limit,
-  json: _json,
-  server: _server,
-  ca: _ca,
-  tokenFile: _tokenFile,
-  context: _context,
-  ...filters
-}: SearchOptions): Record<string, string> =>
-  Object.fromEntries(Object.entries(filters).filter((entry): entry is [string, string] => typeof entry[1] === 'string'))
-
-const withProfileText = (row: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> => {
-  const { name, version } = row['profile'] as { name: string; version: number }
-  return { ...row, profile: `${name}@${version}` }
 }
 
 const textOf = (value: unknown): string => {

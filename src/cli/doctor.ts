@@ -7,8 +7,8 @@ import { hasNoNumber, hasNoRoom, noNumber } from '../db/write-failures.ts'
 import { isProblem } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { openKeys } from '../server/keys.ts'
+import { probing } from './key.ts'
 import { unsafe, unwise } from './preflight.ts'
-import { probing } from './probe.ts'
 import { type CommandRecords, withRecords } from './with-records.ts'
 
 export interface Diagnosis {

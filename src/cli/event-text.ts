@@ -10,7 +10,6 @@ import {
 } from '../tlog/entries.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { formatSubject, parseSubject } from '../x509/subject.ts'
-import { originLine } from './origin-text.ts'
 
 /** One entry as the API gives it. */
 export interface EntryRow {
@@ -158,3 +157,11 @@ const subjectsOf = (base64: string): string => {
     return 'a certificate that cannot be read'
   }
 }
+
+/** On whose behalf something was asked for: `alice in shop, CertificateRequest web-1`. */
+export const originLine = ({ user, namespace, serviceAccount, node, object }: Origin): string =>
+  [
+    `${user ?? `service account ${serviceAccount}`}${namespace === undefined ? '' : ` in ${namespace}`}`,
+    ...(node === undefined ? [] : [`node ${node}`]),
+    ...(object === undefined ? [] : [`${object.kind} ${object.name}`]),
+  ].join(', ')

@@ -2,12 +2,13 @@
 import { hash } from 'node:crypto'
 
 import type { Config } from '../config/config.ts'
-import type { KeyAttributes } from '../keys/signing-key.ts'
+import type { Keyring } from '../keys/keyring.ts'
+import type { KeyAttributes, SigningKey } from '../keys/signing-key.ts'
 import { Failure } from '../lib/failure.ts'
 import type { Log } from '../log.ts'
 import { openKeys } from '../server/keys.ts'
-import { probing } from './probe.ts'
-import { withRecords } from './with-records.ts'
+import type { KeyProbed } from '../tlog/entries.ts'
+import { type CommandRecords, operator, withRecords } from './with-records.ts'
 
 export interface ProbedKey {
   /** Its URI, without the library and the PIN's file. */
@@ -45,3 +46,27 @@ export const probeText = ({ id, algorithm, spki, attributes }: ProbedKey): strin
   )
   return [`${id} signs by ${algorithm}.`, `  SHA-256 of its public key: ${spki}`, ...flags].join('\n')
 }
+
+/** The same ring; each key that it opens is on the log, with who opened it. */
+export const probing = (
+  { roll, log }: Pick<CommandRecords, 'roll' | 'log'>,
+  keys: Keyring,
+): Pick<Keyring, 'open' | 'close'> => ({
+  open: async (uri) => {
+    const key = await keys.open(uri)
+    const event = probedEvent(key)
+    await roll
+      .change(async () => ({ events: [event], result: undefined }))
+      .catch((err: unknown) => log.warn({ ...event, event: 'key.unrecorded', err }, 'an opened key is not on record'))
+    return key
+  },
+  close: keys.close,
+})
+
+const probedEvent = ({ id, spki, attributes }: SigningKey): KeyProbed => ({
+  type: 'key.probed',
+  key: id,
+  spki: hash('sha256', spki),
+  attributes: attributes ? { ...attributes } : null,
+  by: operator(),
+})

@@ -13,7 +13,7 @@ import { exactDurationText } from '../lib/progress.ts'
 import type { Origin } from '../policy/origin.ts'
 import { formatSubject, isAttributeType, type Subject } from '../x509/subject.ts'
 import { type Answers, openAnswers } from './answers.ts'
-import { originLine } from './origin-text.ts'
+import { originLine } from './event-text.ts'
 import { openRest, parseCount, type Rest, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 
 interface ListOptions extends RestOptions {

@@ -18,9 +18,8 @@ import { Failure } from '../lib/failure.ts'
 import { visible } from '../lib/output.ts'
 import type { Log } from '../log.ts'
 import { parseDuration } from '../policy/duration.ts'
-import { operator } from './operator.ts'
 import { keepSecret } from './secret-file.ts'
-import { withRecords } from './with-records.ts'
+import { operator, withRecords } from './with-records.ts'
 
 export interface TokenRecoverOptions {
   /** Whose: may be left out where there is one administrator. */

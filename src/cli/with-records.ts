@@ -1,5 +1,6 @@
 /** For commands that work beside the service, on the same records. */
 import { stat } from 'node:fs/promises'
+import { userInfo } from 'node:os'
 import { join } from 'node:path'
 
 import type { Config } from '../config/config.ts'
@@ -73,4 +74,16 @@ const openExisting = async ({ dataDir }: Config, log: Log) => {
     )
   })
   return openEmbedded({ dataDir, log }).catch(explainStart({ dataDir }))
+}
+
+/** `os:` and the account, or who has become it by sudo. Never a principal: these have other names. */
+export const operator = (): string => `os:${process.env['SUDO_USER'] || account()}`
+
+/** In a container it may have a number only. */
+const account = (): string => {
+  try {
+    return userInfo().username
+  } catch {
+    return String(process.getuid?.() ?? 'unknown')
+  }
 }

@@ -2,8 +2,8 @@ import { readFile } from 'node:fs/promises'
 
 import t from 'tap'
 
-import { diffLines } from '../../src/cli/diff.ts'
 import { eventRow } from '../../src/cli/event-text.ts'
+import { diffLines } from '../../src/cli/profile.ts'
 import { type Decision, explanation, fullExplanation } from '../../src/client/issue/explanation.ts'
 import { formatTable, jsonText, openOutput, versionLine } from '../../src/lib/output.ts'
 import { formatYaml, parseYaml } from '../../src/lib/yaml.ts'
