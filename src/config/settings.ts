@@ -45,12 +45,23 @@ export interface Witness {
 const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const
 export type LogLevel = (typeof logLevels)[number]
 
+/** "yes" and "no"; YAML's true and false say the same. */
+const yesOrNo = {
+  form: '`yes` or `no`',
+  read: (value: string): boolean => {
+    const found = ({ yes: true, true: true, no: false, false: false } as Readonly<Record<string, boolean>>)[value]
+    if (found === undefined) throw new Error('is neither yes nor no')
+    return found
+  },
+}
+
+const milliseconds: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }
+
 const table = {
   mode: {
     env: 'CHANCERY_MODE',
     path: 'mode',
-    read: oneOf('development', 'production'),
-    form: '`development` or `production`',
+    ...oneOf('development', 'production'),
     standard: 'development',
     about: 'Production refuses every convenience of development, by name: see below.',
   },
@@ -98,8 +109,7 @@ const table = {
   clientRenewal: {
     env: 'CHANCERY_CLIENT_RENEWAL',
     path: 'clients.renewal',
-    read: yesOrNo,
-    form: '`yes` or `no`',
+    ...yesOrNo,
     standard: 'yes',
     about:
       'Whether the API asks for a certificate at the beginning of each connection so that it can be renewed, where its profile allows that; it says nothing of who somebody is. Browsers that have certificates may offer them at `/docs`: `no` ends that, and renewing by holding, unless the API asks for certificates of clients anyway.',
@@ -141,8 +151,7 @@ const table = {
   poolSize: {
     env: 'CHANCERY_DATABASE_POOL_SIZE',
     path: 'database.poolSize',
-    read: whole(2, 1_000),
-    form: '2 to 1000',
+    ...whole(2, 1_000),
     standard: '14',
     about:
       'Connections to the database at most, of each process; of three and more, a third for the common searches of certificates; of eight and more, a quarter, up to four, for issuing. Requests share them in batches: more are seldom faster.',
@@ -150,8 +159,7 @@ const table = {
   preparedStatements: {
     env: 'CHANCERY_DATABASE_PREPARED_STATEMENTS',
     path: 'database.preparedStatements',
-    read: yesOrNo,
-    form: '`yes` or `no`',
+    ...yesOrNo,
     standard: 'yes',
     about:
       '`no` behind a transaction pooler: then neither named statements nor start-up settings are sent, and the timeouts belong on the role (`statement_timeout`, `lock_timeout`, `idle_in_transaction_session_timeout`).',
@@ -159,8 +167,7 @@ const table = {
   allowEmbedded: {
     env: 'CHANCERY_ALLOW_EMBEDDED_DATABASE',
     path: 'allowEmbeddedDatabase',
-    read: yesOrNo,
-    form: '`yes` or `no`',
+    ...yesOrNo,
     standard: 'no',
     about:
       'Whether production may keep its records in the embedded PostgreSQL, whose backups and disks are then yours to see to.',
@@ -178,8 +185,7 @@ const table = {
   allowSoftware: {
     env: 'CHANCERY_ALLOW_SOFTWARE_KEYS',
     path: 'keys.allowSoftware',
-    read: yesOrNo,
-    form: '`yes` or `no`',
+    ...yesOrNo,
     standard: 'no',
     about:
       'Whether production may sign with keys in files: whoever reads the memory or the disk of this machine has them.',
@@ -205,8 +211,7 @@ const table = {
   pkcs11Sessions: {
     env: 'CHANCERY_PKCS11_SESSIONS',
     path: 'keys.pkcs11Sessions',
-    read: whole(1, 60),
-    form: '1 to 60',
+    ...whole(1, 60),
     standard: '8',
     about:
       'Sessions of each instance with one token at most, and so signatures that it makes there at the same time. It keeps those that it has opened: where a token allows few in all, those of all instances have to fit, and two for a command beside them.',
@@ -222,8 +227,7 @@ const table = {
   signer: {
     env: 'CHANCERY_SIGNER',
     path: 'keys.signer',
-    read: oneOf('process', 'inline'),
-    form: '`process` or `inline`',
+    ...oneOf('process', 'inline'),
     standard: 'process',
     about: '`inline` signs in the process that also reads requests. For measuring; production refuses it.',
   },
@@ -271,8 +275,7 @@ const table = {
   rollAnchorSync: {
     env: 'CHANCERY_ROLL_ANCHOR_SYNC',
     path: 'roll.anchorSync',
-    read: oneOf('batch', 'second'),
-    form: '`batch` or `second`',
+    ...oneOf('batch', 'second'),
     standard: 'batch',
     about:
       'When that file is synced to the disk: before each answer, or once a second. With `second`, a machine that dies may forget the answers of its last second.',
@@ -280,8 +283,7 @@ const table = {
   allowUnseenRoll: {
     env: 'CHANCERY_ALLOW_UNSEEN_ROLL',
     path: 'roll.allowUnseen',
-    read: yesOrNo,
-    form: '`yes` or `no`',
+    ...yesOrNo,
     standard: 'no',
     about:
       'Whether production may start over a roll of which no checkpoint was kept here: on a new replica, or after its disk was lost. An older database would not be noticed then, so say it for one start, when the database is known to be the right one.',
@@ -297,24 +299,21 @@ const table = {
   rollPublic: {
     env: 'CHANCERY_ROLL_PUBLIC',
     path: 'roll.public',
-    read: yesOrNo,
-    form: '`yes` or `no`',
+    ...yesOrNo,
     standard: 'no',
     about: 'Whether the public listener serves the roll to everyone: all certificates, names and principals in it.',
   },
   queue: {
     env: 'CHANCERY_QUEUE',
     path: 'limits.queue',
-    read: whole(1, 100_000),
-    form: '1 to 100000',
+    ...whole(1, 100_000),
     standard: '512',
     about: 'Requests under way; further ones get 503 and Retry-After before latency grows.',
   },
   connections: {
     env: 'CHANCERY_CONNECTIONS',
     path: 'limits.connections',
-    read: whole(16, 1_000_000),
-    form: '16 to 1000000',
+    ...whole(16, 1_000_000),
     standard: '4096',
     about:
       'Sockets open at once on each listener; further ones are closed unanswered, which `chancery_sockets_refused_total` counts. One address (of IPv6: one /64) has three quarters of them at most, unless it is a trusted proxy of the API: raise it where all come from behind one NAT, or a proxy stands before the public listener. Where the process may not open twice as many files, and some more (`ulimit -n`, `LimitNOFILE`), it is as many as it may, and `sockets.few` in the log says so.',
@@ -322,8 +321,7 @@ const table = {
   addressRequests: {
     env: 'CHANCERY_LIMIT_ADDRESS_REQUESTS',
     path: 'limits.addressRequests',
-    read: whole(1, 1_000_000),
-    form: '1 to 1000000',
+    ...whole(1, 1_000_000),
     standard: '20000',
     about:
       'Requests a second to the API from one address (of IPv6: from one /64), before anybody is known; further ones get 429. Of all instances together: each takes an equal share. A flood should be stopped before it; think of all who come from behind one NAT.',
@@ -331,16 +329,14 @@ const table = {
   addressConcurrent: {
     env: 'CHANCERY_LIMIT_ADDRESS_CONCURRENT',
     path: 'limits.addressConcurrent',
-    read: whole(1, 100_000),
-    form: '1 to 100000',
+    ...whole(1, 100_000),
     standard: '2048',
     about: 'Requests to the API under way at a time from one address, of all instances together.',
   },
   failedAuthentications: {
     env: 'CHANCERY_LIMIT_FAILED_AUTHENTICATIONS',
     path: 'limits.failedAuthentications',
-    read: whole(1, 1_000_000),
-    form: '1 to 1000000',
+    ...whole(1, 1_000_000),
     standard: '20',
     about:
       'Failed authentications from one address at once; one more is let in each second. Beyond it nothing that was not good there before is looked at, and gets 429. Of all instances together.',
@@ -356,16 +352,14 @@ const table = {
   proxyHeader: {
     env: 'CHANCERY_PROXY_HEADER',
     path: 'proxies.header',
-    read: oneOf('x-forwarded-for', 'forwarded'),
-    form: '`x-forwarded-for` or `forwarded`',
+    ...oneOf('x-forwarded-for', 'forwarded'),
     standard: 'x-forwarded-for',
     about: 'The one field in which they write the address of whoever asked; the other one is never looked at.',
   },
   requestDeadlineMs: {
     env: 'CHANCERY_REQUEST_DEADLINE',
     path: 'limits.requestDeadline',
-    read: duration('ms', 1_000, 60_000),
-    form: '`1s` to `60s`',
+    ...duration('ms', 1_000, 60_000),
     standard: '5s',
     about:
       'How long one request may take. With the signing deadline it also says when the reconciler gives up on an intent.',
@@ -373,16 +367,14 @@ const table = {
   signingDeadlineMs: {
     env: 'CHANCERY_SIGNING_DEADLINE',
     path: 'limits.signingDeadline',
-    read: duration('ms', 100, 60_000),
-    form: '`100ms` to `60s`',
+    ...duration('ms', 100, 60_000),
     standard: '1500ms',
     about: 'How long one signature may take.',
   },
   stagingMs: {
     env: 'CHANCERY_STAGING_TIME',
     path: 'limits.stagingTime',
-    read: duration('ms', 0, 2_592_000_000),
-    form: '`0s` to `30d`',
+    ...duration('ms', 0, 2_592_000_000),
     standard: '24h',
     about:
       'How long a new issuer is published before it may be activated beside or in place of another one: the time that those who trust the bundle of its authority need to fetch it.',
@@ -390,8 +382,7 @@ const table = {
   crlPeriodMs: {
     env: 'CHANCERY_CRL_PERIOD',
     path: 'status.crlPeriod',
-    read: duration('ms', 1_000, 2_592_000_000),
-    form: '`1s` to `30d`',
+    ...duration('ms', 1_000, 2_592_000_000),
     standard: '12h',
     about:
       'How often a list of what is revoked is published that nothing has changed. One in whose shard something is revoked is published within a minute.',
@@ -399,7 +390,7 @@ const table = {
   crlValidityMs: {
     env: 'CHANCERY_CRL_VALIDITY',
     path: 'status.crlValidity',
-    read: duration('ms', 3_000, 7_776_000_000),
+    ...duration('ms', 3_000, 7_776_000_000),
     form: '`3s` to `90d`, more than twice the period',
     standard: '72h',
     about:
@@ -408,8 +399,7 @@ const table = {
   ocspValidityMs: {
     env: 'CHANCERY_OCSP_VALIDITY',
     path: 'status.ocspValidity',
-    read: duration('ms', 240_000, 604_800_000),
-    form: '`4m` to `7d`',
+    ...duration('ms', 240_000, 604_800_000),
     standard: '4h',
     about:
       'How long an OCSP answer may be used: nextUpdate. It is told for the first half of it, so that those who staple it have the other half. Servers that staple may go on with an older answer until its end. None is for longer than the certificate of the key that signs it, which is made anew halfway through its week.',
@@ -417,8 +407,7 @@ const table = {
   ocspNonces: {
     env: 'CHANCERY_OCSP_NONCES',
     path: 'status.ocspNonces',
-    read: oneOf('echo', 'ignore'),
-    form: '`echo` or `ignore`',
+    ...oneOf('echo', 'ignore'),
     standard: 'echo',
     about:
       'Whether OCSP answers repeat the nonce of the request (RFC 9654), which takes a signature each time, or leave it out, so that answers are made once (RFC 5019).',
@@ -426,8 +415,7 @@ const table = {
   clockToleranceMs: {
     env: 'CHANCERY_CLOCK_TOLERANCE',
     path: 'limits.clockTolerance',
-    read: duration('ms', 100, 300_000),
-    form: '`100ms` to `5m`',
+    ...duration('ms', 100, 300_000),
     standard: '5s',
     about:
       'How far our clock may be from the database’s, or the database’s behind the last event, before issuing stops.',
@@ -435,8 +423,7 @@ const table = {
   refusalsPerMinute: {
     env: 'CHANCERY_REFUSALS_PER_MINUTE',
     path: 'limits.refusalsPerMinute',
-    read: whole(0, 100_000),
-    form: '0 to 100000',
+    ...whole(0, 100_000),
     standard: '60',
     about:
       'Refusals of one principal that are recorded one by one in a minute; beyond it they are counted, and the count is recorded.',
@@ -444,24 +431,21 @@ const table = {
   refusalsDays: {
     env: 'CHANCERY_RETENTION_REFUSALS',
     path: 'retention.refusals',
-    read: duration('d', 1, 3_650),
-    form: '`1d` to `3650d`',
+    ...duration('d', 1, 3_650),
     standard: '90d',
     about: 'How long refusals are kept. Certificates, outcomes and the roll are kept for ever.',
   },
   accessesDays: {
     env: 'CHANCERY_RETENTION_ACCESSES',
     path: 'retention.accesses',
-    read: duration('d', 1, 3_650),
-    form: '`1d` to `3650d`',
+    ...duration('d', 1, 3_650),
     standard: '365d',
     about: 'How long it is kept who has searched and exported records.',
   },
   logLevel: {
     env: 'CHANCERY_LOG_LEVEL',
     path: 'log.level',
-    read: oneOf(...logLevels),
-    form: '`trace`, `debug`, `info`, `warn`, `error` or `fatal`',
+    ...oneOf(...logLevels),
     standard: 'info',
     about: 'The least severe lines that are written. Secrets, requests and keys are in none of them.',
   },
@@ -485,39 +469,45 @@ function text(value: string): string {
   return value
 }
 
-/** "yes" and "no"; YAML's true and false say the same. */
-function yesOrNo(value: string): boolean {
-  const found = ({ yes: true, true: true, no: false, false: false } as Readonly<Record<string, boolean>>)[value]
-  if (found === undefined) throw new Error('is neither yes nor no')
-  return found
-}
+/** How a value is read, and what it may look like. */
+type Kind<T> = Pick<Setting, 'form'> & { readonly read: (text: string) => T }
 
-function oneOf<T extends string>(...choices: readonly T[]): (value: string) => T {
-  return (value) => {
-    const found = choices.find((choice) => choice === value)
-    if (found === undefined) throw new Error(`is not one of ${choices.join(', ')}`)
-    return found
+function oneOf<T extends string>(...choices: readonly T[]): Kind<T> {
+  return {
+    form: choices
+      .map((choice) => `\`${choice}\``)
+      .join(', ')
+      .replace(/, (?=[^,]*$)/, ' or '),
+    read: (value) => {
+      const found = choices.find((choice) => choice === value)
+      if (found === undefined) throw new Error(`is not one of ${choices.join(', ')}`)
+      return found
+    },
   }
 }
 
-function whole(least: number, most: number): (value: string) => number {
-  return (value) => {
-    const number = /^\d{1,9}$/.test(value) ? Number(value) : Number.NaN
-    if (!(number >= least && number <= most)) throw new Error(`is not a whole number from ${least} to ${most}`)
-    return number
+function whole(least: number, most: number): Kind<number> {
+  return {
+    form: `${least} to ${most}`,
+    read: (value) => {
+      const number = /^\d{1,9}$/.test(value) ? Number(value) : Number.NaN
+      if (!(number >= least && number <= most)) throw new Error(`is not a whole number from ${least} to ${most}`)
+      return number
+    },
   }
 }
 
-function duration(unit: 'ms' | 'd', least: number, most: number): (value: string) => number {
-  return (value) => {
-    const [, count, of] = /^(\d{1,9})(ms|s|m|h|d)$/.exec(value) ?? []
-    const amount = (Number(count) * (milliseconds[of ?? ''] ?? Number.NaN)) / (milliseconds[unit] ?? Number.NaN)
-    if (!(amount >= least && amount <= most && Number.isInteger(amount))) {
-      throw new Error(
-        `is not a duration from ${durationText(least, unit)} to ${durationText(most, unit)}, like 500ms, 10s, 5m, 2h or 90d`,
-      )
-    }
-    return amount
+function duration(unit: 'ms' | 'd', least: number, most: number): Kind<number> {
+  const [from, to] = [durationText(least, unit), durationText(most, unit)]
+  return {
+    form: `\`${from}\` to \`${to}\``,
+    read: (value) => {
+      const [, count, of] = /^(\d{1,9})(ms|s|m|h|d)$/.exec(value) ?? []
+      const amount = (Number(count) * (milliseconds[of ?? ''] ?? Number.NaN)) / (milliseconds[unit] ?? Number.NaN)
+      if (!(amount >= least && amount <= most && Number.isInteger(amount)))
+        throw new Error(`is not a duration from ${from} to ${to}, like 500ms, 10s, 5m, 2h or 90d`)
+      return amount
+    },
   }
 }
 
@@ -631,5 +621,3 @@ function postgresUrl(value: string): string {
   if (fault !== undefined) throw new Error(fault)
   return value
 }
-
-const milliseconds: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }
