@@ -22,7 +22,6 @@ import type { SigningKey } from '../keys/signing-key.ts'
 import { Failure } from '../lib/failure.ts'
 import { makeFolder } from '../lib/fs.ts'
 import { loadSeedDocument, seedNames } from '../policy/seeds.ts'
-import type { Job } from '../server/jobs/schedule.ts'
 import { providePassphrase, rootKey } from '../server/keys.ts'
 import { openOrCreate, openRollForTheFirstTime } from '../server/log.ts'
 import { ownProfile } from '../server/own-certificates.ts'
@@ -46,18 +45,6 @@ export const bootstrap = async (stores: Stores, keys: Keyring): Promise<void> =>
     await makeAdmin(stores)
   })
 }
-
-/** The development root's next list, for an instance that runs for as long as one lasts. */
-export const rootCrlJob = (stores: Stores, keys: Keyring): Job => ({
-  name: 'root-crl',
-  everyMs: 3_600_000,
-  run: () =>
-    alone(stores, async () => {
-      // A list of tomorrow would be the newest until then, and nobody takes it before.
-      stores.roll.assertClock()
-      await makeHierarchy(stores, keys)
-    }),
-})
 
 /** Making keys takes its time, and needs connections of its own. */
 const alone = ({ db }: Pick<Stores, 'db'>, work: () => Promise<void>): Promise<void> =>

@@ -25,7 +25,7 @@ import { openService, type Service } from '../server/service.ts'
 import { readSettingFiles } from '../server/setting-files.ts'
 import { openStores } from '../server/stores.ts'
 import { encodePem } from '../x509/pem.ts'
-import { bootstrap, rootCrlJob } from './bootstrap.ts'
+import { bootstrap } from './bootstrap.ts'
 import { explainDatabase, explainRecords } from './database-fault.ts'
 import { maintain, mayMaintain, migrateFor, settingOf } from './migrate.ts'
 import { tellReady } from './notify.ts'
@@ -63,8 +63,6 @@ export const serve = (config: Config, log: Log, stop?: AbortSignal): Promise<Ser
     parts.add(openSchedule([anchor.job], log).close)
     const service = await openService(stores, keys, anchor.write, files)
     parts.add(service.close)
-    // Ended before the service, which closes the stores.
-    if (config.mode === 'development') parts.add(openSchedule([rootCrlJob(stores, keys)], log).close)
     // Else written at an orderly exit only: whoever was killed would read all files as if for the first time, again and again.
     flushCompileCache()
     const addresses = await service.listen().catch(explainListen)
