@@ -4,7 +4,7 @@ import { Registry } from 'prom-client'
 
 import { sentAlong } from '../ca/issuers/bundle.ts'
 import type { Config } from '../config/config.ts'
-import { renewedUrl } from '../config/renewed-url.ts'
+import { renewedUrl } from '../config/postgres-url.ts'
 import { openAccess } from '../db/access.ts'
 import { openAccesses } from '../db/access-log.ts'
 import { databaseClock } from '../db/clock.ts'

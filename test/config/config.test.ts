@@ -6,7 +6,7 @@ import t, { type Test } from 'tap'
 
 import { runMigrate } from '../../src/cli/migrate.ts'
 import { loadConfig } from '../../src/config/config.ts'
-import { renewedUrl } from '../../src/config/renewed-url.ts'
+import { renewedUrl } from '../../src/config/postgres-url.ts'
 import { settings } from '../../src/config/settings.ts'
 import { encodeVerifierKey } from '../../src/tlog/note.ts'
 import { renderConfiguration } from '../../tools/configuration.ts'

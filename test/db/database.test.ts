@@ -8,7 +8,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { loadConfig, placeOf } from '../../src/config/config.ts'
-import { renewedUrl } from '../../src/config/renewed-url.ts'
+import { renewedUrl } from '../../src/config/postgres-url.ts'
 import { type Database, type OwnPool, openDatabase, type Statement } from '../../src/db/database.ts'
 import { constraintOf, isConnectionLoss, sqlState } from '../../src/db/errors.ts'
 import { assertMigrated, migrate } from '../../src/db/migrate.ts'
