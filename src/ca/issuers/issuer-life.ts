@@ -33,13 +33,12 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
     if (found) return found
     throw noIssuer(name)
   }
-  const oneByOne = openOneByOne()
   return {
     requests: store.requests,
     issuers: store.issuers,
     request: (ask, by) => {
       const keyName = deps.keyNameOf(ask.keyUri)
-      return oneByOne(keyName, () => store.inTurn(keyName, () => makeRequest(deps, ask, by)))
+      return store.inTurn(keyName, () => makeRequest(deps, ask, by))
     },
     stage: async (name, { chain: [certificate, ...above], shards = unsaidShards }, by) => {
       if (!certificate) throw noIssuer(name)
@@ -137,20 +136,6 @@ const keySha256Of = (spki: Buffer): string => parsePublicKey(spki).sha256.toStri
 const keyFaultOf = async (issuers: Issuers, { name }: IssuerRow): Promise<string | undefined> => {
   await issuers.refresh()
   return issuers.byName(name).probe()
-}
-
-/** Of works with the same name, each begins when the one before it has ended: the second finds what the first has made. */
-const openOneByOne = () => {
-  const last = new Map<string, Promise<unknown>>()
-  return <T>(name: string, work: () => Promise<T>): Promise<T> => {
-    const mine = (last.get(name) ?? Promise.resolve()).then(work, work)
-    last.set(name, mine)
-    const done = (): void => {
-      if (last.get(name) === mine) last.delete(name)
-    }
-    mine.then(done, done)
-    return mine
-  }
 }
 
 const allRevoked = (authority: string): Problem =>
