@@ -5,7 +5,6 @@ import type { TlsOptions } from 'node:tls'
 import type { Identities } from '../ca/access/access.ts'
 import { openClientCertificates } from '../ca/access/client-certificates.ts'
 import { type ClientAnchors, openClientAnchors, openClientTrust } from '../ca/access/client-trust.ts'
-import { openIdentities } from '../ca/access/identities.ts'
 import type { KeysFault } from '../ca/access/providers.ts'
 import { openTokens } from '../ca/access/tokens.ts'
 import { openHolders } from '../ca/issuance/holders.ts'
@@ -97,7 +96,14 @@ export const openClientSide = (
   metrics.watchTokens(tokens.figures)
   return {
     calls: {
-      identities: openIdentities({ access, judge, tokens, takesCertificates, holder }),
+      identities: {
+        // Tokens of ours have no dots; those of others have two.
+        bearer: (token, isAgain = false) =>
+          token.includes('.') ? tokens.authenticate(token, isAgain) : access.authenticate(token),
+        certificate: (der) => access.authenticateCertificate(der, judge),
+        takesCertificates,
+        holder,
+      },
       renewalInfos: openRenewalInfos({
         read: (serial) => readRenewalFacts(db, serial),
         // Whoever is to renew because of one way of two gets the next from the same issuer, and is to renew that at once.
