@@ -80,6 +80,7 @@ const talkTo = (child: ChildProcess, { log, place, leaving, ended }: SignerProce
     child.kill('SIGKILL')
   }
   const questions = openQuestions((patienceMs) => {
+    if (child.killed) return
     log.error({ event: 'signer.silent', place, patienceMs }, 'a signer process does not answer, and is killed')
     kill(`no answer within ${patienceMs} ms`)
   })
