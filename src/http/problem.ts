@@ -9,6 +9,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import { isProblem, Problem, type ProblemCode, type ProblemKind, problems, type Violation } from '../errors.ts'
 import { describeError, type Log } from '../log.ts'
+import { shapeWords } from '../policy/shape.ts'
 import { formWords, timeWords } from './api/schemas.ts'
 import { keyFirst } from './private-keys.ts'
 
@@ -177,13 +178,9 @@ export interface SchemaError {
   readonly keyword: string
   readonly instancePath: string
   readonly params: Readonly<Record<string, unknown>>
-  readonly message?: string
 }
 
-const schemaViolation = (
-  { keyword, instancePath, params, message = 'is not valid' }: SchemaError,
-  part: string,
-): Violation => {
+const schemaViolation = ({ keyword, instancePath, params }: SchemaError, part: string): Violation => {
   const unknown = keyword === 'additionalProperties' ? params.additionalProperty : undefined
   const missing = keyword === 'required' ? params.missingProperty : undefined
   const named = unknown ?? missing
@@ -193,28 +190,11 @@ const schemaViolation = (
       ? 'is not a known field'
       : missing !== undefined
         ? 'is missing'
-        : (wordsOf[keyword]?.(params) ?? message)
+        : keyword === 'format'
+          ? timeWords
+          : (formWords.get(String(params.pattern)) ?? shapeWords(keyword, params))
   return { check: `request.${part === 'querystring' ? 'query' : part}`, field, value: '', reason }
 }
-
-/** Where AJV's own words would be less than a sentence. */
-const wordsOf: Readonly<Record<string, (params: SchemaError['params']) => string | undefined>> = {
-  format: () => timeWords,
-  pattern: ({ pattern }) => formWords.get(String(pattern)),
-  enum: ({ allowedValues }) =>
-    Array.isArray(allowedValues) ? `must be one of ${allowedValues.join(', ')}` : undefined,
-  minimum: ({ limit }) => `must be at least ${limit}`,
-  maximum: ({ limit }) => `must be at most ${limit}`,
-  minLength: ({ limit }) => atLeast(limit, 'character'),
-  maxLength: ({ limit }) => atMost(limit, 'character'),
-  minItems: ({ limit }) => atLeast(limit, 'item'),
-  maxItems: ({ limit }) => atMost(limit, 'item'),
-  minProperties: ({ limit }) => atLeast(limit, 'field'),
-  maxProperties: ({ limit }) => atMost(limit, 'field'),
-}
-
-const atLeast = (limit: unknown, what: string): string => `must have at least ${limit} ${what}${limit === 1 ? '' : 's'}`
-const atMost = (limit: unknown, what: string): string => `must have at most ${limit} ${what}${limit === 1 ? '' : 's'}`
 
 const retryAfterOf = (problem: Problem): number | undefined =>
   problem.options.retryAfter ?? (problem.kind.status === 503 || problem.kind.status === 429 ? 1 : undefined)

@@ -2,7 +2,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import type { Caller } from '../../ca/access/access.ts'
-import type { Leave } from '../../ca/access/principal-limits.ts'
 import { Problem, problems } from '../../errors.ts'
 import { closed, Type } from '../../lib/schema.ts'
 import type { NextTurn } from '../../lib/yield.ts'
@@ -73,7 +72,7 @@ export interface BatchDeps extends HttpDeps {
 
 export const batchRoutes = (app: App, deps: BatchDeps): void => {
   const room = openRoom(batchRoom)
-  const answers = openAnswers()
+  const answers = openRoom(batchAnswerRoom)
   let stopping = false
   app.addHook('preClose', async () => {
     stopping = true
@@ -99,7 +98,7 @@ export const batchRoutes = (app: App, deps: BatchDeps): void => {
         operationId: 'issueCertificates',
         summary: 'Issue up to 1,000 certificates',
         description:
-          'An outcome for each item, in order; one that fails fails only itself. Give each item its own `idempotencyKey`; the header is refused. When the service stops, time is up or there is no room for more of the answer, the items that are left are answered with a retryable problem.',
+          'An outcome for each item, in order; one that fails fails only itself. Give each item its own `idempotencyKey`; the header is refused. When the service stops or time is up, the items that are left are answered with a retryable problem.',
         tags: ['certificates'],
         body: BatchBody,
         response: { 200: Type.Object({ items: Type.Array(BatchOutcome) }, closed) },
@@ -111,11 +110,11 @@ export const batchRoutes = (app: App, deps: BatchDeps): void => {
       if (request.headers['idempotency-key'] !== undefined)
         throw new Problem('idempotency.key', 'A batch has no Idempotency-Key; give each item its own idempotencyKey.')
       const { items } = request.body
-      const answer = answers(request, items.length)
+      request.visit?.add(answers.take(callerOf(request).principal, items.length * octetsOfOutcome))
       const admit = openAdmission(deps, request, () => stopping || reply.raw.destroyed)
       const width = widthOf(deps, request, items.length)
       const tell = openTelling(deps, request)
-      const work = (item: unknown) => outcomeOf(deps, { answer, admit, tell }, item, request)
+      const work = (item: unknown) => outcomeOf(deps, { admit, tell }, item, request)
       const outcomes = await withinDeadline(inSlices(items, { width, work, nextTurn: deps.nextTurn }), batchTimeout)
       return sendPieces(reply.type('application/json') as FastifyReply, jsonItems(outcomes)) as never
     },
@@ -128,86 +127,6 @@ const widthOf = (deps: HttpDeps, request: FastifyRequest, count: number): number
   const { slots, leave } = deps.principalLimits.widen(callerOf(request), room - 1)
   request.visit?.add(leave)
   return 1 + slots
-}
-
-/** What is told, which waits in memory until it is read: fifty times what was sent, where each name has its faults. */
-interface Answer {
-  /** Resolves to how what is told of an item is kept, once there is room for the longest. Rejects with `limit.room`, `overload.queue`. */
-  begin(): Promise<Keep>
-  /** Of one that was not begun. */
-  readonly keep: Keep
-}
-
-type Keep = (outcome: string) => void
-
-/**
- * An answer is opened for so many items; throws where there is no room to tell even in short of each. What an item takes until it
- * is known what is told of it keeps others of its principal waiting; what is told and not yet read has them turned down.
- */
-const openAnswers = (): ((request: FastifyRequest, count: number) => Answer) => {
-  const room = openRoom(batchAnswerRoom)
-  const lanes = new Map<string, Lane>()
-  return (request, count) => {
-    const { principal } = callerOf(request)
-    const hold = (octets: number): void => request.visit?.add(room.take(principal, octets))
-    hold(count * shortOutcome)
-    const lane = lanes.get(principal) ?? openLane()
-    lanes.set(principal, lane)
-    lane.answers += 1
-    request.visit?.add(() => {
-      lane.answers -= 1
-      if (lane.answers === 0) lanes.delete(principal)
-    })
-    const keep = ({ length }: string): void => {
-      try {
-        hold(Math.max(0, length - shortOutcome))
-      } catch {
-        // It is told all the same, and the next one is not begun.
-      }
-    }
-    const begin = async (): Promise<Keep> => {
-      const end = await lane.begin(() => room.take(principal, longOutcome))
-      return (outcome) => {
-        end()
-        keep(outcome)
-      }
-    }
-    return { begin, keep }
-  }
-}
-
-/** The items of one principal. */
-interface Lane {
-  answers: number
-  /** Where there is no room it waits for the items that are under way: each leaves some. Rejects as `take` throws where there are none. */
-  begin(take: () => Leave): Promise<Leave>
-}
-
-const openLane = (): Lane => {
-  let underWay = 0
-  const waiting: (() => void)[] = []
-  const wakeNext = (): void => waiting.shift()?.()
-  const begin = async (take: () => Leave): Promise<Leave> => {
-    for (;;) {
-      try {
-        const leave = take()
-        underWay += 1
-        wakeNext()
-        return () => {
-          leave()
-          underWay -= 1
-          wakeNext()
-        }
-      } catch (error) {
-        if (underWay === 0) {
-          wakeNext()
-          throw error
-        }
-      }
-      await new Promise<void>((resolve) => waiting.push(resolve))
-    }
-  }
-  return { answers: 0, begin }
 }
 
 /** Resolves to the caller of the next item. Throws what is to become of it instead. */
@@ -257,26 +176,21 @@ const openTelling = ({ log }: HttpDeps, { id }: FastifyRequest): Tell => {
 type Tell = (problem: Problem, item: unknown) => void
 
 interface Call {
-  readonly answer: Answer
   readonly admit: Admit
   readonly tell: Tell
 }
 
 /** Never rejects. The text of one outcome, so that a thousand are not encoded in one turn. */
 const outcomeOf = async (deps: HttpDeps, call: Call, item: unknown, request: FastifyRequest): Promise<string> => {
-  const { answer, admit, tell } = call
-  let { keep } = answer
-  let outcome: string
   try {
-    keep = await answer.begin()
-    outcome = JSON.stringify(await issueOne(deps, await admit(), item, request))
+    return JSON.stringify(await issueOne(deps, await call.admit(), item, request))
   } catch (error) {
     const problem = toProblem(error)
-    tell(problem, item)
-    outcome = JSON.stringify({ status: problem.kind.status, problem: documentOf(problem, request.id) })
+    call.tell(problem, item)
+    const { violations, ...document } = documentOf(problem, request.id)
+    const shown = { ...document, ...(violations && { violations: violations.slice(0, mostViolations) }) }
+    return JSON.stringify({ status: problem.kind.status, problem: shown })
   }
-  keep(outcome)
-  return outcome
 }
 
 const issueOne = async (deps: HttpDeps, caller: Caller, item: unknown, request: FastifyRequest) => {
@@ -307,8 +221,8 @@ const readOrRefuse = async (deps: HttpDeps, caller: Caller, item: unknown, reque
 type BatchItem = AskBody & { readonly idempotencyKey?: string }
 
 const assertAsk = (item: unknown, request: FastifyRequest): BatchItem => {
-  if (JSON.stringify(item).length > bodyLimit)
-    throw keyFirst(new Problem('request.malformed', `An item has at most ${bodyLimit} characters.`), item)
+  if (JSON.stringify(item).length > mostOfItem)
+    throw keyFirst(new Problem('request.malformed', `An item has at most ${mostOfItem} characters.`), item)
   const validate = request.compileValidationSchema(BatchAsk, 'body')
   if (validate(item)) return item as BatchItem
   throw keyFirst(schemaProblem(validate.errors ?? [], 'body'), item)
@@ -342,9 +256,12 @@ export const inSlices = async <I, O>(items: readonly I[], { width, nextTurn, wor
   return outcomes
 }
 
-/** Octets; of a problem without violations, and of one with some for each of a hundred names. */
-const shortOutcome = 1_024
-const longOutcome = 64 * 1_024
+/** About; a certificate with its chain and proof takes 3 KiB. */
+const octetsOfOutcome = 4 * 1_024
+/** Characters: a CSR of 64 KiB, and what else an item has. */
+const mostOfItem = 2 * bodyLimit
+/** Of one item: a hundred names may each have several. */
+const mostViolations = 20
 const sliceMs = 5
 /** Leaves room for whoever asks for one certificate at a time. */
 const maxWidth = 32
