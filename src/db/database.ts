@@ -11,7 +11,7 @@ import pg from 'pg'
 import type { Log } from '../log.ts'
 import { answerTimedOut, causeOf, isPasswordFault, isSpent, isTransient, sqlState, unavailable } from './errors.ts'
 import { firstWords, genericPlans, keptPlans, ourWords, sessionTimeouts } from './session-settings.ts'
-import { openFewConnections, openLastWords, shortageOf } from './shortages.ts'
+import { openFewConnections, shortageOf, unreachedDetail } from './shortages.ts'
 import { types } from './types.ts'
 import { Client, type SessionConfig } from './wire.ts'
 
@@ -88,13 +88,8 @@ export interface DatabaseOptions {
 export const openDatabase = (options: DatabaseOptions): Database => {
   const { observe = () => {}, answerTimeout = 15_000 } = options
   const how = { prepared: options.preparedStatements ?? true, ...(options.patient ? {} : { answerTimeout }) }
-  const lastWords = openLastWords()
-  const connections = openConnections(options, how, lastWords.unreached)
-
-  const timed = timedBy((name, seconds, failed, error) => {
-    lastWords.failed(sqlState(error))
-    observe(name, seconds, failed, error)
-  })
+  const connections = openConnections(options, how)
+  const timed = timedBy(observe)
 
   const runOn = <Row>(client: pg.ClientBase, statement: Statement, values?: readonly unknown[]): Promise<Result<Row>> =>
     timed(statement.name ?? 'other', () => run<Row>(client, how, statement, values))
@@ -180,7 +175,7 @@ const timedBy =
   }
 
 /** Connections in pools, by the kind of work; where the server turns our password down, with the one that its file has now. */
-const openConnections = (options: DatabaseOptions, how: How, told: (cause: NodeJS.ErrnoException) => string) => {
+const openConnections = (options: DatabaseOptions, how: How) => {
   const hasSettings = how.prepared && !options.patient
   // With pg's own error where it fails, as of connecting: a pooler may find its server only now.
   const onConnect = async (client: pg.ClientBase): Promise<void> => void (await ask(client, firstWords, how))
@@ -220,7 +215,7 @@ const openConnections = (options: DatabaseOptions, how: How, told: (cause: NodeJ
     } catch (cause) {
       if (isPasswordFault(cause)) await takePassword()
       if (tried !== connection.connectionString) return reach(open)
-      throw unavailable(told(cause as NodeJS.ErrnoException), cause)
+      throw unavailable(unreachedDetail(cause as NodeJS.ErrnoException), cause)
     }
   }
   const connect = (from: pg.Pool = pool): Promise<pg.PoolClient> => reach(() => from.connect())

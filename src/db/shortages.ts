@@ -6,28 +6,9 @@ import type { Log } from '../log.ts'
 export const shortageOf = (state: string | undefined): string | undefined =>
   state !== undefined && Object.hasOwn(shortages, state) ? shortages[state] : undefined
 
-/**
- * A server whose write-ahead log finds no room ends, and then is only away, for as long as it cannot write: what it said last is
- * told for as long as it is not reached.
- */
-export const openLastWords = (now = (): number => performance.now()) => {
-  let until = Number.NEGATIVE_INFINITY
-  return {
-    /** Told of each statement: by what state it failed, if it did. */
-    failed: (state: string | undefined): void => {
-      if (state === diskFull) until = now() + lastingMs
-    },
-    /** What is told of a connection that did not come about: by SQLSTATE, or the code that Node gives it, and else by its words. */
-    unreached: ({ code = '', message = '' }: Partial<NodeJS.ErrnoException>): string => {
-      const refusal = refusals.find(({ of }) => of.test(`${code} ${message}`))
-      // Who turns us down is there, whatever was before.
-      if (refusal) return refusal.told
-      if (now() >= until) return shortageOf(code) ?? 'No connection to the database.'
-      until = now() + lastingMs
-      return 'No connection to the database, which had no room left on its disk before: its operator has to make some, and start it where it does not start by itself.'
-    },
-  }
-}
+/** Why a connection could not be made: by SQLSTATE, by the code that Node gives it, or by its words. */
+export const unreachedDetail = ({ code = '', message = '' }: Partial<NodeJS.ErrnoException>): string =>
+  refusals.find(({ of }) => of.test(`${code} ${message}`))?.told ?? shortageOf(code) ?? 'No connection to the database.'
 
 /** Tells of an error that is a shortage of connections, and whether it is one. */
 export const openFewConnections = (log: Log): ((state: string | undefined, error: unknown) => boolean) => {
@@ -107,6 +88,3 @@ const refusals: readonly { readonly of: RegExp; readonly told: string }[] = [
     told: 'The database turns our TLS down: its operator has to see in the logs why, and to mend sslcert and sslkey in CHANCERY_DATABASE_URL, or what the server takes.',
   },
 ]
-
-/** Longer than the service ever leaves the database alone. */
-const lastingMs = 60_000

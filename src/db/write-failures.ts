@@ -11,47 +11,39 @@ import { lacksRights } from './safety.ts'
 import { diskFull, lockTaken, numbersSpent } from './shortages.ts'
 
 export interface TurnedDown {
-  /** Told of a statement that failed, and why. */
+  /** Called with each statement that failed, and why. */
   failed(error: unknown, statement?: string): void
-  /** Told once certificates are recorded. */
+  /** Called once certificates are recorded. */
   recorded(): void
-  /** Undefined, or why one was turned down lately. */
+  /** Why a statement was rejected lately; else undefined. */
   fault(): string | undefined
-  /**
-   * Looks whether what was missing is back, at most once in a few seconds, and while there is a fault only. Where a look has
-   * seen that it was missing, or would be sure to, the fault ends when one sees that it is there; else it ends by itself, later.
-   */
+  /** While there is a fault, checks every few seconds whether its cause lasts. */
   look(db: Queryable): Promise<void>
 }
 
 export const openTurnedDown = (now = (): number => performance.now()): TurnedDown => {
   const never = Number.NEGATIVE_INFINITY
-  const kinds = Object.entries(reasons).map(([state, kind]) => ({
-    ...{ state, ...kind, until: never, last: never },
-    /** A look has seen that it is missing, since when it was turned down last. */
-    isSeen: false,
-  }))
+  const kinds = Object.entries(reasons).map(([state, kind]) => ({ state, ...kind, until: never, isSeen: false }))
   let lookedAt = never
+  const current = () => kinds.filter(({ until }) => now() < until)
   return {
     failed: (error, statement = '') => {
       const kind = kinds.find(({ state }) => state === sqlState(error))
       if (kind === undefined || kind.isNothing?.(error) || kind.of?.has(statement) === false) return
-      const at = now()
-      if (at >= kind.until) kind.isSeen = false
-      const isBack = at >= kind.until && at - kind.last < recurringMs
-      kind.until = Math.max(kind.until, at + (isBack ? longMs : lastingMs))
-      kind.last = at
+      if (now() >= kind.until) kind.isSeen = false
+      kind.until = now() + lastingMs
     },
     recorded: () => {
       for (const kind of kinds) if (kind.of !== undefined) kind.until = never
     },
-    fault: () => kinds.find(({ until }) => now() < until)?.reason,
+    fault: () => current()[0]?.reason,
     look: async (db) => {
       if (now() - lookedAt < lookEveryMs) return
-      for (const kind of kinds.filter(({ until }) => now() < until)) {
+      for (const kind of current()) {
         lookedAt = now()
         const isMissing = await kind.isMissing(db)
-        if (isMissing === false && (kind.isSeen || kind.isSure)) kind.until = now()
+        if (isMissing) kind.until = now() + lastingMs
+        else if (isMissing === false && (kind.isSeen || kind.isSure)) kind.until = never
         kind.isSeen = isMissing ?? kind.isSeen
       }
     },
@@ -152,15 +144,6 @@ const reasons: Readonly<Record<string, Kind>> = {
   XX002: damage,
 }
 
-/** That long a fault lasts when what was missing is back: `/readyz` remembers for two seconds more. */
 const lookEveryMs = 4_000
-
-/** What is small, or needs another right, goes through in between: no sign that all is well again. */
+/** Statements that need less, or another right, succeed meanwhile. */
 const lastingMs = 30_000
-
-/**
- * Where it was there again after it was thought over: with a request each minute, or none while others are ready, nobody would
- * be told of a check that fails for two minutes on end.
- */
-const longMs = 180_000
-const recurringMs = 600_000

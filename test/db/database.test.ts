@@ -12,7 +12,7 @@ import { renewedUrl } from '../../src/config/postgres-url.ts'
 import { type Database, type OwnPool, openDatabase, type Statement } from '../../src/db/database.ts'
 import { constraintOf, isConnectionLoss, sqlState } from '../../src/db/errors.ts'
 import { assertMigrated, migrate } from '../../src/db/migrate.ts'
-import { openLastWords } from '../../src/db/shortages.ts'
+import { unreachedDetail } from '../../src/db/shortages.ts'
 import { parseInstant } from '../../src/db/types.ts'
 import { isProblem } from '../../src/errors.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
@@ -687,54 +687,10 @@ t.test('a role that is not let in any more is told of as that, and what gives it
     await give()
   }
   t.match(await detail(url.replace(`/${database}`, '/no_such')), /^The server has no such database any more/)
-  const { unreached } = openLastWords()
   for (const code of ['CERT_HAS_EXPIRED', 'ERR_TLS_CERT_ALTNAME_INVALID', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE'])
-    t.match(unreached({ code }), /^The database shows no TLS certificate that is trusted/, code)
+    t.match(unreachedDetail({ code }), /^The database shows no TLS certificate that is trusted/, code)
   // As Node has it of a server that does not trust our certificate.
-  t.match(unreached({ code: 'ERR_SSL_TLSV1_ALERT_UNKNOWN_CA' }), /^The database turns our TLS down: .* sslcert/)
-})
-
-t.test('a database that had no room and is away is told of as both, for as long as it is asked for', (t) => {
-  let at = 0
-  const lastWords = openLastWords(() => at)
-  const away = 'No connection to the database.'
-  t.equal(lastWords.unreached({}), away)
-  t.equal(lastWords.unreached({ code: '57014' }), away)
-  t.match(lastWords.unreached({ code: '57P03' }), /^The database takes no connections/)
-  lastWords.failed('53200')
-  t.equal(lastWords.unreached({}), away)
-  lastWords.failed('53100')
-  lastWords.failed(undefined)
-  const both =
-    'No connection to the database, which had no room left on its disk before: its operator has to make some, and start it where it does not start by itself.'
-  for (at of [0, 59_999, 119_998, 179_997]) t.equal(lastWords.unreached(at ? {} : { code: '57P03' }), both)
-  at += 60_000
-  t.equal(lastWords.unreached({}), away, 'once it was there for a minute')
-  t.end()
-})
-
-t.test('a server that found no room for its log and does not start is told of by that', async (t) => {
-  const { host, port } = new pg.Client({ connectionString: ownerUrl })
-  const sockets = new Set<Socket>()
-  const proxy = createServer((near) => {
-    const far = connect(`${host}/.s.PGSQL.${port}`)
-    sockets.add(near).add(far)
-    near.pipe(far)
-    far.pipe(near)
-    for (const socket of [near, far]) socket.on('error', () => {})
-  })
-  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
-  const address = proxy.address() as { port: number }
-  const url = ownerUrl.replace(/@\//, `@127.0.0.1:${address.port}/`).replace(/host=[^&]*&port=\d+&/, '')
-  const db = open(t, { url, max: 1 })
-  const full = { text: `do $$ begin raise exception 'no room' using errcode = 'disk_full'; end $$` }
-  t.match(await failure(db.query(full)), { detail: /^The database has no room left/ })
-  proxy.close()
-  for (const socket of sockets) socket.destroy()
-  await t.rejects(db.query({ text: 'select 1' }), { code: 'db.unavailable' })
-  const away = await failure(db.query({ text: 'select 1' }))
-  t.match(away, { code: 'db.unavailable', detail: /^No connection .* no room left on its disk before: its operator/ })
-  t.match((away as Error).cause, { code: 'ECONNREFUSED' })
+  t.match(unreachedDetail({ code: 'ERR_SSL_TLSV1_ALERT_UNKNOWN_CA' }), /^The database turns our TLS down: .* sslcert/)
 })
 
 t.test('a commit whose acknowledgement is lost is a loss', async (t) => {
@@ -850,9 +806,6 @@ t.test('what a pooler turns down is told as that, and a server without TLS as on
   for (const words of ['no more connections allowed (max_client_conn)', 'query_wait_timeout', 'client_login_timeout'])
     t.match(await told(words), /^A pooler before the database, .*: its operator sees why in the log of that/, words)
   t.match(await told('', '?sslmode=verify-full'), /^The database speaks no TLS, .* or to mend sslmode\.$/)
-  const { failed, unreached } = openLastWords()
-  failed('53100')
-  t.match(unreached({ code: '08P01' }), /no room left on its disk before/, 'it may be away behind the pooler')
 })
 
 t.test('a pooler that turns a password down has its file read again as well', async (t) => {
