@@ -4,11 +4,11 @@
  * under an unprivileged account, with data and programs in folders that this account can reach.
  */
 import { execFile, spawn } from 'node:child_process'
-import { chmod, cp, lchown, mkdtemp, rename, rm, stat } from 'node:fs/promises'
+import { cp, lchown, mkdtemp, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 
-import { makeFolder } from '../../lib/fs.ts'
+import { makeFolder, withItself } from '../../lib/fs.ts'
 import { SettingFault } from '../../lib/setting-fault.ts'
 import type { Log } from '../../log.ts'
 import { type Binaries, binariesIn, cleanEnvironment } from './binaries.ts'
@@ -174,7 +174,7 @@ const copyTo = async (target: string, { folder }: Binaries): Promise<void> => {
   await makeFolder(dirname(target), 0o755)
   const temporary = await mkdtemp(`${target}-`)
   try {
-    await chmod(temporary, 0o755)
+    await withItself(temporary, (folder) => folder.chmod(0o755))
     await cp(folder, join(temporary, 'native'), { recursive: true, verbatimSymlinks: true })
     // Another may have been quicker; then its copy serves us as well.
     await rename(temporary, target).catch(() => {})
