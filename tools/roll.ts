@@ -20,10 +20,8 @@ const fieldsText = (fields: Fields): string =>
     .map(([name, { title }]) => `\`${name}\`: ${title}`)
     .join('; ')
 
-const entryRows = ([type, { means, v, fields, earlier = {} }]: [string, EntryForm]): string[] => [
-  `| \`${type}\` | ${v} | ${fieldsText(fields)} | ${means} |`,
-  ...Object.entries(earlier).map(([v, fields]) => `| \`${type}\` | ${v} | ${fieldsText(fields)} | as before |`),
-]
+const entryRow = ([type, { means, fields }]: [string, EntryForm]): string =>
+  `| \`${type}\` | ${fieldsText(fields)} | ${means} |`
 
 const table = (head: string, rows: readonly string[]): string =>
   `${head}\n${head.replaceAll(/[^|]+/g, '---')}\n${rows.join('\n')}\n`
@@ -32,7 +30,7 @@ const codes = (table: Readonly<Record<string, string>>): string[] =>
   Object.entries(table).map(([code, means]) => `| \`${code}\` | ${means} |`)
 
 const tables = {
-  entries: table('| type | v | fields | what it tells |', Object.entries(entryForms).flatMap(entryRows)),
+  entries: table('| type | fields | what it tells |', Object.entries(entryForms).map(entryRow)),
   findings: table('| finding | what it means |', codes(findings)),
   storage: table('| finding | what it means |', codes(storageFindings)),
   unknown: table(

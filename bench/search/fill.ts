@@ -135,9 +135,9 @@ const assembled = `'\\x3082'::bytea || substring(int4send(octet_length(tbs) + oc
 const time = (column: string): string => `to_char(${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`
 
 /** RFC 8785: members in order, no white space. */
-const issuedText = `'{"certificate":"' || replace(encode(${assembled}, 'base64'), E'\\n', '') || '","issuer":"' || issuer
-  || '","plan":"' || encode(plan, 'hex') || '","principal":"' || principal || '","profile":{"name":"' || profile
-  || '","version":' || profile_version || '},"request":"' || encode(digest, 'hex') || '","serial":"' || encode(serial, 'hex')
+const issuedText = `'{"approval":null,"certificate":"' || replace(encode(${assembled}, 'base64'), E'\\n', '') || '","issuer":"' || issuer
+  || '","origin":null,"plan":"' || encode(plan, 'hex') || '","principal":"' || principal || '","profile":{"name":"' || profile
+  || '","version":' || profile_version || '},"replaces":null,"request":"' || encode(digest, 'hex') || '","serial":"' || encode(serial, 'hex')
   || '","time":"' || ${time('at')} || '","type":"certificate.issued","v":1}'`
 
 const revokedText = `'{"by":"admin","invalidityDate":null,"issuer":"' || issuer || '","plan":null,"reason":"superseded","revokedAt":"'

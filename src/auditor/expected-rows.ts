@@ -8,7 +8,7 @@ import type { ChangeRow, EntryRow, NameRow } from '../db/log-rows.ts'
 import { searchKey } from '../db/names.ts'
 import { originKeys, originText } from '../db/origins.ts'
 import type { Origin } from '../policy/origin.ts'
-import { type IssuerMoved, shardsIn } from '../tlog/entries.ts'
+import type { IssuerMoved } from '../tlog/entries.ts'
 import type { EntryOf, EventType, RollEntry } from '../tlog/forms.ts'
 import { parseCertificate, parseTbs, type TbsFacts } from '../x509/certificate.ts'
 import { keptNames } from '../x509/names-kept.ts'
@@ -67,12 +67,11 @@ const intended = ({ issuer, principal, profile, request, plan }: Ended): Columns
   profile_version: profile.version,
 })
 
-const issued: RowsOf<'certificate.issued'> = (entry, index, { row: { intent, outcome } }) => {
+const issued: RowsOf<'certificate.issued'> = (entry, index, { row: { intent } }) => {
   const facts = factsOf(() => parseCertificate(Buffer.from(entry.certificate, 'base64')).facts)
   if (facts === undefined) return undefined
-  const { serial, principal, profile, issuer } = entry
-  // Entries have these by version.
-  const { replaces = null, approval = null, origin = null } = entry as Optional
+  const { serial, principal, profile, issuer, replaces, approval } = entry
+  const origin = entry.origin as Origin | null
   const shard = shardIn(facts)
   return [
     row('intents', undefined, {
@@ -87,13 +86,9 @@ const issued: RowsOf<'certificate.issued'> = (entry, index, { row: { intent, out
       not_before: timeText(facts.notBefore.toISOString()),
       not_after: timeText(facts.notAfter.toISOString()),
       ...originKeys(origin ?? {}),
-      ...(isOfBefore(outcome)
-        ? {}
-        : {
-            names: keptNames(facts.names).toString('hex'),
-            profile_version: profile.version,
-            delegated: origin !== null,
-          }),
+      names: keptNames(facts.names).toString('hex'),
+      profile_version: profile.version,
+      delegated: origin !== null,
       // No entry has it, but it must be the same in both.
       idempotency_key: intent?.idempotency_key,
     }),
@@ -102,16 +97,6 @@ const issued: RowsOf<'certificate.issued'> = (entry, index, { row: { intent, out
     ),
   ]
 }
-
-interface Optional {
-  readonly replaces?: string
-  readonly approval?: string
-  readonly origin?: Origin
-}
-
-/** What searches show was not kept at first. A row without any of it has nothing that could be wrong. */
-const isOfBefore = (outcome: EntryRow['outcome']): boolean =>
-  outcome !== null && [outcome.names, outcome.profile_version, outcome.delegated].every((value) => value === null)
 
 const abandoned: RowsOf<'issuance.abandoned'> = (entry, index, { row: { intent } }) => {
   const { serial, issuer, shard, intended: at, notAfter } = entry
@@ -225,11 +210,8 @@ const table: { readonly [T in EventType]?: RowsOf<T> } = {
       : [
           row('grants', entry.grant, {
             ...{ principal: entry.principal, role: entry.role, profiles: entry.profiles, names: entry.names },
-            // Entries of version 1 have none of these, those of version 2 no limits, those of version 3 no origins.
-            revoke: (entry as { revoke?: boolean }).revoke ?? false,
-            limits: (entry as Partial<typeof entry>).limits ?? null,
-            on_behalf_of: 'onBehalfOf' in entry ? entry.onBehalfOf : null,
-            shared_keys: 'sharedKeys' in entry && entry.sharedKeys,
+            ...{ revoke: entry.revoke, limits: entry.limits, on_behalf_of: entry.onBehalfOf },
+            shared_keys: entry.sharedKeys,
             created_by: entry.by,
           }),
         ],
@@ -237,10 +219,10 @@ const table: { readonly [T in EventType]?: RowsOf<T> } = {
     row('profiles', `${name}@${version}`, { sha256, document: sha256, created_by: by, is_of_authority: true }),
   ],
   'issuer.created': (entry, _index, { states }) => {
-    const { issuer, authority, certificate, state, by } = entry
+    const { issuer, authority, certificate, state, shards, by } = entry
     const facts = factsOf(() => parseCertificate(Buffer.from(certificate, 'base64')).facts)
     return [
-      row('issuers', issuer, { authority, certificate: wrapped(certificate), shards: shardsIn(entry) }),
+      row('issuers', issuer, { authority, certificate: wrapped(certificate), shards }),
       stateOf(states, issuer, { state, by, reason: null }),
       ...(facts ? [row('issuer_keys', hash('sha256', facts.spki), { issuer })] : []),
     ]

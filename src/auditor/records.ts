@@ -9,7 +9,7 @@ import type { EntryRow, RollRows } from '../db/log-rows.ts'
 import { readStoredOrigin } from '../db/origins.ts'
 import { verifyEd25519 } from '../keys/note-signatures.ts'
 import { sha256 } from '../lib/sha256.ts'
-import { encodeEntry, issuedBy } from '../tlog/entries.ts'
+import { type CertificateIssued, encodeEntry } from '../tlog/entries.ts'
 import { isRollFault } from '../tlog/fault.ts'
 import type { Finding } from '../tlog/findings.ts'
 import { parseEntry, type RollEntry } from '../tlog/forms.ts'
@@ -104,14 +104,24 @@ const rebuild = (
   try {
     const certificate = assembleCertificate(intent.tbs, outcome.signature).toString('base64')
     const { issuer, principal, profile, profile_version: version, digest, plan, replaces, approval, origin } = intent
-    const event = {
-      ...({ type: 'certificate.issued', serial, certificate, issuer, principal, request: digest, plan } as const),
+    const event: CertificateIssued = {
+      ...{
+        type: 'certificate.issued',
+        serial,
+        certificate,
+        issuer,
+        principal,
+        request: digest,
+        plan,
+        replaces,
+        approval,
+      },
       profile: { name: profile, version: Number(version) },
-      ...issuedBy({ replaces, approval, origin: readStoredOrigin(origin) }),
+      origin: readStoredOrigin(origin),
     }
     const time = new Date(at.replace(' ', 'T').replace('+00', 'Z'))
     // Whether it has the form of one is for the verifier, who reads the octets.
-    return { octets: Buffer.from(encodeEntry(event, time)), entry: { v: 1, ...event, time: time.toISOString() } }
+    return { octets: Buffer.from(encodeEntry(event, time)), entry: { ...event, v: 1, time: time.toISOString() } }
   } catch (error) {
     tell({ index, code: 'row.differs', message: `intents, outcomes: ${(error as Error).message}` })
     return { octets: undefined, entry: undefined }

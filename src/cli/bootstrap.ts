@@ -26,7 +26,7 @@ import { providePassphrase, rootKey } from '../server/keys.ts'
 import { openOrCreate, openRollForTheFirstTime } from '../server/log.ts'
 import { ownProfile } from '../server/own-certificates.ts'
 import type { Stores } from '../server/stores.ts'
-import { unsaidShards } from '../tlog/entries.ts'
+import { defaultShards } from '../tlog/entries.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { parseCrl } from '../x509/crl.ts'
 import { parsePublicKey } from '../x509/keys.ts'
@@ -101,7 +101,7 @@ const makeIntermediates = async (
       keyUri,
       keySha256: parsePublicKey(key.spki).sha256.toString('hex'),
       publicUrl: config.publicUrl,
-      shards: unsaidShards,
+      shards: defaultShards,
     } as const
     await recordIssuer(roll, row, own.principal)
     log.info({ event: 'hierarchy.intermediate', authority }, 'made a development intermediate')

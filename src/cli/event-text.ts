@@ -1,13 +1,6 @@
 /** Events of the roll for people: what each of them says in its most telling fields. Machines get the exact entries. */
 import type { Origin } from '../policy/origin.ts'
-import {
-  type CredentialChanged,
-  type CutIssuerCreated,
-  type IssuerCreated,
-  type IssuerMoved,
-  listsText,
-  type RollEvent,
-} from '../tlog/entries.ts'
+import { type CredentialChanged, type IssuerMoved, listsText, type RollEvent } from '../tlog/entries.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { formatSubject, parseSubject } from '../x509/subject.ts'
 
@@ -30,10 +23,6 @@ export const eventColumns = ['time', 'index', 'type', 'what'] as const
 type Teller = (event: object) => string
 type EventOf<T, E = RollEvent> = E extends { readonly type: infer U } ? (T extends U ? E : never) : never
 
-/** Where another number than that of most is on the roll. */
-const cutText = (event: IssuerCreated | CutIssuerCreated): string =>
-  'shards' in event ? `, ${listsText(event.shards)}` : ''
-
 const moved = ({ issuer, authority, from, reason, by }: IssuerMoved): string =>
   `${issuer} of authority ${authority}, ${from} before, by ${by}${reason === null ? '' : `: ${JSON.stringify(reason)}`}`
 
@@ -45,12 +34,12 @@ const holdOf = (attributes: Readonly<Record<string, boolean | null>>): string =>
     .join(', ')
 
 const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => string } = {
-  'certificate.issued': ({ certificate, serial, principal, profile, issuer, ...more }) =>
+  'certificate.issued': ({ certificate, serial, principal, profile, issuer, replaces, approval, origin }) =>
     [
       `${subjectsOf(certificate)} to ${principal} by ${versionOf(profile)}, serial ${serial}, issuer ${issuer}`,
-      ...('replaces' in more ? [`in place of ${more.replaces}`] : []),
-      ...('approval' in more ? [`for the request ${more.approval}`] : []),
-      ...('origin' in more ? [`on behalf of ${originLine(more.origin as Origin)}`] : []),
+      ...(replaces ? [`in place of ${replaces}`] : []),
+      ...(approval ? [`for the request ${approval}`] : []),
+      ...(origin ? [`on behalf of ${originLine(origin as unknown as Origin)}`] : []),
     ].join(', '),
   'issuance.abandoned': ({ serial, principal, profile, issuer }) =>
     `serial ${serial} for ${principal} by ${versionOf(profile)}, issuer ${issuer}`,
@@ -82,15 +71,15 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
   'provider.changed': ({ provider, by }) => `${versionOf(provider)} by ${by}`,
   'principal.created': ({ principal, by }) => `${principal} by ${by}`,
   'principal.disabled': ({ principal, by }) => `${principal} by ${by}`,
-  'grant.changed': ({ change, principal, role, profiles, names, revoke, limits, grant, by, ...more }) =>
+  'grant.changed': ({ change, principal, role, profiles, names, revoke, limits, onBehalfOf, sharedKeys, grant, by }) =>
     [
       `${change}: ${principal} as ${role}`,
       ...(profiles ? [` of ${profiles.join(' ')}`] : []),
       ...(names ? [` within ${JSON.stringify(names)}`] : []),
       ...(revoke ? [' with the right to revoke'] : []),
       ...(limits ? [` with limits ${JSON.stringify(limits)}`] : []),
-      ...('onBehalfOf' in more ? [` on behalf of others ${JSON.stringify(more.onBehalfOf)}`] : []),
-      ...('sharedKeys' in more ? [' with keys of others'] : []),
+      ...(onBehalfOf ? [` on behalf of others ${JSON.stringify(onBehalfOf)}`] : []),
+      ...(sharedKeys ? [' with keys of others'] : []),
       `, ${grant}, by ${by}`,
     ].join(''),
   'token.created': ({ label, principal, expires, token, by }) =>
@@ -98,8 +87,8 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
   'token.revoked': ({ label, principal, token, by }) => `${JSON.stringify(label)} of ${principal}, ${token}, by ${by}`,
   'credential.created': (event) => `${credentialText(event)}, by ${event.by}`,
   'credential.revoked': (event) => `${credentialText(event)}, by ${event.by}`,
-  'issuer.created': (event) =>
-    `${event.issuer} of authority ${event.authority}, ${event.state}${cutText(event)}, by ${event.by}`,
+  'issuer.created': ({ issuer, authority, state, shards, by }) =>
+    `${issuer} of authority ${authority}, ${state}, ${listsText(shards)}, by ${by}`,
   'issuer.activated': moved,
   'issuer.retiring': moved,
   'issuer.closed': moved,
@@ -116,7 +105,7 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
   'roll.opened': ({ origin, succeeds, by }) =>
     `${origin}${succeeds ? `, after ${succeeds.size} entries of ${succeeds.origin}` : ''}, by ${by}`,
   'database.adopted': ({ database, before, reason, by }) =>
-    `${database ?? 'without a number'}, before ${before ?? 'without a number'}, by ${by}${reason == null ? '' : `: ${JSON.stringify(reason)}`}`,
+    `${database ?? 'without a number'}, before ${before ?? 'without a number'}, by ${by}${reason === null ? '' : `: ${JSON.stringify(reason)}`}`,
   'service.started': ({ version, mode }) => `version ${version} in ${mode}`,
 }
 

@@ -45,7 +45,7 @@ export const runAdoptDatabase = async (config: Config, log: Log, reason: string 
         await keep()
         return 'The records are in the database in which they were before: nothing to adopt.'
       }
-      const event: DatabaseAdopted = { type: 'database.adopted', v: 2, database, before, reason, by: operator() }
+      const event: DatabaseAdopted = { type: 'database.adopted', database, before, reason, by: operator() }
       await roll.change(async () => ({ events: [event], result: undefined }))
       await keep()
       return adopted(database, before)

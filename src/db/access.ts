@@ -173,7 +173,6 @@ const grantChanged = (
   by: string,
 ): RollEvent => ({
   type: 'grant.changed',
-  ...versionOf(onBehalfOf && { ...onBehalfOf }, sharedKeys),
   change,
   grant: id,
   principal,
@@ -182,13 +181,10 @@ const grantChanged = (
   names,
   revoke,
   limits: limits ? { ...limits } : null,
+  onBehalfOf: onBehalfOf ? { ...onBehalfOf } : null,
+  sharedKeys: sharedKeys ?? false,
   by,
 })
-
-const versionOf = (onBehalfOf: Readonly<Record<string, unknown>> | undefined, sharedKeys: boolean | undefined) => {
-  if (sharedKeys) return { v: 5, onBehalfOf: onBehalfOf ?? null, sharedKeys } as const
-  return onBehalfOf ? ({ v: 4, onBehalfOf } as const) : ({ v: 3 } as const)
-}
 
 interface TokenRow {
   readonly id: string

@@ -4,13 +4,7 @@ import { hash } from 'node:crypto'
 import type { IssuerRow } from '../ca/issuers/issuer.ts'
 import type { IssuerStore, NewIssuer } from '../ca/issuers/life.ts'
 import type { IssuerState } from '../ca/records.ts'
-import {
-  cutInto,
-  type IssuerChained,
-  type IssuerMoved,
-  type IssuerRelocated,
-  type IssuerRequested,
-} from '../tlog/entries.ts'
+import type { IssuerChained, IssuerMoved, IssuerRelocated, IssuerRequested } from '../tlog/entries.ts'
 import { inTurn } from './advisory-lock.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './log.ts'
@@ -211,10 +205,9 @@ export const recordIssuer = (roll: RollWriter, row: NewIssuer, by: string): Prom
     if (rows.length === 0) return { events: [], result: false }
     await tx.query(insertKey, [row.keySha256, row.name])
     await tx.query(insertState, [row.name, row.state, by, null])
-    const { name: issuer, authority, state } = row
+    const { name: issuer, authority, state, shards } = row
     const certificate = row.certificate.toString('base64')
-    const event = { type: 'issuer.created', issuer, authority, certificate, state, by } as const
-    return { events: [{ ...event, ...cutInto(row.shards) }], result: true }
+    return { events: [{ type: 'issuer.created', issuer, authority, certificate, state, shards, by }], result: true }
   })
 
 /** Under the head's lock: two that come at once come one after the other. */

@@ -27,7 +27,7 @@ export const openPolicies = async ({ db, roll, log, parse }: PoliciesDeps): Prom
     column: ({ authority }) => authority,
     assertFits: (tx, { authority }) => assertAuthority(tx, authority),
     event: ({ name, version, sha256, approvals }, by) => ({
-      ...{ type: 'profile.changed', v: 2, profile: { name, version }, sha256, by },
+      ...{ type: 'profile.changed', profile: { name, version }, sha256, by },
       approvals: approvals?.required ?? 0,
     }),
   }

@@ -60,7 +60,7 @@ const recordDatabase = async ({ db, roll, log }: Pick<Stores, 'db' | 'roll' | 'l
   if (!before || before.includes('/')) return
   const database = await readDatabaseId(db)
   const reason = 'which database of the server it is was not on record'
-  const event: DatabaseAdopted = { type: 'database.adopted', v: 2, database, before, reason, by: own.principal }
+  const event: DatabaseAdopted = { type: 'database.adopted', database, before, reason, by: own.principal }
   await roll.change(async () => ({ events: [event], result: undefined }))
   log.info({ event: 'roll.database', database }, 'which database the records are in is on record')
 }

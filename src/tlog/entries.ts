@@ -1,7 +1,7 @@
 /**
  * What the roll holds: one union of events. An entry is canonical JSON (RFC 8785) of at most 65,535 octets, the bound
- * of a C2SP tlog-tiles entry; its leaf is SHA-256(0x00 ‖ entry) (RFC 6962 2.1). The form of each type is final: old
- * entries stay readable for ever, so a field is added only under a new type or with a new `v`. `test/tlog/entries.golden`
+ * of a C2SP tlog-tiles entry; its leaf is SHA-256(0x00 ‖ entry) (RFC 6962 2.1). From 0.1.0 on the form of each
+ * type is final: a field is added only under a new type or with a new `v`. `test/tlog/entries.golden`
  * holds an example of each.
  */
 import { canonicalJson } from '../lib/canonical-json.ts'
@@ -13,65 +13,22 @@ export interface ProfileVersion {
 
 export interface CertificateIssued {
   readonly type: 'certificate.issued'
-  /** Of renewals; the others are of version 1, and have no `replaces`. */
-  readonly v?: 2
-  readonly serial: string
+  /** The id of the request that people approved; null where nobody had to. */
+  readonly approval: string | null
   /** Base64 of the DER. */
   readonly certificate: string
   readonly issuer: string
-  readonly principal: string
-  readonly profile: ProfileVersion
-  /** SHA-256 (hex) of what was asked: CSR, profile and options. */
-  readonly request: string
+  /** On whose behalf its principal asked, in its words. */
+  readonly origin: Readonly<Record<string, unknown>> | null
   /** SHA-256 (hex) of the plan that was decided. */
   readonly plan: string
-  /** The serial of the certificate by which it was asked for, to take its place. */
-  readonly replaces?: string
-}
-
-/** The same where people had to approve it. */
-export interface ApprovedCertificateIssued extends Omit<CertificateIssued, 'v' | 'replaces'> {
-  readonly v: 3
-  /** The id of the request. */
-  readonly approval: string
-}
-
-/** Somebody has asked for it on behalf of another, as its grant let it. */
-export interface CertificateIssuedOnBehalf extends Omit<CertificateIssued, 'v' | 'replaces'> {
-  readonly v: 4
-  /** On whose behalf, in its words. */
-  readonly origin: Readonly<Record<string, unknown>>
-}
-
-/** The same where people had to approve it. */
-export interface ApprovedCertificateIssuedOnBehalf extends Omit<CertificateIssuedOnBehalf, 'v'> {
-  readonly v: 5
-  readonly approval: string
-}
-
-export type AnyCertificateIssued =
-  | CertificateIssued
-  | ApprovedCertificateIssued
-  | CertificateIssuedOnBehalf
-  | ApprovedCertificateIssuedOnBehalf
-
-/** What more there is to say of an issuance, in the oldest version that has all of it. */
-export const issuedBy = ({
-  origin,
-  approval,
-  replaces,
-}: {
-  readonly origin?: object | null | undefined
-  readonly approval?: string | null | undefined
-  readonly replaces?: string | null | undefined
-}):
-  | Pick<CertificateIssued, 'v' | 'replaces'>
-  | Pick<ApprovedCertificateIssued, 'v' | 'approval'>
-  | Pick<CertificateIssuedOnBehalf, 'v' | 'origin'>
-  | Pick<ApprovedCertificateIssuedOnBehalf, 'v' | 'approval' | 'origin'> => {
-  if (approval != null) return origin ? { v: 5, approval, origin: { ...origin } } : { v: 3, approval }
-  if (origin) return { v: 4, origin: { ...origin } }
-  return replaces == null ? {} : { v: 2, replaces }
+  readonly principal: string
+  readonly profile: ProfileVersion
+  /** The serial of the certificate that it renews. */
+  readonly replaces: string | null
+  /** SHA-256 (hex) of what was asked: CSR, profile and options. */
+  readonly request: string
+  readonly serial: string
 }
 
 export interface IssuanceAbandoned {
@@ -215,8 +172,6 @@ export interface RequestFailed {
 
 export interface ProfileChanged {
   readonly type: 'profile.changed'
-  /** Entries of version 1 have no `approvals`. */
-  readonly v: 2
   readonly profile: ProfileVersion
   readonly sha256: string
   /** How many must approve what it yields; 0: nobody. */
@@ -238,7 +193,7 @@ export interface PrincipalChanged {
   readonly by: string
 }
 
-interface GrantFields {
+export interface GrantChanged {
   readonly type: 'grant.changed'
   readonly change: 'created' | 'revoked'
   readonly grant: string
@@ -250,17 +205,12 @@ interface GrantFields {
   readonly revoke: boolean
   /** Numbers by name; null where there are none. */
   readonly limits: Readonly<Record<string, number>> | null
+  /** The rules by which the principal may ask on behalf of others; null where it may not. */
+  readonly onBehalfOf: Readonly<Record<string, unknown>> | null
+  /** It lets its principal have certificates for keys of others. */
+  readonly sharedKeys: boolean
   readonly by: string
 }
-
-type OriginRules = Readonly<Record<string, unknown>>
-/** Version 4 lets its principal ask on behalf of others; version 5 lets it have certificates for keys of others. */
-export type GrantChanged = GrantFields &
-  (
-    | { readonly v: 3 }
-    | { readonly v: 4; readonly onBehalfOf: OriginRules }
-    | { readonly v: 5; readonly onBehalfOf: OriginRules | null; readonly sharedKeys: boolean }
-  )
 
 export interface TokenChanged {
   readonly type: 'token.created' | 'token.revoked'
@@ -293,25 +243,13 @@ export interface IssuerCreated {
   /** Base64 of the DER. */
   readonly certificate: string
   readonly state: string
+  /** How many CRLs it has. */
+  readonly shards: number
   readonly by: string
 }
 
-/** The same where what it revokes is cut into another number of lists than that of which nothing is said. */
-export interface CutIssuerCreated extends IssuerCreated {
-  readonly v: 2
-  readonly shards: number
-}
-
-/** How many lists an issuer has of which nothing is said. Of ten million certificates, one in a hundred revoked, each has 40 kB. */
-export const unsaidShards = 128
-
-/** What more there is to say of an issuer, in the oldest version that has all of it. */
-export const cutInto = (shards: number): Pick<CutIssuerCreated, 'v' | 'shards'> | Pick<IssuerCreated, never> =>
-  shards === unsaidShards ? {} : { v: 2, shards }
-
-/** How many lists it has, by its entry. */
-export const shardsIn = (entry: object): number =>
-  'shards' in entry ? (entry as CutIssuerCreated).shards : unsaidShards
+/** How many CRLs an issuer has by default. Of ten million certificates, one in a hundred revoked, each has 40 kB. */
+export const defaultShards = 128
 
 export const listsText = (shards: number): string => (shards === 1 ? 'one list' : `${shards} lists`)
 
@@ -405,8 +343,6 @@ export interface RollOpened {
 /** The records have moved to another database, on purpose; or earlier versions have said no more than which server it is on. */
 export interface DatabaseAdopted {
   readonly type: 'database.adopted'
-  /** Entries of version 1 have no `reason`. */
-  readonly v: 2
   readonly database: string | null
   readonly before: string | null
   readonly reason: string | null
@@ -421,9 +357,6 @@ export interface ServiceStarted {
 
 export type RollEvent =
   | CertificateIssued
-  | ApprovedCertificateIssued
-  | CertificateIssuedOnBehalf
-  | ApprovedCertificateIssuedOnBehalf
   | RequestCreated
   | RequestDecided
   | RequestExpired
@@ -442,7 +375,6 @@ export type RollEvent =
   | TokenChanged
   | CredentialChanged
   | IssuerCreated
-  | CutIssuerCreated
   | IssuerMoved
   | IssuerRequested
   | IssuerChained
@@ -455,9 +387,9 @@ export type RollEvent =
 
 /** The exact text of the entry for an event at a time; the same event and time always give the same octets. */
 export const encodeEntry = (event: RollEvent, time: Date): string => {
-  const { type, v = 1, ...fields }: RollEvent & { readonly v?: number | undefined } = event
+  const { type, ...fields } = event
   // Of most types these come last (RFC 8785 3.2.3): an event whose fields are in order is written by one native call.
-  const entry = canonicalJson({ ...fields, time: timeOf(time), type, v })
+  const entry = canonicalJson({ ...fields, time: timeOf(time), type, v: 1 })
   // Octets are counted only where there may be too many of them.
   if (entry.length * mostOctetsOfUnit > maxEntryOctets && utf8.encode(entry).length > maxEntryOctets)
     throw new RangeError(`an entry of type ${type} exceeds ${maxEntryOctets} octets`)

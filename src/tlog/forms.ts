@@ -4,14 +4,14 @@
  * docs/roll.md is tested against it both ways.
  */
 import { canonicalJson, isObject } from '../lib/canonical-json.ts'
-import { type CredentialChanged, type RollEvent, type RollOpened, unsaidShards } from './entries.ts'
+import type { CredentialChanged, RollEvent, RollOpened } from './entries.ts'
 import { RollFault } from './fault.ts'
 import { base64Length, readText } from './text.ts'
 
 export type EventType = RollEvent['type']
 /** Some interfaces of the union declare several types. */
 type Declaring<T, E> = E extends { readonly type: unknown } ? (T extends E['type'] ? E : never) : never
-type EventOf<T extends EventType> = Omit<Declaring<T, RollEvent>, 'type' | 'v'>
+type EventOf<T extends EventType> = Omit<Declaring<T, RollEvent>, 'type'>
 
 /** An entry as it stands on the roll. */
 export type EntryOf<T extends EventType> = EventOf<T> & { readonly type: T; readonly v: number; readonly time: string }
@@ -19,11 +19,7 @@ export type RollEntry = { readonly [T in EventType]: EntryOf<T> }[EventType]
 
 export interface EntryForm {
   readonly means: string
-  /** Of the version that is written today. */
-  readonly v: number
   readonly fields: Fields
-  /** Of versions beside it: of events that have less to say, or that are not written so any more. */
-  readonly earlier?: Readonly<Record<number, Fields>>
 }
 
 /** Reads the octets of an entry. Throws `entry.text`, `entry.type` or `entry.form`. */
@@ -33,9 +29,9 @@ export const parseEntry = (octets: Uint8Array): RollEntry => {
   if (!isObject(entry)) throw new RollFault('entry.text', 'it is not a JSON object')
   const { type, v } = entry
   const form = typeof type === 'string' && Object.hasOwn(entryForms, type) ? entryForms[type as EventType] : undefined
-  const fields = form?.v === v ? form?.fields : form?.earlier?.[v as number]
-  if (fields === undefined) throw new RollFault('entry.type', `its type is ${nameOf(type)}, its version ${nameOf(v)}`)
-  const fault = findFault(entry, { ...common, ...fields })
+  if (form === undefined || v !== 1)
+    throw new RollFault('entry.type', `its type is ${nameOf(type)}, its version ${nameOf(v)}`)
+  const fault = findFault(entry, { ...common, ...form.fields })
   if (fault !== undefined) throw new RollFault('entry.form', `${type}: ${fault}`)
   // Only now: what has a known form is not nested deeply.
   if (canonicalJson(entry) !== text) throw new RollFault('entry.text', 'it is not canonical JSON (RFC 8785)')
@@ -113,13 +109,6 @@ const positive: Form<number> = where(
   'a count from 1 on',
   (value) => Number.isSafeInteger(value) && (value as number) > 0,
 )
-/** Whoever has that number says nothing of it: what is said in two ways has two leaves. */
-const said: Form<number> = {
-  title: `${positive.title}, and not ${unsaidShards}`,
-  fault: (value) =>
-    positive.fault(value) ??
-    (value === unsaidShards ? ` is ${unsaidShards}, of which version 1 says nothing` : undefined),
-}
 const decimal = matching('a decimal as text', /^(0|[1-9][0-9]{0,63})$/)
 const serial = matching('a serial', /^[0-9a-f]{32}$/)
 const digest = matching('a SHA-256 in hex', /^[0-9a-f]{64}$/)
@@ -182,16 +171,6 @@ const reason = oneOf(
 const state = oneOf('staged', 'active', 'retiring', 'crl-only', 'retired')
 const attributes = orNull(members(orNull(truth)))
 
-const grant = {
-  change: oneOf('created', 'revoked'),
-  grant: text,
-  principal: text,
-  role: text,
-  profiles: orNull(list(text)),
-  names: json,
-  by: text,
-}
-const limited = { revoke: truth, limits: orNull(members(count)) }
 const token = { token: text, principal: text, label: text, expires: orNull(millisecond), by: text }
 const credential = {
   credential: text,
@@ -202,9 +181,7 @@ const credential = {
   subject: orNull(object<NonNullable<CredentialChanged['subject']>>({ name: base64, issuer: base64 })),
   by: text,
 }
-const created = { issuer: text, authority: text, certificate: base64, state, by: text }
 const move = { issuer: text, authority: text, from: state, reason: orNull(text), by: text }
-const adoption = { database: orNull(text), before: orNull(text), by: text }
 const approval = { id: text, plan: digest, reason: text, by: text }
 const issuance = { serial, issuer: text, principal: text, profile, request: digest, plan: digest }
 
@@ -214,25 +191,22 @@ const common = { type: text, v: count, time: millisecond }
 export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   'certificate.issued': {
     means:
-      'a certificate was issued. `origin` (versions 4 and 5): on behalf of these, whom its principal named; `approval` (versions 3 and 5): for this request, which people had to approve; `replaces` (version 2): to whoever held that one, in its place; version 1: none of these',
-    v: 5,
-    fields: { ...issuance, certificate: base64, approval: text, origin: members(json) },
-    earlier: {
-      4: { ...issuance, certificate: base64, origin: members(json) },
-      3: { ...issuance, certificate: base64, approval: text },
-      2: { ...issuance, certificate: base64, replaces: serial },
-      1: { ...issuance, certificate: base64 },
+      'a certificate was issued. `approval`: for this request, which people had to approve; `origin`: on behalf of these, whom its principal named; `replaces`: in place of the certificate with this serial',
+    fields: {
+      ...issuance,
+      certificate: base64,
+      approval: orNull(text),
+      origin: orNull(members(json)),
+      replaces: orNull(serial),
     },
   },
   'issuance.abandoned': {
     means: 'a certificate may have been signed that nobody got; its serial is on the lists',
-    v: 1,
     fields: { ...issuance, shard: count, intended: millisecond, notAfter: millisecond },
   },
   'certificate.revoked': {
     means:
       'a certificate was revoked, or is from now on for another reason; `by` null: by whoever proved to hold its key',
-    v: 1,
     fields: {
       serial,
       issuer: text,
@@ -246,12 +220,10 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   },
   'certificate.released': {
     means: 'a certificate on hold holds again',
-    v: 1,
     fields: { serial, issuer: text, shard: count, by: text },
   },
   'crls.intended': {
     means: 'lists are about to be signed; `covers` is the size of the roll that they know',
-    v: 1,
     fields: {
       issuer: text,
       lists: list(
@@ -269,7 +241,6 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   },
   'crl.imported': {
     means: 'a list that a CA above an issuer has signed came in',
-    v: 1,
     fields: {
       issuer: text,
       signer: digest,
@@ -283,7 +254,6 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   },
   'revocations.ordered': {
     means: 'all that a search found is to be revoked',
-    v: 1,
     fields: {
       plan: digest,
       search: members(text),
@@ -297,7 +267,6 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   },
   'revocations.done': {
     means: 'the last of an order was revoked, or passed by',
-    v: 1,
     fields: {
       plan: digest,
       revoked: count,
@@ -306,7 +275,6 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   },
   'request.created': {
     means: 'somebody asks for what people must approve: `decided`, whose digest is `plan`',
-    v: 1,
     fields: {
       id: text,
       principal: text,
@@ -318,74 +286,68 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
       expires: millisecond,
     },
   },
-  'request.approved': { means: 'somebody approves exactly that', v: 1, fields: approval },
-  'request.rejected': { means: 'somebody turns it down', v: 1, fields: approval },
-  'request.withdrawn': { means: 'who asked takes it back', v: 1, fields: approval },
-  'request.expired': { means: 'it was not issued in time', v: 1, fields: { id: text, plan: digest } },
+  'request.approved': { means: 'somebody approves exactly that', fields: approval },
+  'request.rejected': { means: 'somebody turns it down', fields: approval },
+  'request.withdrawn': { means: 'who asked takes it back', fields: approval },
+  'request.expired': { means: 'it was not issued in time', fields: { id: text, plan: digest } },
   'request.failed': {
     means: 'it was approved, and is not what would be issued by now',
-    v: 1,
     fields: { id: text, plan: digest, code: text, reason: text },
   },
   'profile.changed': {
     means: 'a version of a profile was made; `approvals`: how many must approve what it yields',
-    v: 2,
     fields: { profile, sha256: digest, approvals: count, by: text },
-    earlier: { 1: { profile, sha256: digest, by: text } },
   },
   'provider.changed': {
     means: 'a version of the document of an identity provider was made',
-    v: 1,
     fields: { provider: profile, sha256: digest, by: text },
   },
-  'principal.created': { means: 'a principal was created', v: 1, fields: { principal: text, by: text } },
-  'principal.disabled': { means: 'a principal was closed for good', v: 1, fields: { principal: text, by: text } },
+  'principal.created': { means: 'a principal was created', fields: { principal: text, by: text } },
+  'principal.disabled': { means: 'a principal was closed for good', fields: { principal: text, by: text } },
   'grant.changed': {
     means:
-      'a grant was created or revoked; `revoke`: it lets its principal revoke certificates of its own; `limits`: how much it allows; `onBehalfOf` (version 4): it lets its principal ask on behalf of others, by these rules; `sharedKeys` (version 5): it lets its principal have certificates for keys of others',
-    v: 5,
-    fields: { ...grant, ...limited, onBehalfOf: orNull(members(json)), sharedKeys: truth },
-    earlier: {
-      4: { ...grant, ...limited, onBehalfOf: members(json) },
-      3: { ...grant, ...limited },
-      1: grant,
-      2: { ...grant, revoke: truth },
+      'a grant was created or revoked; `revoke`: it lets its principal revoke certificates of its own; `limits`: how much it allows; `onBehalfOf`: it lets its principal ask on behalf of others, by these rules; `sharedKeys`: it lets its principal have certificates for keys of others',
+    fields: {
+      change: oneOf('created', 'revoked'),
+      grant: text,
+      principal: text,
+      role: text,
+      profiles: orNull(list(text)),
+      names: json,
+      revoke: truth,
+      limits: orNull(members(count)),
+      onBehalfOf: orNull(members(json)),
+      sharedKeys: truth,
+      by: text,
     },
   },
-  'token.created': { means: 'a token was created', v: 1, fields: token },
-  'token.revoked': { means: 'a token was revoked', v: 1, fields: token },
+  'token.created': { means: 'a token was created', fields: token },
+  'token.revoked': { means: 'a token was revoked', fields: token },
   'credential.created': {
     means: 'client certificates are a principal’s from now on: one, those with this SPIFFE id, or with this subject',
-    v: 1,
     fields: credential,
   },
-  'credential.revoked': { means: 'they are not any more', v: 1, fields: credential },
+  'credential.revoked': { means: 'they are not any more', fields: credential },
   'issuer.created': {
-    means:
-      'there is an issuer, with this certificate. `shards` (version 2): into how many lists what it revokes is cut; version 1: into 128',
-    v: 2,
-    fields: { ...created, shards: said },
-    earlier: { 1: created },
+    means: 'there is an issuer, with this certificate; `shards`: into how many lists what it revokes is cut',
+    fields: { issuer: text, authority: text, certificate: base64, state, shards: positive, by: text },
   },
-  'issuer.activated': { means: 'an issuer signs from now on', v: 1, fields: move },
-  'issuer.retiring': { means: 'an issuer signs no more, but may again', v: 1, fields: move },
-  'issuer.closed': { means: 'an issuer only tells of revocations', v: 1, fields: move },
-  'issuer.halted': { means: 'the same, past every guard', v: 1, fields: move },
-  'issuer.discarded': { means: 'an issuer that never signed is given up', v: 1, fields: move },
-  'issuer.retired': { means: 'an issuer has nothing left to tell of', v: 1, fields: move },
+  'issuer.activated': { means: 'an issuer signs from now on', fields: move },
+  'issuer.retiring': { means: 'an issuer signs no more, but may again', fields: move },
+  'issuer.closed': { means: 'an issuer only tells of revocations', fields: move },
+  'issuer.halted': { means: 'the same, past every guard', fields: move },
+  'issuer.discarded': { means: 'an issuer that never signed is given up', fields: move },
+  'issuer.retired': { means: 'an issuer has nothing left to tell of', fields: move },
   'issuer.requested': {
     means: 'a key was made for an issuer that is to be',
-    v: 1,
     fields: { issuer: text, authority: text, key: text, spki: digest, by: text },
   },
   'issuer.chained': {
     means: 'these are the ways up from an issuer: the certificates of each, its own first',
-    v: 1,
     fields: { issuer: text, authority: text, chains: list(list(digest)), by: text },
   },
   'issuer.relocated': {
     means: 'the key of an issuer is at `key` from now on, and was at `before`: it is the same, and has signed there',
-    v: 1,
     fields: {
       ...{ issuer: text, authority: text, key: text, before: text, spki: digest },
       ...{ reason: orNull(text), by: text },
@@ -393,17 +355,14 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   },
   'key.opened': {
     means: "an instance has opened an issuer's key",
-    v: 1,
     fields: { issuer: text, key: text, spki: digest, attributes },
   },
   'key.probed': {
     means: 'somebody has opened a key and seen it sign a fixed text',
-    v: 1,
     fields: { key: text, spki: digest, attributes, by: text },
   },
   'roll.opened': {
     means: 'checkpoints bear this origin from now on; `succeeds`: where entries of the origin before are lost',
-    v: 1,
     fields: {
       origin: text,
       key: text,
@@ -414,10 +373,8 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   },
   'database.adopted': {
     means:
-      'the records have moved to another database, on purpose: the number of its server, a slash, and its own (oid); by `chancery`: the latter was not on record before',
-    v: 2,
-    fields: { ...adoption, reason: orNull(text) },
-    earlier: { 1: adoption },
+      'the records have moved to another database, on purpose: the number of its server, a slash, and its own (oid)',
+    fields: { database: orNull(text), before: orNull(text), reason: orNull(text), by: text },
   },
-  'service.started': { means: 'an instance started', v: 1, fields: { version: text, mode: text } },
+  'service.started': { means: 'an instance started', fields: { version: text, mode: text } },
 }

@@ -2,7 +2,7 @@
  * What the entries of a roll make of each other: whether an entry may follow those before it. A table has the checks of
  * each type.
  */
-import { listsText, shardsIn } from './entries.ts'
+import { listsText } from './entries.ts'
 import type { EntryOf, EventType, RollEntry } from './forms.ts'
 import {
   addIssuer,
@@ -88,7 +88,7 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
     const { serial, issuer: name } = entry
     const issuer = issuance(entry, known, at)
     addSerial(known, { serial, issuer, standing: 'issued' }, at)
-    if ('replaces' in entry) replaced(entry.replaces as string, known, at)
+    if (entry.replaces !== null) replaced(entry.replaces, known, at)
     const der = readBase64(entry.certificate, 'entry.form', 'the certificate')
     const certificate = known.deps.readCertificate(der)
     issueApproved(entry, { der, certificate }, known, at.tell)
@@ -208,9 +208,9 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
     known.requested.set(issuer, spki)
   },
   'issuer.created': (entry, known, { tell }) => {
-    const { issuer: name, authority, state, certificate } = entry
+    const { issuer: name, authority, state, certificate, shards } = entry
     if (known.issuers.has(name)) return tell('reference.state', `the issuer ${name} was created before`)
-    const issuer = addIssuer(known, name, { authority, state, certificate, shards: shardsIn(entry) })
+    const issuer = addIssuer(known, name, { authority, state, certificate, shards })
     if (issuer.certificate === undefined)
       return tell('certificate.text', `the certificate of the issuer ${name} is none that can be read`)
     const wanted = known.requested.get(name)

@@ -19,9 +19,8 @@ type Decided = EntryOf<'request.approved' | 'request.rejected' | 'request.withdr
 type Issued = EntryOf<'certificate.issued'>
 type Approved = Issued & { readonly approval: string }
 
-/** Entries of version 1 do not say how many a version of a profile wants: the first request of it does then. */
-export const wantApprovals = ({ profile, ...entry }: EntryOf<'profile.changed'>, { wanted }: Known): void => {
-  if (entry.v > 1) wanted.set(versionText(profile), entry.approvals)
+export const wantApprovals = ({ profile, approvals }: EntryOf<'profile.changed'>, { wanted }: Known): void => {
+  wanted.set(versionText(profile), approvals)
 }
 
 export const keepApprover = (
@@ -40,9 +39,8 @@ export const createRequest = (
 ): void => {
   const { requests, wanted } = known
   const version = versionText(profile)
-  const wants = wanted.get(version) ?? Math.max(1, required)
-  wanted.set(version, wants)
-  if (wants !== required)
+  const wants = wanted.get(version)
+  if (wants !== undefined && wants !== required)
     tell(
       'approval.required',
       `the request ${id} is to be approved by ${required}, and the profile ${version} wants ${wants}`,
@@ -100,7 +98,7 @@ interface Certified {
 /** What names a request is its certificate, once, of the plan that others than its principal have approved. */
 export const issueApproved = (entry: Issued, certified: Certified, known: Known, tell: Tell): void => {
   const version = versionText(entry.profile)
-  if (!('approval' in entry)) {
+  if (entry.approval === null) {
     const wants = known.wanted.get(version) ?? 0
     if (wants > 0) tell('approval.missing', `${wants} were to approve what the profile ${version} yields`)
     return
@@ -147,7 +145,7 @@ const assertShown = (
 ): void => {
   if (certificate === undefined) return
   const contents = known.deps.readContents(der)
-  const told = { issuer: entry.issuer, origin: 'origin' in entry ? entry.origin : null }
+  const told = { issuer: entry.issuer, origin: entry.origin }
   const said = contents && {
     ...shownOf({ ...contents, ...told, key: digestOf(certificate.spki, known) }, known),
     asked: entry.request,

@@ -14,7 +14,7 @@ import { isProblem } from '../../src/errors.ts'
 import { checksOf, decide, type Plan, recheck } from '../../src/policy/decide.ts'
 import { readOrigin } from '../../src/policy/origin.ts'
 import { parseProfile } from '../../src/policy/profile.ts'
-import { encodeEntry, issuedBy } from '../../src/tlog/entries.ts'
+import { encodeEntry } from '../../src/tlog/entries.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { type CertificationRequest, parseRequest } from '../../src/x509/csr.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
@@ -356,7 +356,7 @@ t.test('what is to be signed is no more than fits on the roll, however it is sig
     } as const),
     ...{ issuer: 'i'.repeat(63), principal: 'p'.repeat(128), profile: { name: 'n'.repeat(63), version: 2 ** 31 - 1 } },
     ...{ request: 'f'.repeat(64), plan: 'f'.repeat(64) },
-    ...issuedBy({ origin, approval: randomUUID() }),
+    ...{ origin: { ...origin }, approval: randomUUID(), replaces: serial.toString('hex') },
   }
   t.ok(encodeEntry(event, new Date()))
 })

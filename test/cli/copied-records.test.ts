@@ -46,7 +46,7 @@ t.test('which database of its server the records are in is on record', async (t)
   const [server] = ((await readDatabaseId(db)) as string).split('/')
   const reason = 'as before'
   await records.stores.roll.change(async () => ({
-    events: [{ type: 'database.adopted', v: 2, database: server as string, before: null, reason, by: 'test' }],
+    events: [{ type: 'database.adopted', database: server as string, before: null, reason, by: 'test' }],
     result: undefined,
   }))
   await db.close()

@@ -125,9 +125,7 @@ t.test('a new database is not served where the anchor has seen a roll', async (t
 
 t.test('records that were moved to another server are not served before that was said', async (t) => {
   await records.stores.roll.change(async () => ({
-    events: [
-      { type: 'database.adopted', v: 2, database: '7000000000000000001', before: null, reason: null, by: 'test' },
-    ],
+    events: [{ type: 'database.adopted', database: '7000000000000000001', before: null, reason: null, by: 'test' }],
     result: undefined,
   }))
   await refuses(

@@ -125,10 +125,9 @@ const entries = async (client: pg.Client): Promise<string[]> => {
 }
 
 const issuedText = (row: Row): string =>
-  `{${row.approval ? `"approval":"${row.approval}",` : ''}"certificate":${JSON.stringify(wrap(row.tbs, row.signature).toString('base64'))},"issuer":${JSON.stringify(row.issuer)},${row.origin ? `"origin":${row.origin},` : ''}` +
+  `{"approval":${JSON.stringify(row.approval)},"certificate":${JSON.stringify(wrap(row.tbs, row.signature).toString('base64'))},"issuer":${JSON.stringify(row.issuer)},"origin":${row.origin ?? 'null'},` +
   `"plan":"${row.plan}","principal":${JSON.stringify(row.principal)},"profile":{"name":${JSON.stringify(row.profile)},"version":${row.profile_version}},` +
-  (row.replaces ? `"replaces":"${row.replaces}",` : '') +
-  `"request":"${row.digest}","serial":"${row.serial}","time":"${row.time.toISOString()}","type":"certificate.issued","v":${row.origin ? (row.approval ? 5 : 4) : row.approval ? 3 : row.replaces ? 2 : 1}}`
+  `"replaces":${JSON.stringify(row.replaces)},"request":"${row.digest}","serial":"${row.serial}","time":"${row.time.toISOString()}","type":"certificate.issued","v":1}`
 
 /** SEQUENCE { tbs, ecdsa-with-SHA256, BIT STRING }: the issuers of the tests are all P-256. */
 const wrap = (tbs: Buffer, signature: Buffer): Buffer => {

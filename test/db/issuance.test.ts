@@ -107,6 +107,7 @@ const signed = (intent: Intent): Enrolment => ({
     profile: intent.profile,
     request: intent.request.digest.toString('hex'),
     plan: intent.plan.toString('hex'),
+    ...{ approval: null, origin: null, replaces: null },
   },
   subject: '',
   names: [],

@@ -87,7 +87,7 @@ t.test('a request waits for its approvals, and becomes the very certificate that
     { type: 'request.created', principal: 'ci', plan, decided: request.plan, required: 2 },
     { type: 'request.approved', plan, by: 'alice', reason: 'change 4711' },
     { type: 'request.approved', plan, by: 'bob' },
-    { type: 'certificate.issued', v: 3, serial: read.serial, plan, approval: request.id, principal: 'ci' },
+    { type: 'certificate.issued', serial: read.serial, plan, approval: request.id, principal: 'ci' },
   ])
   t.equal(events[0]?.['request'], events[3]?.['request'], 'what was asked is what was issued for')
   const closed = { status: 409, json: { code: 'approval.closed' } }

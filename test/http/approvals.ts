@@ -5,7 +5,7 @@ import { shardOf } from '../../src/ca/issuance/serial.ts'
 import { openApprovalStore } from '../../src/db/approvals.ts'
 import type { Queryable } from '../../src/db/database.ts'
 import { openStores } from '../../src/server/stores.ts'
-import { unsaidShards } from '../../src/tlog/entries.ts'
+import { defaultShards } from '../../src/tlog/entries.ts'
 import { quiet } from '../helpers/log.ts'
 import type { Answer, TestService } from '../helpers/service.ts'
 import { csrFor, employ } from './people.ts'
@@ -57,7 +57,7 @@ export const leaveOpenIntent = async (db: Queryable, id: string): Promise<void> 
       decode(replace(encode(i.tbs, 'hex'), encode(i.serial, 'hex'), encode($1, 'hex')), 'hex'), r.plan, r.id
     from approval_requests r, (select * from intents where profile = 'server' limit 1) i where r.id = $2::uuid`
   const serial = Buffer.concat([Buffer.of(0x41), randomBytes(15)])
-  const { rowCount } = await db.query({ text }, [serial, id, shardOf(serial, unsaidShards)])
+  const { rowCount } = await db.query({ text }, [serial, id, shardOf(serial, defaultShards)])
   if (rowCount !== 1) throw new Error('there is no certificate to make it from')
 }
 

@@ -67,7 +67,7 @@ t.test(
     const { status, json } = await ask(given)
     t.equal(status, 201)
     const entry = await entryOf(json.serial)
-    t.match(entry, { type: 'certificate.issued', v: 4, principal: 'controller', origin })
+    t.match(entry, { type: 'certificate.issued', principal: 'controller', origin })
     const options = { extendedKeyUsage: null, keyUsage: null, names: null, profile: 'server', validity: null, origin }
     const digest = createHash('sha256').update(csr).update(canonicalJson(options)).digest('hex')
     t.equal(entry['request'], digest, 'it is part of what was asked')
@@ -90,8 +90,7 @@ t.test('whoever asks for himself has the digests and the entries of ever', async
     const entry = await entryOf(json.serial)
     const options = { extendedKeyUsage: null, keyUsage: null, names: null, profile: 'server', validity: 86_400 }
     const digest = createHash('sha256').update(csr).update(canonicalJson(options)).digest('hex')
-    t.match(entry, { v: 1, request: digest })
-    t.notOk('origin' in entry || 'approval' in entry)
+    t.match(entry, { request: digest, origin: null, approval: null })
     const read = (await service.request('GET', `/v1/certificates/${json.serial}`)).json
     t.notOk('origin' in read)
   }
@@ -323,7 +322,7 @@ t.test('a renewal by holding has no origin, and none can be sent with it', async
   const held = holderOf(await ask({ csr: csrOn(key, ['r.shop.example.com']), onBehalfOf: origin }), key)
   const renewed = await open.renew(t, held)
   t.equal(renewed.status, 201)
-  t.match(await entryOf(renewed.json.serial), { v: 2, replaces: held.serial })
+  t.match(await entryOf(renewed.json.serial), { replaces: held.serial })
   const more = await open.renew(t, held, { csr: csrOn(newKey()), onBehalfOf: origin })
   t.match(more, { status: 400, json: { code: 'request.malformed' } })
 })
@@ -347,7 +346,7 @@ t.test('people approve it with its origin, and it is issued with that', async (t
   const args = ['request', 'approve', asked.json.id, '--digest', asked.json.digest, '--reason', 'x', '--json']
   const approved = JSON.parse((await chancery([...args, '--token-file', token])).out)
   t.equal(approved.state, 'issued')
-  t.match(await entryOf(approved.serial), { v: 5, approval: asked.json.id, origin, plan: asked.json.digest })
+  t.match(await entryOf(approved.serial), { approval: asked.json.id, origin, plan: asked.json.digest })
 })
 
 t.test('what a grant says of origins is checked, listed and on the roll', async (t) => {
@@ -368,9 +367,8 @@ t.test('what a grant says of origins is checked, listed and on the roll', async 
   )
   const events = (await service.request('GET', '/v1/events?type=grant.changed&principal=rules')).json.items
   const entries = events.map(({ entry }: { entry: string }) => JSON.parse(entry))
-  t.match(entries[0], { v: 4, onBehalfOf })
-  t.match(entries[2], { v: 3 })
-  t.notOk('onBehalfOf' in entries[2])
+  t.match(entries[0], { onBehalfOf })
+  t.match(entries[2], { onBehalfOf: null })
   t.match(await make({ onBehalfOf: { namespaces: { allow: ['a*b*'] } } }), {
     status: 400,
     json: { code: 'request.malformed', violations: [{ field: '/onBehalfOf/namespaces/allow/0' }] },

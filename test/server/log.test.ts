@@ -29,7 +29,7 @@ const anchored = (name?: string): Config => {
 /** Something that nobody waits for: the checkpoint of it is signed at the latest when all is closed. */
 const write = (database: string | null = null) =>
   stores.roll.change(async () => ({
-    events: [{ type: 'database.adopted', v: 2, database, before: null, reason: null, by: 'test' }],
+    events: [{ type: 'database.adopted', database, before: null, reason: null, by: 'test' }],
     result: undefined,
   }))
 

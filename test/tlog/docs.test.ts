@@ -19,7 +19,7 @@ const page = await readFile(new URL('../../docs/roll.md', import.meta.url), 'utf
 
 t.test('it has every entry, fault and finding as the tables of the code have it, and no other', async (t) => {
   t.equal(page, withTables(page), 'node tools/roll.ts writes it anew')
-  t.match(page, /\| `certificate\.issued` \| 1 \| `serial`: a serial;/)
+  t.match(page, /\| `certificate\.issued` \| `serial`: a serial;/)
 })
 
 t.test('its example verifies a proof, and says so when it does not hold', async (t) => {

@@ -45,7 +45,6 @@ export const ended = (what: 'rejected' | 'withdrawn', id: string, by: string): R
 export const wanting = (required: number, version = 1): RollEvent => ({
   ...{
     type: 'profile.changed',
-    v: 2,
     profile: vault(required, version),
     sha256: digest,
     approvals: required,
@@ -57,9 +56,9 @@ export const granted = (
   profiles: readonly string[],
   change: 'created' | 'revoked' = 'created',
 ): RollEvent => ({
-  ...{ type: 'grant.changed', v: 3, change, grant: `of ${principal}`, principal, role: 'approver', profiles },
-  ...{ names: null, revoke: false, limits: null, by: 'admin' },
+  ...{ type: 'grant.changed', change, grant: `of ${principal}`, principal, role: 'approver', profiles },
+  ...{ names: null, revoke: false, limits: null, onBehalfOf: null, sharedKeys: false, by: 'admin' },
 })
 export const closed = (principal: string): RollEvent => ({ type: 'principal.disabled', principal, by: 'admin' })
 export const approvedIssue = (id: string, required: number, more: object = {}): RollEvent =>
-  event.issued(91, { v: 3, approval: id, profile: vault(required), plan, ...more })
+  event.issued(91, { approval: id, profile: vault(required), plan, ...more })

@@ -111,7 +111,7 @@ t.test('what nobody has altered has no findings, in a snapshot of its own', asyn
   t.same(await tampered((tx) => verify(rollRowsOf(tx))), [])
 })
 
-t.test('what searches show: a row of before has none of it, any other has all', async (t) => {
+t.test('what searches show is compared with the entry', async (t) => {
   const without = (columns: readonly string[]) =>
     tampered(async (tx) => {
       const set = columns.map((column) => `${column} = null`).join(', ')
@@ -121,12 +121,12 @@ t.test('what searches show: a row of before has none of it, any other has all', 
       const found = await verify(rollRowsOf(tx))
       return found.map(({ index, code, message }) => [index === rows[0]?.entry, code, message])
     })
-  t.same(await without(['names', 'profile_version', 'delegated']), [])
-  for (const column of ['names', 'profile_version', 'delegated'])
-    t.same(await without([column]), [[true, 'row.differs', `outcomes: ${column}`]])
+  const columns = ['names', 'profile_version', 'delegated']
+  t.same(await without(columns), [[true, 'row.differs', `outcomes: ${columns.join(', ')}`]])
+  for (const column of columns) t.same(await without([column]), [[true, 'row.differs', `outcomes: ${column}`]])
 })
 
-t.test('how many lists an issuer has is compared with its entry, also where that says nothing of it', async (t) => {
+t.test('how many lists an issuer has is compared with its entry', async (t) => {
   for (const [issuer, before] of [
     ['default', 128],
     ['next', 2],

@@ -3,7 +3,7 @@ import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
 
 import { shardOf } from '../../src/ca/issuance/serial.ts'
 import { signCheckpoint } from '../../src/tlog/checkpoint.ts'
-import { encodeEntry, type RollEvent, unsaidShards } from '../../src/tlog/entries.ts'
+import { defaultShards, encodeEntry, type RollEvent } from '../../src/tlog/entries.ts'
 import type { Finding } from '../../src/tlog/findings.ts'
 import { type Edge, emptyEdge, extend } from '../../src/tlog/frontier.ts'
 import { type FedEntry, openRollVerifier, type RollVerifierDeps, type VerifierState } from '../../src/tlog/verify.ts'
@@ -100,7 +100,7 @@ export const newIssuer = (name: string): TestIssuer => {
 export const issuer = newIssuer('default')
 
 export const serialOf = (n: number): string => `40${n.toString(16).padStart(30, '0')}`
-const shardOfNth = (n: number): number => shardOf(Buffer.from(serialOf(n), 'hex'), unsaidShards)
+const shardOfNth = (n: number): number => shardOf(Buffer.from(serialOf(n), 'hex'), defaultShards)
 
 const by = 'admin'
 const profile = { name: 'server', version: 1 }
@@ -110,7 +110,8 @@ const issuance = { issuer: issuer.name, principal: by, profile, request: digest,
 export const event = {
   issued: (n: number, more: object = {}): RollEvent => {
     const serial = serialOf(n)
-    return { type: 'certificate.issued', ...issuance, serial, certificate: issuer.certify(serial), ...more }
+    const nothing = { approval: null, origin: null, replaces: null }
+    return { type: 'certificate.issued', ...issuance, ...nothing, serial, certificate: issuer.certify(serial), ...more }
   },
   abandoned: (n: number, more: object = {}): RollEvent => ({
     type: 'issuance.abandoned',
@@ -192,9 +193,10 @@ export const beginning: readonly RollEvent[] = [
     authority: 'default',
     certificate: issuer.certificate,
     state: 'active',
+    shards: defaultShards,
     by,
   },
-  { type: 'profile.changed', v: 2, profile, sha256: digest, approvals: 0, by },
+  { type: 'profile.changed', profile, sha256: digest, approvals: 0, by },
 ]
 
 export interface Stored {

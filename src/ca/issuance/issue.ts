@@ -10,7 +10,6 @@ import { canonicalJson, type Unset } from '../../lib/canonical-json.ts'
 import { sha256 } from '../../lib/sha256.ts'
 import type { KeyStanding } from '../../policy/check.ts'
 import { decide, refusal, toldOf } from '../../policy/decide.ts'
-import { issuedBy } from '../../tlog/entries.ts'
 import { assembleCertificate } from '../../x509/assemble.ts'
 import { type CheckSignature, verifyPossession } from '../../x509/csr.ts'
 import { formatSubject } from '../../x509/subject.ts'
@@ -178,19 +177,17 @@ const cycle = async (
     intent,
     signature,
     event: {
+      approval: approved?.id ?? null,
       certificate: certificate.toString('base64'),
       issuer: issuer.name,
+      origin: intent.origin ? { ...intent.origin } : null,
       plan: intent.plan.toString('hex'),
       principal: caller.principal,
       profile: intent.profile,
+      replaces: intent.replaces?.toString('hex') ?? null,
       request: request.digest.toString('hex'),
       serial: intent.serial.toString('hex'),
       type: 'certificate.issued',
-      ...issuedBy({
-        origin: intent.origin,
-        approval: approved?.id,
-        replaces: intent.replaces?.toString('hex'),
-      }),
     },
     subject: formatSubject(plan.subject),
     names: plan.names,

@@ -3,7 +3,7 @@
 import type { Violation } from '../../errors.ts'
 import type { CheckResult, KeyStanding } from '../../policy/check.ts'
 import type { Origin } from '../../policy/origin.ts'
-import type { AnyCertificateIssued, ProfileVersion } from '../../tlog/entries.ts'
+import type { CertificateIssued, ProfileVersion } from '../../tlog/entries.ts'
 import type { Name } from '../../x509/names.ts'
 import type { HeldObstacle } from '../access/access.ts'
 import type { CountedGrant } from '../access/limits.ts'
@@ -74,7 +74,7 @@ export interface Intent {
 export interface Enrolment {
   readonly intent: Intent
   readonly signature: Buffer
-  readonly event: AnyCertificateIssued
+  readonly event: CertificateIssued
   readonly subject: string
   readonly names: readonly Name[]
   readonly keySha256: Buffer

@@ -4,7 +4,7 @@
  */
 
 import { Problem } from '../../errors.ts'
-import { listsText, unsaidShards } from '../../tlog/entries.ts'
+import { defaultShards, listsText } from '../../tlog/entries.ts'
 import { parseCertificate } from '../../x509/certificate.ts'
 import { parsePublicKey } from '../../x509/keys.ts'
 import { anchorsOf, waysUp } from './bundle.ts'
@@ -40,7 +40,7 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
       const keyName = deps.keyNameOf(ask.keyUri)
       return store.inTurn(keyName, () => makeRequest(deps, ask, by))
     },
-    stage: async (name, { chain: [certificate, ...above], shards = unsaidShards }, by) => {
+    stage: async (name, { chain: [certificate, ...above], shards = defaultShards }, by) => {
       if (!certificate) throw noIssuer(name)
       // Before what it would be refused for today: what is on record already need not fit again.
       await assertNotImported(name, certificate, shards)

@@ -1,7 +1,7 @@
 /** The search for events, oldest first. An issuance's entry is not stored but put together again from the records. */
 import type { EventFilter, EventRecord, Start, Walk } from '../../ca/records.ts'
 import { Problem } from '../../errors.ts'
-import { type AnyCertificateIssued, issuedBy } from '../../tlog/entries.ts'
+import type { CertificateIssued } from '../../tlog/entries.ts'
 import type { Database } from '../database.ts'
 import type { EntryCodec } from '../log.ts'
 import { readStoredOrigin } from '../origins.ts'
@@ -118,13 +118,15 @@ const listsOf = (
 const rebuild = (codec: EntryCodec, row: EventRow): string => {
   if (!row.serial || !row.tbs || !row.signature) throw altered(row.index, 'some of them are missing')
   // In the order of an entry: then it is written by one native call.
-  const event: AnyCertificateIssued = {
+  const event: CertificateIssued = {
+    approval: row.approval,
     certificate: codec.certificate(octets(row.tbs), octets(row.signature)).toString('base64'),
     issuer: row.issuer,
+    origin: readStoredOrigin(row.origin),
     plan: row.plan,
     principal: row.principal,
     profile: { name: row.profile, version: row.profile_version },
-    ...issuedBy({ ...row, origin: readStoredOrigin(row.origin) }),
+    replaces: row.replaces,
     request: row.digest,
     serial: row.serial,
     type: issued,
