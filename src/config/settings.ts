@@ -154,7 +154,7 @@ const table = {
     ...whole(2, 1_000),
     standard: '14',
     about:
-      'Connections to the database at most, of each process; of three and more, a third for the common searches of certificates; of eight and more, a quarter, up to four, for issuing. Requests share them in batches: more are seldom faster.',
+      'Connections to the database at most, of each process; of eight and more, a quarter, up to four, for issuing. Requests share them in batches: more are seldom faster.',
   },
   preparedStatements: {
     env: 'CHANCERY_DATABASE_PREPARED_STATEMENTS',

@@ -19,18 +19,14 @@ import { Client, type SessionConfig } from './wire.ts'
 export interface Statement {
   readonly text: string
   readonly name?: string
-  /** Tells those apart that are observed under one name. */
-  readonly shape?: string
   /**
    * Said of a statement whose generic plan, for any values, is as good as one for its own. Outside of a transaction, and where
-   * there are connections enough, it has one of those that are kept for this kind of work, and is planned there once. Else
+   * there are connections enough, it has one of those that are kept for issuing, and is planned there once. Else
    * PostgreSQL decides by what it believes that either would cost, and plans batches of one row anew each time (1.1 of 2.7 ms
    * of an issuance).
    */
-  readonly pool?: OwnPool
+  readonly pool?: 'issuing'
 }
-
-export type OwnPool = 'issuing' | 'searching'
 
 export interface Result<Row> {
   readonly rows: readonly Row[]
@@ -69,7 +65,7 @@ export interface DatabaseOptions {
   readonly url: string
   /** The same URL with the password that its file has now: asked for where the server turns ours down. */
   readonly renewedUrl?: (() => Promise<string>) | undefined
-  /** Connections at most: of three and more, a third for searching; of eight and more, a quarter, up to four, for issuing. */
+  /** Connections at most: of eight and more, a quarter, up to four, for issuing. */
   readonly max: number
   readonly log: Log
   /** Shown in pg_stat_activity. */
@@ -121,7 +117,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
 
   return {
     query: async <Row>(statement: Statement, values?: readonly unknown[]) => {
-      const client = await (statement.pool ? connections.connectFor(statement.pool) : connections.connect())
+      const client = await (statement.pool ? connections.connectForIssuing() : connections.connect())
       try {
         const result = await runOn<Row>(client, statement, values)
         client.release()
@@ -190,12 +186,11 @@ const openConnections = (options: DatabaseOptions, how: How) => {
   }
   const tellFew = openFewConnections(options.log)
   const openPool = (config: SessionConfig & pg.PoolConfig): pg.Pool => poolOf({ ...connection, ...config }, options.log)
-  const { searching, issuing } = sharesOf(hasSettings ? options.max : 0)
-  const pool = openPool({ max: options.max - searching - issuing })
-  // The last of its connections stays open for whoever comes now and then.
-  const openOwn = (max: number): pg.Pool => (max > 0 ? openPool({ max, min: 1, sessionOptions: genericPlans }) : pool)
-  const own: Readonly<Record<OwnPool, pg.Pool>> = { searching: openOwn(searching), issuing: openOwn(issuing) }
-  const pools = new Set([pool, own.searching, own.issuing])
+  const issuingMax = hasSettings ? issuingOf(options.max) : 0
+  const pool = openPool({ max: options.max - issuingMax })
+  // The last of its connections stays open.
+  const issuing = issuingMax > 0 ? openPool({ max: issuingMax, min: 1, sessionOptions: genericPlans }) : pool
+  const pools = new Set([pool, issuing])
 
   const takePassword = async (): Promise<void> => {
     try {
@@ -220,15 +215,15 @@ const openConnections = (options: DatabaseOptions, how: How) => {
   }
   const connect = (from: pg.Pool = pool): Promise<pg.PoolClient> => reach(() => from.connect())
   /** Where the server has none left for a pool of its own, the connections of all else are better than none, and it is told. */
-  const connectFor = (of: OwnPool): Promise<pg.PoolClient> =>
-    connect(own[of]).catch((error: unknown) => {
-      if (own[of] === pool || !tellFew(sqlState(error), causeOf(error))) throw error
+  const connectForIssuing = (): Promise<pg.PoolClient> =>
+    connect(issuing).catch((error: unknown) => {
+      if (issuing === pool || !tellFew(sqlState(error), causeOf(error))) throw error
       return connect()
     })
 
   return {
     connect,
-    connectFor,
+    connectForIssuing,
     /** One that no pool has. */
     connectApart: (): Promise<pg.Client> => reach(() => openClient(connection)),
     pools: pools as ReadonlySet<pg.Pool>,
@@ -269,11 +264,11 @@ interface How {
 const run = async <Row>(
   client: pg.ClientBase,
   how: How,
-  { text, name, shape = '' }: Statement,
+  { text, name }: Statement,
   values: readonly unknown[] = [],
 ): Promise<Result<Row>> => {
   try {
-    const named = how.prepared && name !== undefined ? { name: name + shape } : {}
+    const named = how.prepared && name !== undefined ? { name } : {}
     const { rows, rowCount } = await ask(client, { text, values: [...values], ...named }, how)
     return { rows: rows as readonly Row[], rowCount: rowCount ?? 0 }
   } catch (error) {
@@ -332,7 +327,4 @@ export const keepAliveInitialDelayMillis = 5_000
  * Issuing has four statements under way at most: intents, a record, and two looks for requests that were there before. Intents
  * under limits wait for others, and do so on the connections of all else.
  */
-const sharesOf = (max: number): Readonly<Record<OwnPool, number>> => ({
-  searching: Math.floor(max / 3),
-  issuing: max < 8 ? 0 : Math.min(4, Math.floor(max / 4)),
-})
+const issuingOf = (max: number): number => (max < 8 ? 0 : Math.min(4, Math.floor(max / 4)))

@@ -8,7 +8,7 @@ import t, { type Test } from 'tap'
 
 import type { Enrolment, Intent } from '../../src/ca/issuance/recorder.ts'
 import type { Meter } from '../../src/ca/meter.ts'
-import type { Database, OwnPool } from '../../src/db/database.ts'
+import type { Database, Statement } from '../../src/db/database.ts'
 import { openRecorder } from '../../src/db/issuance.ts'
 import { Problem } from '../../src/errors.ts'
 import type { Log } from '../../src/log.ts'
@@ -55,7 +55,7 @@ const open = async (t: Test, beside?: Replica) => {
     return intents.map(({ serial }) => rows.find((row) => row.serial.equals(serial))?.kind)
   }
   /** The rows of each connection that there is. */
-  const askEach = async <Row>(columns: string, pool?: OwnPool): Promise<readonly Row[]> => {
+  const askEach = async <Row>(columns: string, pool?: Statement['pool']): Promise<readonly Row[]> => {
     const statement = { text: `select ${columns}, pg_sleep(0.05)::text as slept`, ...(pool && { pool }) }
     const asking = Array.from({ length: replica.config.database.poolSize }, () => stores.db.query<Row>(statement))
     return (await Promise.all(asking)).flatMap(({ rows }) => rows)
@@ -208,7 +208,7 @@ t.test('what every certificate waits for is planned for any values, from the fir
   interface Prepared {
     readonly of: Readonly<Record<string, number>> | null
   }
-  const planned = async (pool?: OwnPool): Promise<Readonly<Record<string, number>>> => {
+  const planned = async (pool?: Statement['pool']): Promise<Readonly<Record<string, number>>> => {
     const custom = `(select json_object_agg(name, custom_plans) from pg_prepared_statements where generic_plans + custom_plans > 0)`
     const rows = await askEach<Prepared>(`${custom} as of`, pool)
     return Object.assign({}, ...rows.map((row) => row.of))
