@@ -44,7 +44,7 @@ export const controllerMetrics = {
   },
   chancery_controller_events_dropped_total: {
     kind: 'counter',
-    help: 'Events that were not written because too many waited, or too many were new: of one object, or of all.',
+    help: 'Events that were not written because too many waited, or too many were new.',
     labels: [],
   },
 } as const satisfies Readonly<Record<string, Definition>>

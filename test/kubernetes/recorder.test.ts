@@ -113,32 +113,6 @@ t.test('more objects in rotation than series are kept: no storm of new events', 
   t.equal(counted.POST + counted.PATCH + counted.dropped, rounds * 4_097)
 })
 
-t.test('of one object, 25 new events at once, then one in five minutes; others have theirs', async (t) => {
-  const { counted, time, recorder } = openCounted()
-  let words = 0
-  const say = (times: number, uid = web.metadata.uid): void => {
-    for (let i = 0; i < times; i += 1)
-      recorder.record({ ...web, metadata: { ...web.metadata, uid } }, { ...told, note: `${words++}` })
-  }
-  say(40)
-  await recorder.close()
-  t.same({ ...counted }, { POST: 25, PATCH: 0, dropped: 15, isForgetful: false })
-  time.now += 299_000
-  say(1)
-  t.equal(counted.dropped, 16)
-  time.now += 1_000
-  say(2)
-  say(1, 'another')
-  await recorder.close()
-  t.equal(counted.POST, 27)
-  // A clock that is set back gives nothing, and takes nothing.
-  time.now -= 3_600_000
-  say(1)
-  say(1, 'another')
-  await recorder.close()
-  t.equal(counted.POST, 28)
-})
-
 drill('events that have gone from the API server do not all come again at once', async (t) => {
   const { counted, time, recorder } = openCounted()
   const round = (): void => {

@@ -5,7 +5,6 @@
 import type { Log } from '../../log.ts'
 import type { Told } from '../decide/request.ts'
 import { type ApiFault, isApiFault, type KubernetesApi } from './client.ts'
-import { type EventBudget, openEventBudget } from './event-budget.ts'
 import { microTime } from './lease.ts'
 import type { KubernetesObject } from './objects.ts'
 import { apiVersionOf, pathOf, resources } from './resources.ts'
@@ -38,7 +37,7 @@ interface Series {
 
 export const openRecorder = (deps: RecorderDeps): Recorder => {
   const series = new Map<string, Series>()
-  const budget = openEventBudget()
+  const budget = openBudget()
   const tell = openTelling(deps.log)
   const ending = new AbortController()
   let waiting = 0
@@ -69,7 +68,7 @@ export const openRecorder = (deps: RecorderDeps): Recorder => {
       series.delete(key)
       // Also where a clock was set back: until it had caught up, nothing would be written.
       if (known === undefined || now - known.lastAt > seriesMs || now < known.writtenAt) {
-        if (!budget.take(regarding.metadata.uid, now)) return drop()
+        if (!budget.take(now)) return drop()
         const fresh = newSeries(regarding, now, written++)
         series.set(key, fresh)
         for (const oldest of series.keys()) {
@@ -163,7 +162,7 @@ const create = async ({ api, instance }: RecorderDeps, series: Series, happening
   })
 }
 
-type Counting = RecorderDeps & { readonly budget: EventBudget }
+type Counting = RecorderDeps & { readonly budget: ReturnType<typeof openBudget> }
 
 const count = async (deps: Counting, series: Series, happening: Happening): Promise<void> => {
   const { signal } = happening
@@ -173,8 +172,27 @@ const count = async (deps: Counting, series: Series, happening: Happening): Prom
   } catch (error) {
     // Events live for an hour.
     if (!isApiFault(error, 404)) throw error
-    if (!deps.budget.take(happening.regarding.metadata.uid, series.lastAt)) return deps.dropped?.()
+    if (!deps.budget.take(series.lastAt)) return deps.dropped?.()
     await create(deps, series, happening)
+  }
+}
+
+/**
+ * How many new events there may be: an event is an object in etcd for an hour. An event that is dropped is recorded another
+ * time where nothing but an event reports it.
+ */
+const openBudget = () => {
+  let tokens = mostAtOnce
+  let at = Number.NEGATIVE_INFINITY
+  return {
+    /** `now` in milliseconds; a clock that is set back costs no tokens. */
+    take: (now: number): boolean => {
+      tokens = Math.min(mostAtOnce, tokens + Math.max(0, now - at) / tokenMs)
+      at = now
+      if (tokens < 1) return false
+      tokens -= 1
+      return true
+    },
   }
 }
 
@@ -188,6 +206,9 @@ const withinOctets = (text: string, most: number): string => {
     .replace(/\uFFFD+$/, '')}…`
 }
 
+/** As many as requests become due together in a large cluster, then 300 a minute. */
+const mostAtOnce = 2_048
+const tokenMs = 200
 const mostNoteOctets = 1_024
 const mostSeries = 4_096
 const mostWaiting = 8_192
