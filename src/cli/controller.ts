@@ -10,8 +10,8 @@ import type { Registry } from 'prom-client'
 import { isSecret } from '../db/secrets.ts'
 import { isProblem } from '../errors.ts'
 import type { KubernetesApi } from '../kubernetes/api/client.ts'
+import type { ReadRequest } from '../kubernetes/decide/asking.ts'
 import { tellsNamespace } from '../kubernetes/decide/pod.ts'
-import type { ReadRequest } from '../kubernetes/decide/request-facts.ts'
 import { isKnownSigner } from '../kubernetes/decide/signing.ts'
 import {
   ControllerDocument,

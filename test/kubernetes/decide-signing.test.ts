@@ -4,8 +4,8 @@ import t from 'tap'
 import { readRequest } from '../../src/cli/controller.ts'
 import type { Issuer, Node, SigningRequest } from '../../src/kubernetes/api/objects.ts'
 import { decideApproval } from '../../src/kubernetes/decide/approval.ts'
+import type { RequestFacts } from '../../src/kubernetes/decide/asking.ts'
 import type { Outcome } from '../../src/kubernetes/decide/outcome.ts'
-import type { RequestFacts } from '../../src/kubernetes/decide/request-facts.ts'
 import {
   decideSigned,
   decideSigning,

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import { readRequest } from '../../src/cli/controller.ts'
 import type { CertificateRequest, Condition, Issuer, Node, SigningRequest } from '../../src/kubernetes/api/objects.ts'
-import type { RequestFacts } from '../../src/kubernetes/decide/request-facts.ts'
+import type { RequestFacts } from '../../src/kubernetes/decide/asking.ts'
 import { folder } from './recordings.ts'
 
 /** The object that an exchange was answered with, as far as JSON goes: a deep copy. */

@@ -5,9 +5,9 @@
  */
 
 import { type Condition, isTrue, type Node, type SigningRequest } from '../api/objects.ts'
+import type { RequestFacts } from './asking.ts'
 import { bounded } from './outcome.ts'
 import type { Told } from './request.ts'
-import type { RequestFacts } from './request-facts.ts'
 import { violationOf } from './signing.ts'
 
 export type ApprovalStep =

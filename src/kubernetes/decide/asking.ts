@@ -1,6 +1,5 @@
 /** What Chancery is asked for on behalf of an object: pure, and the same for the same object, however often it is asked. */
 import type { KubernetesObject, Requester } from '../api/objects.ts'
-import type { AskedUsages } from './usages.ts'
 
 /** Who has asked, and for what: Chancery records it, and its profiles can judge it. */
 export interface OnBehalfOf {
@@ -87,3 +86,80 @@ export const whyNotPem = (base64: string): string =>
 
 /** Characters: base64 of the PEM of 16 KiB of DER, which is all that Chancery reads, with ends of lines of two octets. */
 const mostBase64 = 32_000
+
+/** What a request (PKCS#10) asks for, as far as rules of Kubernetes look at it. The caller of the controller reads it. */
+export interface RequestFacts {
+  /** In DER. */
+  readonly spki: Buffer
+  readonly isSubjectEmpty: boolean
+  readonly commonName: string | undefined
+  readonly organizations: readonly string[]
+  /** Some other attribute is in the subject. */
+  readonly hasOtherAttributes: boolean
+  readonly names: readonly { readonly kind: 'dns' | 'ip' | 'uri' | 'email'; readonly value: string }[]
+}
+
+/** From PEM. A fault is a sentence; the signature has not been checked. */
+export type ReadRequest = (pem: string) => RequestFacts | { readonly fault: string }
+
+/**
+ * Usages as Kubernetes and cert-manager write them, and as Chancery does. Both APIs take these 23 and no others; cert-manager
+ * has `signing` for digital signature as well.
+ */
+type Entry =
+  | { readonly keyUsage: string }
+  | { readonly extendedKeyUsage: string }
+  /** No certificate of an end entity has it, whatever a profile says. */
+  | { readonly never: string }
+
+const table: Readonly<Record<string, Entry>> = {
+  signing: { keyUsage: 'digitalSignature' },
+  'digital signature': { keyUsage: 'digitalSignature' },
+  'content commitment': { keyUsage: 'contentCommitment' },
+  'key encipherment': { keyUsage: 'keyEncipherment' },
+  'key agreement': { keyUsage: 'keyAgreement' },
+  'data encipherment': { keyUsage: 'dataEncipherment' },
+  'encipher only': { keyUsage: 'encipherOnly' },
+  'decipher only': { keyUsage: 'decipherOnly' },
+  'cert sign': { never: 'only a CA signs certificates' },
+  'crl sign': { never: 'only a CA signs lists' },
+  any: { never: 'a certificate for every usage is for none in particular' },
+  'ocsp signing': { never: 'only the service itself answers for its issuers' },
+  'server auth': { extendedKeyUsage: 'serverAuth' },
+  'client auth': { extendedKeyUsage: 'clientAuth' },
+  'code signing': { extendedKeyUsage: 'codeSigning' },
+  'email protection': { extendedKeyUsage: 'emailProtection' },
+  's/mime': { extendedKeyUsage: 'emailProtection' },
+  'ipsec end system': { extendedKeyUsage: '1.3.6.1.5.5.7.3.5' },
+  'ipsec tunnel': { extendedKeyUsage: '1.3.6.1.5.5.7.3.6' },
+  'ipsec user': { extendedKeyUsage: '1.3.6.1.5.5.7.3.7' },
+  timestamping: { extendedKeyUsage: 'timeStamping' },
+  'microsoft sgc': { extendedKeyUsage: '1.3.6.1.4.1.311.10.3.3' },
+  'netscape sgc': { extendedKeyUsage: '2.16.840.1.113730.4.1' },
+}
+
+export interface AskedUsages {
+  readonly keyUsage?: readonly string[]
+  readonly extendedKeyUsage?: readonly string[]
+}
+
+export type ReadUsages = { readonly usages: AskedUsages } | { readonly fault: string }
+
+/** Each once, in the order in which they were asked for. None asked for: the profile's, whatever they are. */
+export const readUsages = (asked: readonly string[] = []): ReadUsages => {
+  const keyUsage = new Set<string>()
+  const extendedKeyUsage = new Set<string>()
+  for (const usage of asked) {
+    const entry = Object.hasOwn(table, usage) ? table[usage] : undefined
+    if (entry === undefined) return { fault: `the usage ${JSON.stringify(usage.slice(0, 64))} is not known` }
+    if ('never' in entry) return { fault: `the usage ${usage} is for nobody: ${entry.never}` }
+    if ('keyUsage' in entry) keyUsage.add(entry.keyUsage)
+    else extendedKeyUsage.add(entry.extendedKeyUsage)
+  }
+  return {
+    usages: {
+      ...(keyUsage.size > 0 && { keyUsage: [...keyUsage] }),
+      ...(extendedKeyUsage.size > 0 && { extendedKeyUsage: [...extendedKeyUsage] }),
+    },
+  }
+}

@@ -6,14 +6,12 @@
  * uid and another key, is left open: kube-controller-manager removes it within the hour, and then the kubelet makes that one.
  */
 import type { ProblemCode } from '../../errors.ts'
-import { type Condition, type Issuer, isTrue, type PodCertificateRequest } from '../api/objects.ts'
+import { type Condition, type Issuer, isReady, isTrue, type PodCertificateRequest, unready } from '../api/objects.ts'
 import type { SignerSettings } from '../settings.ts'
-import { type Ask, behalfOf } from './asking.ts'
+import { type Ask, behalfOf, type RequestFacts } from './asking.ts'
 import { type Delivery, deliver } from './delivery.ts'
-import { isReady, unready } from './issuer-state.ts'
 import { bounded, type IssuedCertificate, type Outcome, setbackOf } from './outcome.ts'
 import { reasonOf, secondsOf, type Told } from './request.ts'
-import type { RequestFacts } from './request-facts.ts'
 import type { SigningWait } from './signing.ts'
 
 export interface PodWrite {

@@ -8,15 +8,15 @@ import {
   type Condition,
   conditionOf,
   type Issuer,
+  isReady,
   isTrue,
   type KubernetesObject,
+  unready,
 } from '../api/objects.ts'
 import { isIssuerKind } from '../api/resources.ts'
-import { type Ask, behalfOf, decodePem, readDuration, whyNotPem } from './asking.ts'
+import { type Ask, behalfOf, decodePem, readDuration, readUsages, whyNotPem } from './asking.ts'
 import { type Delivery, deliver } from './delivery.ts'
-import { isReady, unready } from './issuer-state.ts'
 import { bounded, type Fault, type Outcome, setbackOf } from './outcome.ts'
-import { readUsages } from './usages.ts'
 
 /** What is written to the request; the whole of what we own in it, since an apply gives up what it leaves out. */
 export interface RequestStatus {

@@ -3,15 +3,12 @@
  * profile allows; nobody but the signer enforces them, and neither approval nor denial.
  */
 
-import { type Condition, type Issuer, isTrue, type SigningRequest } from '../api/objects.ts'
+import { type Condition, type Issuer, isReady, isTrue, type SigningRequest, unready } from '../api/objects.ts'
 import type { SignerSettings } from '../settings.ts'
-import { type Ask, behalfOf, decodePem } from './asking.ts'
+import { type Ask, behalfOf, decodePem, type RequestFacts, readUsages } from './asking.ts'
 import { deliver } from './delivery.ts'
-import { isReady, unready } from './issuer-state.ts'
 import { bounded, type Fault, type Outcome, setbackOf } from './outcome.ts'
 import { fullReason, fullText, isPatient, reasonOf, type Told, withinPatience } from './request.ts'
-import type { RequestFacts } from './request-facts.ts'
-import { readUsages } from './usages.ts'
 
 export interface SigningWrite {
   readonly kind: 'write'

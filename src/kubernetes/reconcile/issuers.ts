@@ -3,12 +3,11 @@
  * and every few minutes; its status says what was found.
  */
 
-import type { CertificateRequest, Issuer } from '../api/objects.ts'
+import { type CertificateRequest, type Issuer, isReady } from '../api/objects.ts'
 import type { Recorder } from '../api/recorder.ts'
 import { type IssuerKind, isIssuerKind, issuerKinds } from '../api/resources.ts'
 import type { Watch } from '../api/watch.ts'
 import { decideIssuer } from '../decide/issuer.ts'
-import { isReady } from '../decide/issuer-state.ts'
 import { type Fault, isSeenByProbe, mayPassProbe, needsPeople, type Outcome } from '../decide/outcome.ts'
 import type { Meter } from '../metrics.ts'
 import type { ServerSettings } from '../settings.ts'

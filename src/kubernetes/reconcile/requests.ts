@@ -4,7 +4,7 @@ import { type CertificateRequest, conditionOf, type Issuer, isTrue, keepMetadata
 import type { Recorder } from '../api/recorder.ts'
 import { resources } from '../api/resources.ts'
 import type { Watch } from '../api/watch.ts'
-import { decodePem } from '../decide/asking.ts'
+import { decodePem, type ReadRequest } from '../decide/asking.ts'
 import { isOfAllowance } from '../decide/outcome.ts'
 import {
   decideAnswer,
@@ -16,7 +16,6 @@ import {
   type Wait,
   type Write,
 } from '../decide/request.ts'
-import type { ReadRequest } from '../decide/request-facts.ts'
 import type { Meter } from '../metrics.ts'
 import { type Applied, applyOrTell, type applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'

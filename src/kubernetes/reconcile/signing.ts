@@ -12,9 +12,8 @@ import type { Recorder } from '../api/recorder.ts'
 import { pathOf, resources } from '../api/resources.ts'
 import type { Watch } from '../api/watch.ts'
 import { decideApproval, decideOutright, isToBeApproved, nodeOf } from '../decide/approval.ts'
-import { decodePem, whyNotPem } from '../decide/asking.ts'
+import { decodePem, type ReadRequest, type RequestFacts, whyNotPem } from '../decide/asking.ts'
 import type { Told } from '../decide/request.ts'
-import type { ReadRequest, RequestFacts } from '../decide/request-facts.ts'
 import {
   decideFullSigning,
   decideSigned,
