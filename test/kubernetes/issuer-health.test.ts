@@ -7,8 +7,7 @@ import type { Issuer } from '../../src/kubernetes/api/objects.ts'
 import type { Watch } from '../../src/kubernetes/api/watch.ts'
 import type { Fault } from '../../src/kubernetes/decide/outcome.ts'
 import { openMeter } from '../../src/kubernetes/metrics.ts'
-import { openDoubts } from '../../src/kubernetes/reconcile/issuer-health.ts'
-import { issuerName, openIssuers } from '../../src/kubernetes/reconcile/issuers.ts'
+import { type Health, type IssuerName, issuerName, openIssuers } from '../../src/kubernetes/reconcile/issuers.ts'
 import { issuerOf } from './objects.ts'
 
 const silent: Fault = { kind: 'unreachable', message: 'nobody is there' }
@@ -33,7 +32,7 @@ const writes: Call = async (_, __, { body: { status } }) => ({ ...issuerOf(), ..
 const open = (there: Map<string, Issuer>, probe: () => Fault | undefined = () => undefined, call = writes) => {
   const woken: unknown[] = []
   const told: unknown[] = []
-  const doubts = openDoubts()
+  const health = new Map<IssuerName, Health>()
   const time = { now: 0 }
   const watch = { get: (name: string) => there.get(name) } as unknown as Watch<Issuer>
   const seen: Call = async (...written) => {
@@ -48,58 +47,54 @@ const open = (there: Map<string, Issuer>, probe: () => Fault | undefined = () =>
       ...{ recorder: { record: (_, event) => told.push(event) > 0, close: async () => {} } },
       meter: openMeter(new Registry()),
       ...{ clock: () => new Date(0), now: () => time.now, random: () => 0, recheck: 300, servers },
-      doubts,
+      health,
     },
     (_, why) => woken.push(why),
   )
-  return { doubts, issuers, time, told, woken }
+  return { health, issuers, time, told, woken }
 }
 
 t.test('an issuer that is deleted takes with it what spoke against it', async (t) => {
   const issuer = issuerOf()
   const there = new Map([['team-a/default-ca', issuer]])
-  const { doubts, issuers } = open(there)
+  const { health, issuers } = open(there)
   issuers.suspect(issuer, silent)
-  t.equal(doubts.size, 1)
+  t.equal(health.size, 1)
   there.clear()
   await issuers.look(name, { reported: {}, signal })
-  t.equal(doubts.size, 0, 'of who was silent')
+  t.equal(health.size, 0, 'of who was silent')
   there.set('team-a/default-ca', issuer)
   issuers.suspect(issuer, keyGone)
   await issuers.look(name, { reported: {}, signal })
-  t.equal(doubts.of(name, issuer).times, 1)
+  t.equal(health.get(name)?.falls, 1)
   there.set('team-a/default-ca', {
     ...issuer,
     metadata: { ...issuer.metadata, deletionTimestamp: '2026-11-24T23:00:00Z' },
   })
   await issuers.look(name, { reported: {}, signal })
-  t.equal(doubts.size, 0, 'of who could not sign')
+  t.equal(health.size, 0, 'of who could not sign')
 })
 
-t.test(
-  'whoever answers is not silent, whoever issues is not in doubt, and nothing is said of another of the name',
-  (t) => {
-    const issuer = issuerOf()
-    const { doubts, issuers } = open(new Map([['team-a/default-ca', issuer]]))
+t.test('whoever answers is not silent, whoever issues is not in doubt', (t) => {
+  const issuer = issuerOf()
+  const { health, issuers } = open(new Map([['team-a/default-ca', issuer]]))
+  issuers.suspect(issuer, silent)
+  issuers.hear(issuer, { kind: 'waiting', id: '1' })
+  t.equal(health.get(name)?.silences, 0)
+  issuers.suspect(issuer, silent)
+  issuers.hear(issuer, { kind: 'fault', fault: keyAway })
+  t.equal(health.get(name)?.silences, 0, 'nor is whoever says why not')
+  issuers.suspect(issuer, silent)
+  for (const silences of [2, 3]) {
+    t.equal(health.get(name)?.fault, undefined)
     issuers.suspect(issuer, silent)
-    issuers.hear(issuer, { kind: 'waiting', id: '1' })
-    t.equal(doubts.size, 0)
-    issuers.suspect(issuer, silent)
-    issuers.hear(issuer, { kind: 'fault', fault: keyAway })
-    t.equal(doubts.size, 0, 'nor is whoever says why not')
-    issuers.suspect(issuer, silent)
-    t.equal(doubts.of(name, { ...issuer, metadata: { ...issuer.metadata, uid: 'other' } }).rows.silences, 0)
-    for (const silences of [2, 3]) {
-      t.equal(doubts.of(name, issuer).fault, undefined)
-      issuers.suspect(issuer, silent)
-      t.equal(doubts.of(name, issuer).rows.silences, silences)
-    }
-    t.equal(doubts.of(name, issuer).fault, silent, 'three times in a row is believed')
-    issuers.hear(issuer, issued)
-    t.equal(doubts.size, 0)
-    t.end()
-  },
-)
+    t.equal(health.get(name)?.silences, silences)
+  }
+  t.equal(health.get(name)?.fault, silent, 'three times in a row is believed')
+  issuers.hear(issuer, issued)
+  t.equal(health.size, 0)
+  t.end()
+})
 
 t.test(
   'whoever is not ready again within a minute is believed later each time, until it has issued or stood',
@@ -145,22 +140,22 @@ t.test(
   'a signature that comes late is believed to be more after three in a row, or one of a row that goes on',
   async (t) => {
     const there = new Map([[key, issuerOf()]])
-    const { doubts, issuers, woken, time } = open(there)
+    const { health, issuers, woken, time } = open(there)
     const suspects = (fault: Fault, is: Fault | undefined): void => {
       issuers.hear(issuerOf(), { kind: 'fault', fault })
       issuers.suspect(issuerOf(), fault)
-      t.equal(doubts.of(name, issuerOf()).fault, is)
+      t.equal(health.get(name)?.fault, is)
     }
     suspects(keyAway, undefined)
     suspects(keyAway, undefined)
     issuers.hear(issuerOf(), issued)
-    t.equal(doubts.size, 0, 'a certificate ends the row')
+    t.equal(health.size, 0, 'a certificate ends the row')
     suspects(keyAway, undefined)
     for (let i = 0; i < 2; i += 1) {
       await issuers.look(name, { reported: {}, signal })
       time.now += 60_000
     }
-    t.equal(doubts.size, 1, 'before the first fall, time does not')
+    t.equal(health.size, 1, 'before the first fall, time does not')
     issuers.hear(issuerOf(), { kind: 'waiting', id: '1' })
     suspects(silent, undefined)
     suspects(keyAway, undefined)
@@ -176,7 +171,7 @@ t.test(
     await fell(2)
     time.now += 60_000
     await issuers.look(name, { reported: {}, signal })
-    t.equal(doubts.size, 0, 'it has stood for a minute')
+    t.equal(health.get(name)?.falls, 0, 'it has stood for a minute')
     suspects(keyAway, undefined)
     suspects({ ...keyGone, problem: { ...keyGone.problem, code: 'auth.invalid' } }, undefined)
     suspects(keyGone, keyGone)
@@ -187,12 +182,12 @@ t.test(
   'records that are only read answer a probe: it is asked at once, and believed no more after three in a row',
   async (t) => {
     const there = new Map([[key, issuerOf()]])
-    const { doubts, issuers, woken } = open(there)
+    const { health, issuers, woken } = open(there)
     const readOnly: Fault = { kind: 'problem', problem: { ...keyAway.problem, code: 'db.unavailable' } }
     for (const is of [undefined, undefined, readOnly]) {
       issuers.hear(issuerOf(), { kind: 'fault', fault: readOnly })
       issuers.suspect(issuerOf(), readOnly)
-      t.equal(doubts.of(name, issuerOf()).fault, is)
+      t.equal(health.get(name)?.fault, is)
     }
     t.strictSame(woken, ['awaited', 'awaited', 'awaited'])
     t.match(await issuers.look(name, { reported: {}, signal }), { kind: 'retry', after: 1 })
@@ -200,17 +195,17 @@ t.test(
     issuers.suspect(issuerOf(), readOnly)
     t.match(await issuers.look(name, { reported: {}, signal }), { kind: 'retry', after: 2 })
     issuers.hear(issuerOf(), issued)
-    t.equal(doubts.size, 0)
+    t.equal(health.size, 0)
   },
 )
 
 t.test('who was asked before an issuer fell says nothing more of it, unless it has issued', async (t) => {
   let answers = false
   const there = new Map([[key, issuerOf()]])
-  const { doubts, issuers, woken, time } = open(there, () => (answers ? undefined : silent))
+  const { health, issuers, woken, time } = open(there, () => (answers ? undefined : silent))
   await issuers.look(name, { reported: {}, signal })
   issuers.suspect(issuerOf(), keyAway)
-  t.strictSame(doubts.of(name, issuerOf()).fault, undefined)
+  t.strictSame(health.get(name)?.fault, undefined)
   issuers.hear(issuerOf(), issued)
   t.strictSame(woken, [], 'a second is soon enough')
   for (const does of [false, true, false]) {
@@ -218,7 +213,7 @@ t.test('who was asked before an issuer fell says nothing more of it, unless it h
     time.now += 1_000
     await issuers.look(name, { reported: {}, signal })
     for (let i = 0; !does && i < 3; i += 1) issuers.suspect(issuerOf(), keyAway)
-    t.equal(doubts.of(name, issuerOf()).fault, undefined)
+    t.equal(health.get(name)?.fault, undefined)
   }
   issuers.hear(issuerOf(), issued)
   t.strictSame(woken, [], 'it has fallen once since it has issued')

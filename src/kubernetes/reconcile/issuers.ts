@@ -14,7 +14,6 @@ import type { ServerSettings } from '../settings.ts'
 import { applyOrTell, type applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { bundleOf, serverNamed } from './endpoints.ts'
-import { type DoubtRows, type Doubts, noRows } from './issuer-health.ts'
 import { isRecent, type Looked, type Turn, type Why } from './queue.ts'
 
 /** `kind/key`. */
@@ -34,7 +33,23 @@ export interface IssuersDeps {
   readonly recheck: number
   /** What is wrong between the controller and these is the operator's to mend, unless an issuer shows them a token of its own. */
   readonly servers: readonly ServerSettings[]
-  readonly doubts: Doubts
+  readonly health: Map<IssuerName, Health>
+}
+
+/** What is remembered of an issuer beside its status; it ends with a certificate, or with the issuer. */
+export interface Health {
+  /** What requests through it have met, until its status says so. */
+  readonly fault?: Fault | undefined
+  /** How often in a row it was not ready again within a minute. */
+  readonly falls: number
+  /** Since when it has been ready, in milliseconds that only go forward. */
+  readonly readySince?: number | undefined
+  /** How often in a row nobody answered a request. */
+  readonly silences: number
+  /** How often a request met a fault that passes by itself and that a probe need not show. */
+  readonly unsigned: number
+  /** Whether what it is not ready for is for people of its namespace to mend. */
+  readonly isLeft: boolean
 }
 
 export interface Issuers {
@@ -69,81 +84,78 @@ export const laneOfIssuer = (name: IssuerName): string => {
 }
 
 export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName, why: Why) => void): Issuers => {
-  const { watches, random, recheck, doubts } = deps
+  const { watches, random, recheck, health } = deps
   const find = (name: IssuerName): Issuer | undefined => {
     const [kind, key] = split(name)
     return watches[kind].get(key)
   }
-  const left = new Set<IssuerName>()
+  const healthOf = (name: IssuerName): Health => health.get(name) ?? healthy
   return {
     find,
-    isLeft: (name) => left.has(name),
+    isLeft: (name) => healthOf(name).isLeft,
     suspect: (issuer, fault) => {
       const name = nameOf(issuer)
       // Who was asked before it fell says nothing new.
       if (!isReady(find(name))) return
-      const doubt = doubts.of(name, issuer)
-      const { fault: known } = doubt
-      const rows = rowsAfter(doubt.rows, fault)
-      const isBelieved = isToBeBelieved(rows, fault)
-      doubts.put(name, issuer, { ...doubt, rows, fault: isBelieved ? (known ?? fault) : known })
+      const known = healthOf(name)
+      const next = {
+        ...known,
+        silences: fault.kind === 'unreachable' ? known.silences + 1 : 0,
+        unsigned: mayPassProbe(fault) ? known.unsigned + 1 : known.unsigned,
+      }
+      const isBelieved = isToBeBelieved(next, fault)
+      health.set(name, { ...next, fault: known.fault ?? (isBelieved ? fault : undefined) })
       // Whether it is more than one connection that broke, the next look will show; or not, where only probes are answered.
-      if (isBelieved ? !known : isSeenByProbe(fault)) wake(name, 'awaited')
+      if (isBelieved ? !known.fault : isSeenByProbe(fault)) wake(name, 'awaited')
     },
     hear: (issuer, outcome) => {
       const name = nameOf(issuer)
       if (outcome.kind === 'issued') {
         // After the first fall there is nothing to shorten; and at once, one that issues each second time would fall all the time.
-        if (doubts.of(name, issuer).times > 1 && !isReady(find(name))) wake(name, 'changed')
-        doubts.end(name)
+        if (healthOf(name).falls > 1 && !isReady(find(name))) wake(name, 'changed')
+        health.delete(name)
       } else if (outcome.kind !== 'fault' || outcome.fault.kind !== 'unreachable') {
-        const doubt = doubts.of(name, issuer)
-        doubts.put(name, issuer, { ...doubt, rows: { ...doubt.rows, silences: 0 } })
+        const known = health.get(name)
+        if (known) health.set(name, { ...known, silences: 0 })
       }
     },
     look: async (name, { reported, signal }) => {
       const issuer = find(name)
       if (issuer === undefined || issuer.metadata.deletionTimestamp !== undefined) {
-        doubts.end(name)
-        left.delete(name)
+        health.delete(name)
         return { kind: 'end' }
       }
       const wasReady = isReady(issuer)
-      const doubted = doubts.of(name, issuer).fault
+      const doubted = healthOf(name).fault
       const fault = doubted ?? (await deps.asker.probe(issuer, signal))
-      if (fault && isOfNamespace(deps, issuer, fault)) left.add(name)
-      else left.delete(name)
       await write(deps, issuer, { fault, reported, signal })
-      const doubt = doubts.of(name, issuer)
-      const { times, readySince } = doubt
+      const known = healthOf(name)
+      const { falls, readySince } = known
       const isSteady = wasReady && readySince !== undefined && deps.now() - readySince >= steadyMs
       if (fault === undefined) {
         const since = wasReady ? (readySince ?? deps.now()) : deps.now()
         // Nothing that was asked since it fell has met the same. Before the first fall, what is asked seldom still counts.
-        const forgiven = isSteady && times > 0 ? { times: 0, rows: noRows } : {}
-        doubts.put(name, issuer, { ...doubt, ...forgiven, readySince: since })
+        const forgiven = isSteady && falls > 0 ? { falls: 0, silences: 0, unsigned: 0 } : {}
+        health.set(name, { ...known, ...forgiven, readySince: since, isLeft: false })
         return { kind: 'end', recheckAfter: recheck * 1_000 * (0.9 + random() / 5) }
       }
-      // The one who answers a probe may still be unable to sign, or answer each second one: he is believed later each time.
-      const setback = { times: wasReady ? (isSteady ? 1 : times + 1) : times, readySince: undefined }
-      doubts.put(name, issuer, { ...doubt, ...setback, fault: doubted ? undefined : doubt.fault })
-      return { kind: 'retry', ...beliefOf(setback.times), isLeft: left.has(name) }
+      // An issuer that answers a probe may still be unable to sign, or answer each second one: it is believed later each time.
+      const next = wasReady ? (isSteady ? 1 : falls + 1) : falls
+      const isLeft = isOfNamespace(deps, issuer, fault)
+      const shown = doubted ? undefined : known.fault
+      health.set(name, { ...known, falls: next, readySince: undefined, fault: shown, isLeft })
+      return { kind: 'retry', ...beliefOf(next), isLeft }
     },
   }
 }
 
-const rowsAfter = ({ silences, unsigned }: DoubtRows, fault: Fault): DoubtRows => ({
-  silences: fault.kind === 'unreachable' ? silences + 1 : 0,
-  unsigned: mayPassProbe(fault) ? unsigned + 1 : unsigned,
-})
-
 /** One signature that came late says nothing of the next. Who fell by a row that has not ended falls by one more of it. */
-const isToBeBelieved = ({ silences, unsigned }: DoubtRows, fault: Fault): boolean =>
+const isToBeBelieved = ({ silences, unsigned }: Health, fault: Fault): boolean =>
   silences >= longRow || (mayPassProbe(fault) && unsigned >= longRow) || (needsPeople(fault) && !isSeenByProbe(fault))
 
 /** Of one that has never been ready, the queue's own patience decides. */
-const beliefOf = (times: number): { readonly after?: number } =>
-  times === 0 ? {} : { after: Math.min(mostSuspicious, 2 ** Math.min(times - 1, 10)) }
+const beliefOf = (falls: number): { readonly after?: number } =>
+  falls === 0 ? {} : { after: Math.min(mostSuspicious, 2 ** Math.min(falls - 1, 10)) }
 
 /** Where in doubt it is the operator's, whom an alert tells. */
 const isOfNamespace = ({ servers }: IssuersDeps, { metadata, spec }: Issuer, fault: Fault): boolean => {
@@ -197,3 +209,4 @@ const split = (name: IssuerName): readonly [IssuerKind, string] => {
 const mostSuspicious = 60
 const longRow = 3
 const steadyMs = 60_000
+const healthy: Health = { falls: 0, silences: 0, unsigned: 0, isLeft: false }

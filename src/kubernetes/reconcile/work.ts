@@ -12,7 +12,6 @@ import type { ReadRequest } from '../decide/asking.ts'
 import type { Meter } from '../metrics.ts'
 import type { ControllerSettings } from '../settings.ts'
 import type { Asker } from './asker.ts'
-import { openDoubts } from './issuer-health.ts'
 import { type IssuerName, issuerName, issuerNameOf, laneOfIssuer, openIssuers } from './issuers.ts'
 import { lookAtPodRequest } from './pods.ts'
 import { type Looked, openQueue, type Queue, type Turn } from './queue.ts'
@@ -74,7 +73,7 @@ export const openWork = (deps: WorkDeps): Work => {
       now: deps.now,
       recheck: settings.recheck,
       servers: settings.servers,
-      doubts: openDoubts(),
+      health: new Map(),
     },
     (name, why) => issuerQueue.add(name, why),
   )
