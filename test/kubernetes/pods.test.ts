@@ -73,7 +73,7 @@ const open = (request: PodCertificateRequest | undefined = first) => {
         return answer
       },
     },
-    watch: { get: () => world.request, learn: () => {} },
+    watch: { get: () => world.request },
     issuers: {
       find: (name: string) => (name === 'ChanceryClusterIssuer/default' ? world.issuer : undefined),
       hear: (_: Issuer, outcome: Outcome) => heard.push(outcome),

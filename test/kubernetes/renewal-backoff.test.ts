@@ -148,7 +148,7 @@ t.test('a request that rests is not asked for, says why once, and is asked for w
   }
   const deps = {
     ...{ api: { call }, circles, readRequest, clock: () => now, asker: { ask }, meter: { count: () => {} } },
-    ...{ watch: { get: () => object, learn: () => {} }, recorder: { record: () => true } },
+    ...{ watch: { get: () => object }, recorder: { record: () => true } },
     ...{ issuers: { find: () => issuerOf(), hear: () => {}, isLeft: () => false } },
   }
   const look = () =>

@@ -25,7 +25,7 @@ t.test('a request that has ended, or is another one, while Chancery signed is no
     }
     const deps = {
       ...{ api: { call }, circles: openCircles(() => 0), readRequest, clock: () => now, meter: { count: () => {} } },
-      ...{ watch: { get: () => web, learn: () => {} }, recorder: { record: () => (events += 1) } },
+      ...{ watch: { get: () => web }, recorder: { record: () => (events += 1) } },
       ...{ issuers: { find: () => issuerOf(), hear: () => {} } },
       asker: { ask: async () => ({ outcome: { kind: 'issued', issued: issueFor(spki, now) } }) },
     }

@@ -43,7 +43,7 @@ const open = (first: SigningRequest = asking) => {
         return (method === 'GET' ? (world.read ?? world.node) : world.request) as never
       },
     },
-    watch: { get: () => world.request, learn: () => {} } as unknown as Watch<SigningRequest>,
+    watch: { get: () => world.request } as unknown as Watch<SigningRequest>,
     nodes: Object.defineProperty(nodes, 'behindMs', { get: () => world.behindMs }) as unknown as Watch<Node>,
     recorder: { record: (_: unknown, { note }: { readonly note: string }) => world.takes && notes.push(note) > 0 },
     ...{ meter: openMeter(registry), readRequest, clock: () => new Date(0), signers: new Map([[signer.name, signer]]) },
