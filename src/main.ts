@@ -82,7 +82,7 @@ const addDoctorCommand = (program: Command): void => {
     .action(async ({ json = false }: { readonly json?: boolean }) => {
       const [{ runDoctor, diagnosisText }, { config, log }] = [await import('./cli/doctor.ts'), await besideSettings()]
       const found = await runDoctor(process.env, config, log)
-      openOutput(json, (text) => process.stdout.write(text)).show(found, diagnosisText(found))
+      openOutput(json).show(found, diagnosisText(found))
       if (found.refused.length + found.unwise.length > 0) throw new Failure('refused', '')
     })
 }
@@ -96,7 +96,7 @@ const addKeyCommand = (program: Command): void => {
     .action(async (uri: string, { json = false }: { readonly json?: boolean }) => {
       const [{ runProbe, probeText }, { config, log }] = [await import('./cli/key.ts'), await besideSettings()]
       const found = await runProbe(config, log, uri)
-      openOutput(json, (text) => process.stdout.write(text)).show(found, probeText(found))
+      openOutput(json).show(found, probeText(found))
     })
 }
 

@@ -160,7 +160,7 @@ const addTokenRecover = (token: Command, settings: LoadSettings): void => {
         await settings(),
       ]
       const made = await runTokenRecover(config, log, { principal, ...options })
-      openOutput(json, (text) => process.stdout.write(text)).show(made, recoveredTokenText(made))
+      openOutput(json).show(made, recoveredTokenText(made))
     })
 }
 

@@ -1,4 +1,4 @@
-/** What somebody types when asked. */
+/** What a person types when asked. */
 import { createInterface } from 'node:readline'
 
 export interface Answers {
@@ -24,5 +24,15 @@ export const openAnswers = (input: NodeJS.ReadableStream): Answers => {
       return false
     },
     close: () => reader?.close(),
+  }
+}
+
+/** Reads from the terminal; undefined where there is none to ask at. */
+export const withAnswers = async <T>(work: (answers: Answers | undefined) => Promise<T>): Promise<T> => {
+  const answers = openAnswers(process.stdin)
+  try {
+    return await work(process.stdin.isTTY && process.stderr.isTTY ? answers : undefined)
+  } finally {
+    answers.close()
   }
 }

@@ -98,7 +98,7 @@ export const addContextCommands = (program: Command): void => {
         server,
         token: certificate?.certificateFile ?? (oidc ? `by ${oidc.issuer}` : (tokenFile ?? '(kept in the file)')),
       }))
-      openOutput(json, say).table(rows, ['current', 'name', 'server', 'token'])
+      openOutput(json).table(rows, ['current', 'name', 'server', 'token'])
     })
 
   context

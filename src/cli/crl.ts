@@ -30,7 +30,7 @@ export const addCrlCommand = (program: Command): void => {
     .option('--json', 'print JSON for machines')
     .action(async (place: string, { json = false, entries = false }: InspectOptions) => {
       const view = viewOf(await readList(place), entries)
-      openOutput(json, (text) => process.stdout.write(text)).show(view, textOf(view))
+      openOutput(json).show(view, textOf(view))
     })
 
   withRestOptions(

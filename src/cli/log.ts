@@ -12,7 +12,7 @@ import { readGiven } from '../lib/input-files.ts'
 import { formatTable, type Output, openOutput, visible } from '../lib/output.ts'
 import { countText, openStderrProgress } from '../lib/progress.ts'
 import type { Finding } from '../tlog/findings.ts'
-import { openAnswers } from './answers.ts'
+import { withAnswers } from './answers.ts'
 import { eventRow } from './event-text.ts'
 import type { Succession } from './log-succeed.ts'
 import { openRest, type RestOptions, readAll, withRestOptions } from './rest.ts'
@@ -284,15 +284,12 @@ const confirmed = async (what: Succession, given: string | undefined): Promise<b
       : `Of ${from.origin}, ${countText(from.size)} entries were seen here, and the ${countText(size)} in the records do not contain them. Certificates and revocations that are only in the others are lost for good, and whoever verifies the roll will see that.\n`,
   )
   if (given !== undefined) return given === origin
-  if (!process.stdin.isTTY || !process.stderr.isTTY)
-    throw new Failure('usage', `Nothing was changed. To do it without being asked, add --confirm ${origin}`)
-  const answers = openAnswers(process.stdin)
-  tell('Type the new origin to give them up: ')
-  try {
-    return await answers.match(origin.toLowerCase(), () => tell('That is not it. Once more: '))
-  } finally {
-    answers.close()
-  }
+  return withAnswers(async (answers) => {
+    if (!answers)
+      throw new Failure('usage', `Nothing was changed. To do it without being asked, add --confirm ${origin}`)
+    tell('Type the new origin to give them up: ')
+    return answers.match(origin.toLowerCase(), () => tell('That is not it. Once more: '))
+  })
 }
 
 const withSourceOptions = (command: Command): Command =>
@@ -303,7 +300,7 @@ const withSourceOptions = (command: Command): Command =>
 
 const collect = (value: string, before: readonly string[]): readonly string[] => [...before, value]
 
-const outputOf = ({ json }: RestOptions): Output => openOutput(json === true, (text) => process.stdout.write(text))
+const outputOf = ({ json }: RestOptions): Output => openOutput(json === true)
 
 const readNote = (path: string): Promise<Buffer> => readGiven(path, 'The checkpoint ')
 

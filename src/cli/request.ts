@@ -12,7 +12,7 @@ import { ascii, formatRows, formatTable, plain, visible } from '../lib/output.ts
 import { exactDurationText } from '../lib/progress.ts'
 import type { Origin } from '../policy/origin.ts'
 import { formatSubject, isAttributeType, type Subject } from '../x509/subject.ts'
-import { type Answers, openAnswers } from './answers.ts'
+import { type Answers, withAnswers } from './answers.ts'
 import { originLine } from './event-text.ts'
 import { openRest, parseCount, type Rest, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 
@@ -63,21 +63,12 @@ export const addRequestCommand = (program: Command): void => {
     withRestOptions(request.command(`${act} <id>`).description(description))
       .requiredOption('--reason <text>', 'why, for those who read the roll')
       .option('--digest <digest>', 'of the plan that you were shown before, without being asked')
-      .action(async (id: string, options: DecideOptions) => {
-        const answers = openAnswers(process.stdin)
-        try {
-          await decide(
-            { act, id, ...options },
-            {
-              ...(await openRest(options)),
-              answers: process.stdin.isTTY && process.stderr.isTTY ? answers : undefined,
-              tell: (text) => process.stderr.write(text),
-            },
-          )
-        } finally {
-          answers.close()
-        }
-      })
+      .action((id: string, options: DecideOptions) =>
+        withAnswers(async (answers) => {
+          const tell = (text: string) => process.stderr.write(text)
+          await decide({ act, id, ...options }, { ...(await openRest(options)), answers, tell })
+        }),
+      )
 }
 
 type Act = keyof typeof acts

@@ -34,7 +34,7 @@ export const withRestOptions = (command: Command): Command =>
 /** Opens both from the options that `withRestOptions` has added. */
 export const openRest = async (options: RestOptions): Promise<Rest> => ({
   client: await openClient(options, process.env),
-  out: openOutput(options.json === true, (text) => process.stdout.write(text)),
+  out: openOutput(options.json === true),
 })
 
 interface Listed<Row> {

@@ -8,7 +8,7 @@ import { type Client, segment } from '../client/rest.ts'
 import { Failure } from '../lib/failure.ts'
 import { formatTable, visible } from '../lib/output.ts'
 import { countText, durationText, openStderrProgress, type Progress } from '../lib/progress.ts'
-import { type Answers, openAnswers } from './answers.ts'
+import { type Answers, withAnswers } from './answers.ts'
 import { searchText } from './event-text.ts'
 import { openRest, parseCount, type Rest, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 
@@ -80,18 +80,9 @@ export const addRevokeManyCommand = (program: Command): void => {
     .option('--as-of <bounds>', 'with --digest: as the plan says it')
     .option('--yes', 'order whatever the plan is, without asking: for scripts')
     .option('--no-follow', 'do not wait until it is carried out')
-    .action(async (options: RevokeManyOptions) => {
-      const answers = openAnswers(process.stdin)
-      try {
-        await revokeMany(options, {
-          ...(await openRest(options)),
-          answers: process.stdin.isTTY && process.stderr.isTTY ? answers : undefined,
-          ...terminal(),
-        })
-      } finally {
-        answers.close()
-      }
-    })
+    .action((options: RevokeManyOptions) =>
+      withAnswers(async (answers) => revokeMany(options, { ...(await openRest(options)), answers, ...terminal() })),
+    )
 
   const revocations = program.command('revocations').description('orders to revoke many')
   withRestOptions(revocations.command('list').description('list them, newest first'))

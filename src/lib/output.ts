@@ -7,7 +7,10 @@ export interface Output {
   table(rows: readonly Readonly<Record<string, unknown>>[], columns: readonly string[]): void
 }
 
-export const openOutput = (json: boolean, write: (text: string) => void): Output => ({
+export const openOutput = (
+  json: boolean,
+  write: (text: string) => void = (text) => process.stdout.write(text),
+): Output => ({
   show: (value, text) =>
     write(json ? `${jsonText(value, 2)}\n` : text.endsWith('\n') || text === '' ? text : `${text}\n`),
   table: (rows, columns) => write(json ? `${jsonText(rows, 2)}\n` : formatTable(rows, columns)),
