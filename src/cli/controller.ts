@@ -20,13 +20,11 @@ import {
   type SignerSettings,
 } from '../kubernetes/settings.ts'
 import { Failure } from '../lib/failure.ts'
-import { readGivenText } from '../lib/input-files.ts'
-import { visible } from '../lib/output.ts'
-import { parseYaml } from '../lib/yaml.ts'
 import { parseDuration } from '../policy/duration.ts'
-import { shapeFaults } from '../policy/shape.ts'
+import type { ShapeFault } from '../policy/shape.ts'
 import { parseRequest } from '../x509/csr.ts'
 import { parsePem } from '../x509/pem.ts'
+import { assertNoFault, readSettingsFile } from './settings-file.ts'
 import { untilStopped } from './stop.ts'
 
 /** Works until SIGTERM or SIGINT; a second signal, or fifteen seconds, ends it at once. Without a file, by its defaults. */
@@ -123,37 +121,25 @@ interface ReadDocument {
 /** Throws a usage failure with every fault and its place. */
 export const readControllerDocument = async (path: string | undefined): Promise<ReadDocument> => {
   if (path === undefined) return { document: {}, folder: process.cwd() }
-  const text = await readGivenText(path)
-  const told: unknown = await parseYaml(text).catch((error: Error) => {
-    throw new Failure('usage', `${path} is not YAML: ${error.message}`)
-  })
-  const document = told ?? {}
-  const faults = [...shapeFaults(ControllerDocument, document)]
-  if (faults.length === 0) {
-    const sound = document as ControllerDocument
-    faults.push(...doubles('signers', sound.signers ?? [], ({ name }) => name))
-    faults.push(...unknownSigners(sound.signers ?? []), ...podsOfNobody(sound), ...sharedNames(sound))
-    faults.push(...noUrls(sound.servers ?? []))
-    faults.push(...doubles('servers', sound.servers ?? [], ({ url }) => URL.parse(url)?.origin ?? url))
-    faults.push(...noPort(sound.listen))
-    if (sound.recheck !== undefined && parseDuration(sound.recheck) > mostRecheck)
-      faults.push({ field: '/recheck', value: sound.recheck, reason: 'is longer than 7d' })
-    return faults.length === 0 ? { document: sound, folder: dirname(resolve(path)) } : unsound(path, faults)
-  }
-  return unsound(path, faults)
+  const file = { path, whose: 'the controller', page: 'docs/controller.md' }
+  const document = await readSettingsFile<ControllerDocument>(file, ControllerDocument)
+  const { signers = [], servers = [], recheck } = document
+  assertNoFault(file, [
+    ...doubles('signers', signers, ({ name }) => name),
+    ...unknownSigners(signers),
+    ...podsOfNobody(document),
+    ...sharedNames(document),
+    ...noUrls(servers),
+    ...doubles('servers', servers, ({ url }) => URL.parse(url)?.origin ?? url),
+    ...noPort(document.listen),
+    ...(recheck !== undefined && parseDuration(recheck) > mostRecheck
+      ? [{ field: '/recheck', value: recheck, reason: 'is longer than 7d' }]
+      : []),
+  ])
+  return { document, folder: dirname(resolve(path)) }
 }
 
-interface DocumentFault {
-  readonly field: string
-  readonly value: string
-  readonly reason: string
-}
-
-const doubles = <Item>(
-  field: string,
-  items: readonly Item[],
-  nameOf: (item: Item) => string,
-): readonly DocumentFault[] =>
+const doubles = <Item>(field: string, items: readonly Item[], nameOf: (item: Item) => string): readonly ShapeFault[] =>
   items.flatMap((item, i) =>
     items.findIndex((other) => nameOf(other) === nameOf(item)) === i
       ? []
@@ -161,19 +147,19 @@ const doubles = <Item>(
   )
 
 /** Of the form of one, and none: a port beyond all ports, a bracket without its other. */
-const noUrls = (servers: readonly ServerSettings[]): readonly DocumentFault[] =>
+const noUrls = (servers: readonly ServerSettings[]): readonly ShapeFault[] =>
   servers.flatMap(({ url }, i) =>
     URL.canParse(url) ? [] : [{ field: `/servers/${i}/url`, value: url, reason: 'is not a URL' }],
   )
 
 /** Which setting it is, Node does not say. */
-const noPort = (listen = ''): readonly DocumentFault[] =>
+const noPort = (listen = ''): readonly ShapeFault[] =>
   Number(listen.slice(listen.lastIndexOf(':') + 1)) <= 65_535
     ? []
     : [{ field: '/listen', value: listen, reason: 'has a port above 65535' }]
 
 /** Found now, and not by each of its requests as it fails. */
-const unknownSigners = (signers: readonly SignerSettings[]): readonly DocumentFault[] =>
+const unknownSigners = (signers: readonly SignerSettings[]): readonly ShapeFault[] =>
   signers.flatMap(({ name }, i) =>
     isKnownSigner(name)
       ? []
@@ -187,13 +173,13 @@ const unknownSigners = (signers: readonly SignerSettings[]): readonly DocumentFa
   )
 
 /** Their kubelets would wait for a signer that looks at none of them. */
-const podsOfNobody = ({ podCertificates, signers = [] }: ControllerDocument): readonly DocumentFault[] =>
+const podsOfNobody = ({ podCertificates, signers = [] }: ControllerDocument): readonly ShapeFault[] =>
   podCertificates && !signers.some(({ podNames }) => podNames)
     ? [{ field: '/podCertificates', value: 'true', reason: 'serves no pod: none of the signers has podNames' }]
     : []
 
 /** Whoever may choose a namespace's name, or an account's, would choose to be another namespace's. */
-const sharedNames = ({ podCertificates, signers = [] }: ControllerDocument): readonly DocumentFault[] =>
+const sharedNames = ({ podCertificates, signers = [] }: ControllerDocument): readonly ShapeFault[] =>
   (podCertificates ? signers : []).flatMap(({ podNames = {} }, i) =>
     Object.entries(podNames).flatMap(([kind, templates]) =>
       templates.flatMap((value, at) =>
@@ -201,16 +187,6 @@ const sharedNames = ({ podCertificates, signers = [] }: ControllerDocument): rea
       ),
     ),
   )
-
-const unsound = (path: string, faults: readonly DocumentFault[]): never => {
-  const lines = faults.map(({ field, value, reason }) =>
-    visible(`  - ${field || 'the file'}:${value && ` ${value}`} ${reason}`),
-  )
-  throw new Failure(
-    'usage',
-    [`${path} does not hold settings of the controller (docs/controller.md):`, ...lines].join('\n'),
-  )
-}
 
 export const settingsOf = (
   document: ControllerDocument,

@@ -2,21 +2,20 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
 import { dirname, resolve } from 'node:path'
 
-import { parse } from 'yaml'
-
 import { verifyEd25519 } from '../keys/note-signatures.ts'
 import { createPrivateFile, readPrivateFile } from '../keys/private-file.ts'
-import { isObject } from '../lib/canonical-json.ts'
 import { Failure } from '../lib/failure.ts'
-import { readGivenText } from '../lib/input-files.ts'
+import { closed, type Static, Type } from '../lib/schema.ts'
 import { sha256 } from '../lib/sha256.ts'
 import type { Log } from '../log.ts'
+import type { ShapeFault } from '../policy/shape.ts'
 import { codec } from '../server/codec.ts'
 import { isRollFault } from '../tlog/fault.ts'
 import { encodeVerifierKey, makeVerifierKey, parseVerifierKey, type VerifierKey } from '../tlog/note.ts'
 import { openWitnessServer, type WitnessServer } from '../witness/server.ts'
 import { openWitnessState } from '../witness/state.ts'
 import { openWitness } from '../witness/witness.ts'
+import { assertNoFault, readSettingsFile } from './settings-file.ts'
 import { untilStopped } from './stop.ts'
 
 /** What the file says. Paths are relative to it. */
@@ -62,69 +61,48 @@ export const runWitness = async (path: string, log: Log, stop: AbortSignal): Pro
   await close()
 }
 
-/** All that is wrong with it, in one sentence. */
+const Path = Type.String({ minLength: 1, description: 'a path' })
+const WitnessDocument = Type.Object(
+  {
+    name: Type.String({
+      pattern: '^[a-z0-9.:[\\]-]+(/[A-Za-z0-9._~-]+)*$',
+      description: 'a host and perhaps a path, like w.example.com/w1',
+    }),
+    listen: Type.String({ pattern: '^(\\[[0-9a-fA-F:.]+\\]|[^\\s:[\\]]+):[0-9]{1,5}$', description: 'host:port' }),
+    key: Path,
+    state: Path,
+    logs: Type.Array(Type.String(), { minItems: 1, description: 'a list of the keys of logs' }),
+  },
+  { ...closed, description: 'a map of settings' },
+)
+
+/** Throws a usage failure with every fault and its place. */
 export const readWitnessSettings = async (path: string): Promise<WitnessSettings> => {
-  const text = await readGivenText(path)
-  const faults: string[] = []
-  const at = (file: unknown, field: string): string => {
-    if (typeof file === 'string' && file !== '') return resolve(dirname(path), file)
-    faults.push(`${field} is not a path`)
-    return ''
-  }
-  const told = readObject(text)
-  const known = ['name', 'listen', 'key', 'state', 'logs']
-  for (const field of Object.keys(told)) if (!known.includes(field)) faults.push(`${field} is not known`)
-  const settings = {
-    name: nameOf(told['name'], faults),
-    listen: addressOf(told['listen'], faults),
-    key: at(told['key'], 'key'),
-    state: at(told['state'], 'state'),
-    logs: logsOf(told['logs'], faults),
-  }
-  if (faults.length > 0) throw new Failure('usage', `${path}: ${faults.join('; ')}. docs/witness.md has an example.`)
-  return settings
-}
-
-const readObject = (text: string): Readonly<Record<string, unknown>> => {
-  try {
-    const told: unknown = parse(text)
-    if (isObject(told)) return told
-  } catch {
-    // The same sentence.
-  }
-  throw new Failure('usage', 'What a witness is, is not written as YAML with name, listen, key, state and logs.')
-}
-
-const nameOf = (value: unknown, faults: string[]): string => {
-  if (typeof value === 'string' && /^[a-z0-9.:[\]-]+(\/[A-Za-z0-9._~-]+)*$/.test(value)) return value
-  faults.push('name is not a host and perhaps a path, like w.example.com/w1')
-  return ''
-}
-
-const addressOf = (value: unknown, faults: string[]): WitnessSettings['listen'] => {
-  const [, six, other, digits] = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]]+)):(\d{1,5})$/.exec(String(value)) ?? []
-  const host = six ?? other
-  if (host !== undefined && Number(digits) <= 65_535) return { host, port: Number(digits) }
-  faults.push('listen is not host:port')
-  return { host: '', port: 0 }
-}
-
-const logsOf = (value: unknown, faults: string[]): readonly VerifierKey[] => {
-  if (!Array.isArray(value) || value.length === 0) {
-    faults.push('logs is not a list of the keys of rolls')
-    return []
-  }
-  return value.flatMap((text: unknown, i) => {
+  const file = { path, whose: 'a witness', page: 'docs/witness.md' }
+  const document = await readSettingsFile<Static<typeof WitnessDocument>>(file, WitnessDocument)
+  const { name, listen, key, state } = document
+  const faults: ShapeFault[] = []
+  const logs = document.logs.flatMap((text, i) => {
+    const report = (reason: string) => faults.push({ field: `/logs/${i}`, value: text, reason })
     try {
-      const key = parseVerifierKey(String(text), sha256)
-      if (key.type === 'ed25519') return [key]
-      faults.push(`logs/${i} is the key of a witness`)
+      const verifier = parseVerifierKey(text, sha256)
+      if (verifier.type === 'ed25519') return [verifier]
+      report('is the key of a witness')
     } catch (error) {
       if (!isRollFault(error)) throw error
-      faults.push(`logs/${i}: ${error.detail}`)
+      report(error.detail)
     }
     return []
   })
+  assertNoFault(file, faults)
+  const at = listen.lastIndexOf(':')
+  return {
+    name,
+    listen: { host: listen.slice(0, at).replace(/^\[(.*)\]$/, '$1'), port: Number(listen.slice(at + 1)) },
+    key: resolve(dirname(path), key),
+    state: resolve(dirname(path), state),
+    logs,
+  }
 }
 
 /** A key that is made anew has cosigned nothing, whatever became of another; its state begins before it does. */
