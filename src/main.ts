@@ -17,21 +17,21 @@ const main = async (argv: readonly string[]): Promise<number> => {
   const program = new Command('chancery')
     .description(description)
     .version(version, '-V, --version', 'print the version')
-    // After a verb it is none of ours: `profile show NAME --version 1` is a slip, and no question for the program's version.
+    // `--version` after a verb is an error of that verb, not a question for the program's version.
     .enablePositionalOptions()
     .showHelpAfterError(askForHelp)
     .exitOverride()
   program.helpInformation = helpText
   const isJson = argv.includes('--json')
   const streams = services.has(argv[0] ?? '') ? undefined : guardStreams()
-  // What is wrong with the command line is told by `tell` then.
+  // `tell` prints errors of the command line as JSON then.
   if (isJson) program.configureOutput({ writeErr: () => {} })
   for (const add of adding(argv[0])) await add(program)
   for (const command of everyCommand(program)) {
     command.exitOverride()
     refuseTwice(command)
     const verbs = command.commands.map((verb) => verb.name())
-    // Of a group, whoever has guessed wrong need not ask for them.
+    // An error in a group lists its commands.
     if (command !== program && verbs.length > 0)
       command.showHelpAfterError(`Its commands are ${verbs.join(', ')}. ${askForHelp}`)
   }
@@ -39,7 +39,7 @@ const main = async (argv: readonly string[]): Promise<number> => {
     await program.parseAsync(argv, { from: 'user' })
   } catch (error) {
     const code = tell(error, isJson)
-    // The help and the version are printed as well.
+    // 0: the help or the version was printed.
     if (code !== 0) return code
   }
   const fault = streams?.fault()
@@ -117,7 +117,7 @@ const addWitnessCommand = (program: Command): void => {
     })
 }
 
-/** Nor has this: a file of its own, or none. */
+/** It has a file of its own, or none. */
 const addControllerCommand = (program: Command): void => {
   program
     .command('controller [file]')
@@ -131,18 +131,18 @@ const addControllerCommand = (program: Command): void => {
         await import('./cli/log-output.ts'),
       ]
       await runController(file, (level) => openServiceLog(level, atOnce), stop)
-      // A program of the kubeconfig that hangs would keep us.
+      // A credential program of the kubeconfig may hang.
       setTimeout(() => process.exit(), 500).unref()
     })
 }
 
-/** With the log of a process that serves, or migrates. */
+/** The log of a process that serves or migrates. */
 const serviceLog = async ({ log: { level } }: Config, fd = 1) => {
   const { openServiceLog } = await import('./cli/log-output.ts')
   return openServiceLog(level, { fd, gatherMs: 200 })
 }
 
-/** Of a command that works beside the service: its log is on standard error, where standard output is the answer. */
+/** For a command that works beside the service: it logs to standard error, since standard output is its answer. */
 const besideSettings = async () => {
   const config = await loadSettings('serve')
   const [{ pino }, { logOptions }] = [await import('pino'), await import('./log.ts')]
@@ -172,12 +172,12 @@ const tell = (error: unknown, json: boolean): number => {
 
 const atOnce = { fd: 2, gatherMs: 0 } as const
 
-/** What they print is a log. */
+/** They log to their standard streams. */
 const services: ReadonlySet<string> = new Set(['serve', 'migrate', 'witness', 'controller'])
 
 const everyCommand = (command: Command): readonly Command[] => [command, ...command.commands.flatMap(everyCommand)]
 
-/** Of two values the last would hold in silence, as if the first had been done too. */
+/** Rejects an option that takes one value and is given twice: the last would silently win. */
 const refuseTwice = (command: Command): void => {
   for (const option of command.options.filter(takesOneValue)) {
     let given = 0
@@ -187,7 +187,7 @@ const refuseTwice = (command: Command): void => {
   }
 }
 
-/** What gathers several by itself begins with none of them. */
+/** An option that collects several values has an array as its default. */
 const takesOneValue = ({ required, optional, variadic, defaultValue }: Option): boolean =>
   (required || optional) && !variadic && !Array.isArray(defaultValue)
 
@@ -318,7 +318,7 @@ const helpText = (): string => {
   ].join('\n')
 }
 
-/** All, where the first word is none of the verbs: it may be a slip, or what asks for help. */
+/** All commands where the first word is no verb: it may be mistyped, or ask for help. */
 const adding = (verb: string | undefined): readonly Add[] => {
   const named = commands.filter(({ verbs }) => Object.hasOwn(verbs, verb ?? ''))
   return (named.length > 0 ? named : commands).map(({ add }) => add)

@@ -97,7 +97,7 @@ interface Grant {
   readonly profiles: readonly string[] | null
 }
 
-/** Whoever narrows a grant by another one narrows nothing: each of them allows by itself. */
+/** A second grant narrows nothing: each allows by itself. */
 const besides = async (client: Client, { id, principal, role, profiles }: Grant): Promise<readonly string[]> => {
   if (role !== 'requester') return []
   const { items } = (await client.call('GET', '/v1/grants', { query: { principal } })).json<{ items: Grant[] }>()
@@ -146,7 +146,7 @@ export const addTokenCommand = (program: Command, settings: LoadSettings): void 
   addTokenRecover(token, settings)
 }
 
-/** Beside the database: the API lets nobody in. */
+/** Works on the database: without a token the API accepts no call. */
 const addTokenRecover = (token: Command, settings: LoadSettings): void => {
   token
     .command('recover [principal]')

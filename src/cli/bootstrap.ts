@@ -1,6 +1,6 @@
 /**
  * What a new data folder and a new database need before they can serve: in development a whole hierarchy, the seeded
- * profiles and an administrator; in production only what nobody else could make: our own profile and a first
+ * profiles and an administrator; in production only what no caller could make: our own profile and a first
  * administrator's token. Safe to run again and by several at once: what is there is left alone.
  */
 import { hash } from 'node:crypto'
@@ -66,7 +66,7 @@ const makeHierarchy = async (stores: Stores, keys: Keyring): Promise<void> => {
   const root = await openRoot(stores, keys)
   await makeIntermediates(stores, keys, root, missing)
   if (due) await makeRootCrl(stores, root, due)
-  // Nobody signs with the root's key again before another intermediate or list is due.
+  // The root's key is not needed before another intermediate or CRL is due.
   await root.key.close()
 }
 
@@ -139,7 +139,7 @@ const makeRootCrl = async (
 ): Promise<void> => {
   const thisUpdate = new Date(Math.floor(clock().getTime() / 1000) * 1000 - 60_000)
   const nextUpdate = new Date(thisUpdate.getTime() + rootCrlDays * 86_400_000)
-  // Somebody may have brought one that revokes: what it did stays so.
+  // An imported CRL may revoke certificates: they stay revoked.
   const revoked = previous ? parseCrl(previous).revoked : []
   const input = { number, thisUpdate, nextUpdate, revoked, ...(previous && { previous }) }
   const der = await seal(key, encodeRootCrlTbs(key, certificate, input))
@@ -207,7 +207,7 @@ const putProfiles = async (stores: Stores): Promise<void> => {
   if (known.includes(own.authority)) await policies.put(ownProfile(config, own.authority), own.principal, {})
 }
 
-/** When nobody can administer, somebody must be able to: a principal `admin`, whose token is written once. */
+/** Without any administrator: makes the principal `admin`, whose token is written once. */
 const makeAdmin = async ({ access, policies, config, log }: Stores): Promise<void> => {
   const grants = await access.listGrants()
   if (grants.some(({ role }) => role === 'admin')) return

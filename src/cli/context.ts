@@ -114,7 +114,7 @@ export const addContextCommands = (program: Command): void => {
     })
 }
 
-/** Who was let in has logged in, though nobody has granted anything yet: what is told says to whom. */
+/** A caller without grants has logged in all the same; the message says as whom. */
 const whatIsMissing = (error: unknown): string => {
   if (error instanceof Failure && error.problemCode === 'auth.forbidden') return error.message
   throw error
@@ -161,7 +161,7 @@ const assertOneWay = ({ tokenFile, tokenStdin, cert, key, oidc, clientId }: AddO
   )
 }
 
-/** Somebody types a code in a browser, here or elsewhere. */
+/** By the device flow: the user types a code in a browser on any machine. */
 const logIn = async (options: AddOptions, issuer: string): Promise<Context> => {
   assertOneWay(options)
   const { server, ca, clientId = '', scope = '', oidcCa } = options

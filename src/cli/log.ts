@@ -185,7 +185,7 @@ const addProveCommand = (roll: Command): void => {
     )
 }
 
-/** That beside the proof; else it is asked for, which whoever may read the certificate can. */
+/** The entry beside the proof, or from the service, which gives it to callers that may read the certificate. */
 const entryOf = async ({ serial, entry }: GivenProof, options: RestOptions): Promise<GivenEntry> => {
   if (typeof entry === 'string') return { octets: Buffer.from(entry) }
   if (serial === undefined)
@@ -248,7 +248,7 @@ const addSearchCommand = (roll: Command): void => {
 const abandonedText = (count: number): string =>
   count === 0
     ? ''
-    : `Of ${count === 1 ? '1 issuance that was abandoned' : `${count} issuances that were abandoned`} no entry tells the names: what may have been signed, nobody got, and its serial is on the lists of revocations ("chancery audit events --type issuance.abandoned").\n`
+    : `Of ${count === 1 ? '1 issuance that was abandoned' : `${count} issuances that were abandoned`} no entry tells the names: what may have been signed was given to no caller, and its serial is on the lists of revocations ("chancery audit events --type issuance.abandoned").\n`
 
 const foundColumns = ['index', 'serial', 'status', 'profile', 'principal', 'subject', 'names', 'notAfter']
 
@@ -268,7 +268,7 @@ const addLossCommands = (roll: Command, settings: LoadSettings): void => {
     .command('succeed')
     .description('give up entries that are lost for good: the roll goes on under a new origin, and says so')
     .requiredOption('--origin <origin>', 'the new one, as ca.example.com/roll-2')
-    .option('--confirm <origin>', 'the new origin once more: for scripts, which nobody asks')
+    .option('--confirm <origin>', 'the new origin once more: for scripts')
     .action(async ({ origin, confirm }: { readonly origin: string; readonly confirm?: string }) => {
       const [{ runSucceed }, { config, log }] = [await import('./log-succeed.ts'), await settings()]
       process.stdout.write(`${await runSucceed(config, log, origin, (what) => confirmed(what, confirm))}\n`)
@@ -281,7 +281,7 @@ const confirmed = async (what: Succession, given: string | undefined): Promise<b
   tell(
     isOnRecord
       ? `The records already go on as ${origin}. The ${countText(from.size)} entries that were seen here of ${from.origin} are given up here too.\n`
-      : `Of ${from.origin}, ${countText(from.size)} entries were seen here, and the ${countText(size)} in the records do not contain them. Certificates and revocations that are only in the others are lost for good, and whoever verifies the roll will see that.\n`,
+      : `Of ${from.origin}, ${countText(from.size)} entries were seen here, and the ${countText(size)} in the records do not contain them. Certificates and revocations that are only in the others are lost for good, and a verification of the roll will show that.\n`,
   )
   if (given !== undefined) return given === origin
   return withAnswers(async (answers) => {

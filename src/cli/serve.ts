@@ -46,7 +46,7 @@ export const serve = (config: Config, log: Log, stop?: AbortSignal): Promise<Ser
   openParts(async (parts) => {
     const files = await readSettingFiles(config)
     await makeFolder(config.dataDir, 0o700)
-    // One that this account may not look into is told before anything else is opened.
+    // Fails before anything else is opened if this account may not read the folder.
     await readdir(config.dataDir)
     const database = await openPostgres(config, log)
     parts.add(database.close)
@@ -63,7 +63,7 @@ export const serve = (config: Config, log: Log, stop?: AbortSignal): Promise<Ser
     parts.add(openSchedule([anchor.job], log).close)
     const service = await openService(stores, keys, anchor.write, files)
     parts.add(service.close)
-    // Else written at an orderly exit only: whoever was killed would read all files as if for the first time, again and again.
+    // Node writes it only at an orderly exit: without this, a killed instance would compile all files again at each start.
     flushCompileCache()
     const addresses = await service.listen().catch(explainListen)
     await stores.roll.change(async () => ({
@@ -91,7 +91,7 @@ const listenFaults: Readonly<Record<string, (place: string) => string>> = {
 
 /**
  * Keeps the certificate that callers on this machine must trust beside the data: the root above our own certificate, or
- * a stand-in's own. Where the disk has no room it is tried again: without it the command line here does not get in.
+ * a stand-in's own. Where the disk is full it is tried again: the command line here needs it.
  */
 const openAnchor = ({ dataDir }: Config, log: Log) => {
   let path = join(dataDir, anchors.root)
@@ -111,7 +111,7 @@ const openAnchor = ({ dataDir }: Config, log: Log) => {
         log.warn({ event: 'anchor.unwritten', path, err }, 'the trust anchor could not be written, and is tried again'),
       )
     },
-    // It has been told, and would be with each try: the name of its draft is another each time.
+    // The failure was logged already.
     job: { name: 'trust-anchor', everyMs: 2_000, run: () => put().catch(() => {}) },
   }
 }
@@ -126,9 +126,8 @@ const assertSafe = async (config: Config, db: Database): Promise<void> => {
 }
 
 /**
- * Whoever forgot to say that this is production would migrate it, and bring active issuers whose keys lie here, below a root
- * that all who fetch the bundle trust from then on; and what is on the roll stays there. Nothing is known of records that are
- * not there yet, or are not for this role to read.
+ * Rejects the records of a production: without CHANCERY_MODE, development would migrate them and add issuers whose keys lie here.
+ * Records that do not exist yet, or that this role may not read, pass.
  */
 const assertNotProductions = async (
   url: string,
@@ -150,7 +149,7 @@ const assertNotProductions = async (
 
 /**
  * What `chancery migrate` does each day in production, where the owner's rights are at hand: now and daily. Resolves to
- * what ends it. A failure is told, and stops nothing: refusals without a month of their own have a place all the same.
+ * what ends it. A failure is logged and stops nothing: refusals without a partition of their month go to the default one.
  */
 const maintainDaily = async (ownerUrl: string, config: Config, log: Log): Promise<() => Promise<void>> => {
   // A development as well may leave the tables to another role, as in docker-compose.yml.
@@ -165,7 +164,7 @@ const maintainDaily = async (ownerUrl: string, config: Config, log: Log): Promis
   return openSchedule([job], log).close
 }
 
-/** The command: serves until it is told to stop. In the middle of its start too: then what is open by then is closed. */
+/** Serves until a signal. A signal during the start closes what is open by then. */
 export const runServe = async (config: Config, log: Log, stop: AbortSignal, logFile?: string): Promise<void> => {
   const asked = untilStopped(stop).then((signal) =>
     log.info({ event: 'service.stopping', signal }, 'answering what was accepted, then stopping'),
@@ -269,7 +268,7 @@ const nextText = (api: string, anchor: string, token: string): readonly string[]
   ]
 }
 
-/** An issuer keeps the URL that it was made with: whoever has set another one may take it for what is in certificates now. */
+/** An issuer keeps the URL that it was made with, whatever CHANCERY_PUBLIC_URL is set to later. */
 const otherUrlText = ({ issuers }: Service, publicUrl: string): readonly string[] =>
   issuers
     .all()
@@ -279,7 +278,7 @@ const otherUrlText = ({ issuers }: Service, publicUrl: string): readonly string[
         `The issuer ${issuer.name} writes ${issuer.publicUrl} into certificates, as it was made to: that must lead here. The next one writes ${publicUrl}.`,
     )
 
-/** Why nobody else has signed the certificate that it is served under. */
+/** Why the API is served under a self-signed certificate. */
 const standInText = ({ issuers, keyFaults }: Service): readonly string[] => {
   const hasIssuer = issuers.all().some(({ issuer, state }) => issuer.authority === own.authority && state === 'active')
   if (!hasIssuer)
