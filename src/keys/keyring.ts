@@ -30,6 +30,8 @@ export interface KeyringDeps {
   readonly dataDir: string
   /** Asked for when the first software key is opened or made, and again after it was not there, or not the right one. */
   readonly passphrase: () => Promise<string>
+  /** Of PBKDF2, in software keys that are made; by default what a passphrase needs that a person has chosen. */
+  readonly rounds?: number
   readonly pkcs11: Pkcs11Settings
   /** Told once, before the first module is loaded: from then on this thread may hang. */
   readonly loading?: () => void
@@ -37,7 +39,7 @@ export interface KeyringDeps {
   readonly lost: (reason: string) => void
 }
 
-export const openKeyring = ({ dataDir, passphrase, pkcs11, loading, lost }: KeyringDeps): BareKeyring => {
+export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, loading, lost }: KeyringDeps): BareKeyring => {
   let known: Promise<string> | undefined
   let provider: Promise<Pkcs11Provider> | undefined
   let tokens: Pkcs11Provider | undefined
@@ -48,7 +50,7 @@ export const openKeyring = ({ dataDir, passphrase, pkcs11, loading, lost }: Keyr
       known = undefined
       throw new Error(`${path} cannot be used: ${cause.message}`, { cause })
     })
-    return { path, passphrase: read }
+    return { path, passphrase: read, ...(rounds !== undefined && { rounds }) }
   }
   /** What was not the right one may be by the next try. To ask again costs the others their time: a pipe is waited for. */
   const forget = (error: unknown): never => {

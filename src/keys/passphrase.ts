@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 
+import { passphraseRounds, randomPassphraseRounds } from './pbes2.ts'
 import { createPrivateFile, readPrivateFile } from './private-file.ts'
 
 /** Of the settings. */
@@ -56,5 +57,12 @@ export const makePassphrase = async (dataDir: string): Promise<void> => {
     if (error.code !== 'EEXIST') throw error
   })
 }
+
+/**
+ * How often PBKDF2 hashes it, in files that are made: one of ours has 256 random bits, so nothing is gained by making it
+ * slow to try, and each start in development opens five keys.
+ */
+export const roundsFor = (configured: string | undefined): number =>
+  configured === undefined ? randomPassphraseRounds : passphraseRounds
 
 const pathIn = (dataDir: string): string => join(dataDir, 'keys', 'passphrase')

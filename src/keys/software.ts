@@ -2,13 +2,14 @@
  * The software provider: PKCS#8, encrypted at rest, in files that only we can read. For development, tests and offline
  * roots; production asks for an explicit yes.
  */
-import { createPrivateKey, createPublicKey, generateKeyPair, type KeyObject, sign as signNow } from 'node:crypto'
+import { createPublicKey, generateKeyPair, type KeyObject, sign as signNow } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { promisify } from 'node:util'
 
 import { isProblem } from '../errors.ts'
 import { defaultSignatureAlgorithm, generationOf, type KeyKind, type SignatureAlgorithm } from '../x509/algorithms.ts'
 import { parsePublicKey } from '../x509/keys.ts'
+import { sealPrivateKey, TooMuchWork, unsealPrivateKey } from './pbes2.ts'
 import { KeyExists, TokenFault } from './pkcs11/token-fault.ts'
 import { createPrivateFile, readPrivateFile, signerPatienceMs } from './private-file.ts'
 import { SigningFault, type SigningKey } from './signing-key.ts'
@@ -16,6 +17,8 @@ import { SigningFault, type SigningKey } from './signing-key.ts'
 export interface SoftwareKeyFile {
   readonly path: string
   readonly passphrase: string
+  /** Of PBKDF2, when the file is made; by default as many as a passphrase needs that a person has chosen. */
+  readonly rounds?: number
 }
 
 /** Another passphrase may open it. */
@@ -29,7 +32,10 @@ export const openSoftwareKey = async ({ path, passphrase }: SoftwareKeyFile): Pr
   const pem = await readPrivateFile(path, signerPatienceMs)
   if (isOpen(pem.toString('latin1')))
     throw new Error(`${path} holds a private key that is not encrypted as PKCS#8: do so with "openssl pkcs8 -topk8".`)
-  const key = decrypt(path, pem, passphrase)
+  const key = await unsealPrivateKey(pem, passphrase).catch((cause: unknown) => {
+    if (cause instanceof TooMuchWork) throw new Error(`${path} is not opened: ${cause.message}.`, { cause })
+    throw new WrongPassphrase(`${path} is not a key that this passphrase opens.`, { cause })
+  })
   try {
     return softwareKey(path, key)
   } catch (cause) {
@@ -43,20 +49,15 @@ export const openSoftwareKey = async ({ path, passphrase }: SoftwareKeyFile): Pr
   }
 }
 
-const decrypt = (path: string, pem: Buffer, passphrase: string): KeyObject => {
-  try {
-    return createPrivateKey({ key: pem, passphrase })
-  } catch (cause) {
-    throw new WrongPassphrase(`${path} is not a key that this passphrase opens.`, { cause })
-  }
-}
-
 /** Makes a key and writes it, durably, before it can sign anything. Never overwrites one. */
-export const createSoftwareKey = async ({ path, passphrase }: SoftwareKeyFile, kind: KeyKind): Promise<SigningKey> => {
+export const createSoftwareKey = async (
+  { path, passphrase, rounds }: SoftwareKeyFile,
+  kind: KeyKind,
+): Promise<SigningKey> => {
   const { type, options } = generationOf(kind)
   const { privateKey } = await generate(type, options)
-  const pem = privateKey.export({ type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase })
-  await createPrivateFile(path, pem.toString()).catch(async (error: NodeJS.ErrnoException) => {
+  const pem = await sealPrivateKey(privateKey, passphrase, rounds)
+  await createPrivateFile(path, pem).catch(async (error: NodeJS.ErrnoException) => {
     throw await unmade(path, error)
   })
   return softwareKey(path, privateKey)

@@ -7,7 +7,7 @@ import { type Config, loadConfig } from '../config/config.ts'
 import { loadIssuers, openIssuerStore } from '../db/issuers.ts'
 import { readStanding } from '../db/log-opening.ts'
 import { isInToken, type Keyring, openGuarded, openKeyring } from '../keys/keyring.ts'
-import { makePassphrase, openPassphrase } from '../keys/passphrase.ts'
+import { makePassphrase, openPassphrase, roundsFor } from '../keys/passphrase.ts'
 import { openSigners } from '../keys/signer/client.ts'
 import type { Log } from '../log.ts'
 import type { Stores } from './stores.ts'
@@ -23,6 +23,7 @@ export const openKeys = async (config: Config, log: Log): Promise<Keyring> => {
   const ring = openKeyring({
     dataDir,
     passphrase: openPassphrase(first, () => loadConfig(environment, 'sign')),
+    rounds: roundsFor(keys.passphrase),
     pkcs11: {
       ...keys.pkcs11,
       pin: async () => (await loadConfig(environment, 'sign')).keys.pkcs11.pin,

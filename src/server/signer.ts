@@ -10,7 +10,7 @@ import { loadConfig } from '../config/config.ts'
 import type { KeyLoad } from '../keys/key-load.ts'
 import { openKeyring } from '../keys/keyring.ts'
 import { keepOutOfCores } from '../keys/no-core.ts'
-import { openPassphrase } from '../keys/passphrase.ts'
+import { openPassphrase, roundsFor } from '../keys/passphrase.ts'
 import { type Host, hostKeys } from '../keys/signer/host.ts'
 import { answers, encodeJson, openSignerStream, type SignerRecord } from '../keys/signer/stream.ts'
 import { watchParent } from '../keys/signer/watch.ts'
@@ -55,6 +55,7 @@ const main = async (): Promise<void> => {
     const ring = openKeyring({
       dataDir,
       passphrase: openPassphrase(first, () => loadConfig(process.env, 'sign')),
+      rounds: roundsFor(keys.passphrase),
       pkcs11: { ...keys.pkcs11, pin, queue: limits.queue, deadlineMs: limits.signingDeadlineMs },
       loading: () => watchParent(parent),
       lost,

@@ -14,6 +14,8 @@ import { parsePublicKey } from '../../src/x509/keys.ts'
 const folder = await mkdtemp(join(tmpdir(), 'chancery-keys-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 const passphrase = 'correct horse battery staple'
+/** Of keys that are not about them: as many as a passphrase needs take most of the time. */
+const rounds = 1_000
 
 const openssl = (args: readonly string[], input?: Buffer): Promise<Buffer> =>
   new Promise((resolve, reject) => {
@@ -37,7 +39,7 @@ const verifies = ({ spki, algorithm }: SigningKey, message: Buffer, signature: B
 for (const kind of Object.keys(keyAlgorithms) as KeyAlgorithmId[]) {
   t.test(`a key of ${kind} is made, opened again, and both sign what its public half verifies`, async (t) => {
     const path = join(folder, 'made', `${kind}.pem`)
-    const made = await createSoftwareKey({ path, passphrase }, kind)
+    const made = await createSoftwareKey({ path, passphrase, rounds }, kind)
     const opened = await openSoftwareKey({ path, passphrase })
     t.same(opened.spki, made.spki)
     t.equal(parsePublicKey(made.spki).algorithm.id, kind, 'a key that we ourselves would accept')
@@ -64,7 +66,7 @@ for (const kind of Object.keys(keyAlgorithms) as KeyAlgorithmId[]) {
 
 t.test('a wrong passphrase, another file and a torn one are told by the path, and tell nothing else', async (t) => {
   const path = join(folder, 'wrong.pem')
-  await createSoftwareKey({ path, passphrase }, 'ec-p256')
+  await createSoftwareKey({ path, passphrase, rounds }, 'ec-p256')
   for (const wrong of ['', 'wrong', `${passphrase} `, passphrase.toUpperCase()])
     await t.rejects(openSoftwareKey({ path, passphrase: wrong }), {
       message: `${path} is not a key that this passphrase opens.`,
@@ -103,7 +105,7 @@ t.test('a key that nobody would be certified for is told as that, and not as a w
 
 t.test('a key file that others could read is not opened', async (t) => {
   const path = join(folder, 'open.pem')
-  await createSoftwareKey({ path, passphrase }, 'ed25519')
+  await createSoftwareKey({ path, passphrase, rounds }, 'ed25519')
   await chmod(path, 0o644)
   await t.rejects(openSoftwareKey({ path, passphrase }), {
     message: /can be read by others \(mode 644\): chmod 600 it/,
@@ -114,19 +116,19 @@ t.test('a key file that others could read is not opened', async (t) => {
 
 t.test('a key is never overwritten, by whatever else is there', async (t) => {
   const path = join(folder, 'kept.pem')
-  const { spki } = await createSoftwareKey({ path, passphrase }, 'ec-p256')
-  await t.rejects(createSoftwareKey({ path, passphrase }, 'ec-p256'), {
+  const { spki } = await createSoftwareKey({ path, passphrase, rounds }, 'ec-p256')
+  await t.rejects(createSoftwareKey({ path, passphrase, rounds }, 'ec-p256'), {
     name: 'KeyExists',
     message: `${path} exists; a key is never overwritten.`,
   })
   t.same((await openSoftwareKey({ path, passphrase })).spki, spki)
   const noise = join(folder, 'noise-kept.pem')
   await writeFile(noise, 'something else')
-  await t.rejects(createSoftwareKey({ path: noise, passphrase }, 'ec-p256'), { message: /exists/ })
+  await t.rejects(createSoftwareKey({ path: noise, passphrase, rounds }, 'ec-p256'), { message: /exists/ })
   t.equal(await readFile(noise, 'utf8'), 'something else')
   const long = join(folder, 'x'.repeat(300))
   await t.rejects(
-    createSoftwareKey({ path: long, passphrase }, 'ec-p256'),
+    createSoftwareKey({ path: long, passphrase, rounds }, 'ec-p256'),
     { code: 'ENAMETOOLONG' },
     'and any other fault of the system is told as that',
   )
@@ -135,7 +137,7 @@ t.test('a key is never overwritten, by whatever else is there', async (t) => {
 t.test('where nothing can be written, it is said whether a key is there, and what to do', async (t) => {
   const closed = await mkdtemp(join(tmpdir(), 'chancery-closed-'))
   const path = join(closed, 'kept.pem')
-  await createSoftwareKey({ path, passphrase }, 'ed25519')
+  await createSoftwareKey({ path, passphrase, rounds }, 'ed25519')
   await chmod(closed, 0o555)
   const own = process.geteuid?.() ?? 0
   if (own === 0) process.seteuid?.(12_345)
@@ -144,9 +146,9 @@ t.test('where nothing can be written, it is said whether a key is there, and wha
     await chmod(closed, 0o755)
     await rm(closed, { recursive: true })
   })
-  await t.rejects(createSoftwareKey({ path, passphrase }, 'ed25519'), { name: 'KeyExists' })
+  await t.rejects(createSoftwareKey({ path, passphrase, rounds }, 'ed25519'), { name: 'KeyExists' })
   const missing = join(closed, 'missing.pem')
-  await t.rejects(createSoftwareKey({ path: missing, passphrase }, 'ed25519'), {
+  await t.rejects(createSoftwareKey({ path: missing, passphrase, rounds }, 'ed25519'), {
     name: 'TokenFault',
     remedy: 'request',
     message: `There is no key at ${missing}, and none can be made there (EACCES): put one there, or name another.`,
@@ -155,7 +157,7 @@ t.test('where nothing can be written, it is said whether a key is there, and wha
   await chmod(closed, 0o600)
   if (own === 0) process.seteuid?.(12_345)
   await t.rejects(
-    createSoftwareKey({ path, passphrase }, 'ed25519'),
+    createSoftwareKey({ path, passphrase, rounds }, 'ed25519'),
     {
       name: 'TokenFault',
       remedy: 'request',
@@ -168,7 +170,7 @@ t.test('where nothing can be written, it is said whether a key is there, and wha
 t.test('of many who make the same key at once, one does, and its key is the one that is kept', async (t) => {
   const path = join(folder, 'race.pem')
   const outcomes = await Promise.allSettled(
-    Array.from({ length: 8 }, () => createSoftwareKey({ path, passphrase }, 'ec-p256')),
+    Array.from({ length: 8 }, () => createSoftwareKey({ path, passphrase, rounds }, 'ec-p256')),
   )
   const made = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []))
   t.equal(made.length, 1)
@@ -186,12 +188,18 @@ t.test('a fault says whether the key was touched', async (t) => {
   t.equal(new SigningFault('unknown', 'late').when, 'unknown')
 })
 
-t.test('what is at rest is PBES2 with PBKDF2 and AES-256-CBC, and OpenSSL opens it', async (t) => {
+t.test('what is at rest is PBES2 with as many rounds as a passphrase needs, and OpenSSL opens it', async (t) => {
   const path = join(folder, 'at-rest.pem')
   const made = await createSoftwareKey({ path, passphrase }, 'ec-p384')
   const [, body = ''] = /-----\n([^-]+)-----END/.exec(await readFile(path, 'utf8')) ?? []
   const structure = (await openssl(['asn1parse', '-inform', 'DER'], Buffer.from(body, 'base64'))).toString()
-  for (const part of [/OBJECT +:PBES2/, /OBJECT +:PBKDF2/, /OBJECT +:hmacWithSHA256/, /:aes-256-cbc/])
+  for (const part of [
+    /OBJECT +:PBES2/,
+    /OBJECT +:PBKDF2/,
+    /INTEGER +:0927C0\n/,
+    /OBJECT +:hmacWithSHA256/,
+    /:aes-256-cbc/,
+  ])
     t.match(structure, part)
   for (const verb of [['pkey'], ['pkcs8']])
     t.match((await openssl([...verb, '-in', path, '-passin', `pass:${passphrase}`])).toString(), /BEGIN PRIVATE KEY/)
@@ -199,13 +207,15 @@ t.test('what is at rest is PBES2 with PBKDF2 and AES-256-CBC, and OpenSSL opens 
   t.same(spki, made.spki)
 })
 
-t.test('keys of other programs and in other forms open', async (t) => {
+t.test('keys of before, of other programs and of other forms still open', async (t) => {
   const { privateKey, publicKey } = generateKeyPairSync('ed25519')
   const spki = publicKey.export({ type: 'spki', format: 'der' })
+  const old = privateKey.export({ type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase })
   const plain = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
   const convert = (...form: string[]) =>
     openssl(['pkcs8', '-topk8', ...form, '-passout', `pass:${passphrase}`], Buffer.from(plain))
   for (const [name, text] of [
+    ['node', old],
     ['openssl', await convert()],
     ['openssl with rounds', await convert('-iter', '5000')],
     ['openssl with scrypt', await convert('-scrypt')],
@@ -220,6 +230,64 @@ t.test('keys of other programs and in other forms open', async (t) => {
     await writeFile(path, text, { mode: 0o600 })
     t.same((await openSoftwareKey({ path, passphrase })).spki, spki, name)
     await t.rejects(openSoftwareKey({ path, passphrase: 'wrong' }), { message: /is not a key that this/ }, name)
+  }
+})
+
+t.test('a key whose passphrase would have to be stretched for too long is told as that, at once', async (t) => {
+  const { privateKey } = generateKeyPairSync('ed25519')
+  const plain = Buffer.from(privateKey.export({ type: 'pkcs8', format: 'pem' }))
+  const path = join(folder, 'slow.pem')
+  const place = async (form: readonly string[], from: string, to: string, before = ''): Promise<void> => {
+    const args = ['pkcs8', '-topk8', '-outform', 'DER', ...form, '-passout', `pass:${passphrase}`]
+    const sealed = await openssl(args, plain)
+    const at = sealed.indexOf(Buffer.from(from, 'hex'))
+    t.ok(at > 0)
+    Buffer.from(to, 'hex').copy(sealed, at)
+    const lines = sealed.toString('base64').replace(/.{1,64}/g, '$&\n')
+    await rm(path, { force: true })
+    const block = `-----BEGIN ENCRYPTED PRIVATE KEY-----\n${lines}-----END ENCRYPTED PRIVATE KEY-----\n`
+    await writeFile(path, before + block, { mode: 0o600 })
+  }
+  for (const [form, from, to, before] of [
+    // 100,000 rounds, of which eight million are made.
+    [['-v2prf', 'hmacWithSHA512', '-iter', '100000'], '02030186a0', '02037fffff'],
+    // p is 1, and then 127.
+    [['-scrypt', '-scrypt_N', '16384', '-scrypt_r', '8', '-scrypt_p', '1'], '020108020101', '02010802017f'],
+    // By what OpenSSL alone opens, and as it writes what was in a PKCS#12.
+    [['-v2', 'camellia-256-cbc', '-v2prf', 'hmacWithSHA512', '-iter', '100000'], '02030186a0', '02037fffff'],
+    [['-v2prf', 'hmacWithSHA512-256', '-iter', '100000'], '02030186a0', '02037fffff'],
+    [
+      ['-v2prf', 'hmacWithSHA512', '-iter', '100000'],
+      '02030186a0',
+      '02037fffff',
+      'Bag Attributes\nKey Attributes: <No Attributes>\n',
+    ],
+  ] as const) {
+    await place(form, from, from, before)
+    t.ok(await openSoftwareKey({ path, passphrase }))
+    await place(form, from, to, before)
+    await t.rejects(openSoftwareKey({ path, passphrase }), {
+      message: `${path} is not opened: its passphrase would have to be stretched for too long.`,
+    })
+  }
+})
+
+t.test('keys are opened side by side, and the event loop goes on, however they are encrypted', async (t) => {
+  const ours = ['a', 'b', 'c', 'd'].map((name) => join(folder, `many-${name}.pem`))
+  for (const path of ours) await createSoftwareKey({ path, passphrase }, 'ec-p256')
+  const other = join(folder, 'of-another-program.pem')
+  const form = ['-v2prf', 'hmacWithSHA512', '-iter', '300000', '-passout', `pass:${passphrase}`]
+  const plain = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' })
+  await writeFile(other, await openssl(['pkcs8', '-topk8', ...form], Buffer.from(plain)), { mode: 0o600 })
+  for (const paths of [ours, [other]]) {
+    let turns = 0
+    const count = setInterval(() => {
+      turns += 1
+    }, 5)
+    const opened = await Promise.all(paths.map((path) => openSoftwareKey({ path, passphrase })))
+    clearInterval(count)
+    t.equal(opened.length, paths.length)
+    t.ok(turns > 3, 'derived on the thread pool')
   }
 })
 

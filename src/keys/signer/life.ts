@@ -1,5 +1,4 @@
 /** The keys of one signer process, from its start to its end. Nothing of them outlives it: handles are its own. */
-
 import { openLanes } from '../../lib/semaphore.ts'
 import { requestSlabs } from '../../lib/slabs.ts'
 import type { KeyKind } from '../../x509/algorithms.ts'
@@ -59,7 +58,7 @@ export const openLife = ({ withLogin, ended, ...deps }: LifeDeps): Life => {
     return decodeJson(answer.body)
   }
   const logIn = async (uri: string): Promise<void> => void (await askFor(verbs.logIn, { uri }, openWithinMs))
-  /** A file may be a pipe that is slow: half of the threads stay free to sign. */
+  /** What many passphrases are stretched for at once would take longer than one is waited for, and hold up what signs. */
   const inLane = openLanes(Math.floor(deps.threads / 2))
   const askKey = async (verb: number, question: Question, patienceMs: number): Promise<OpenedKey> => {
     const asking = () => askFor(verb, question, patienceMs)
