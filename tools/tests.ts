@@ -1,6 +1,6 @@
 /**
  * Runs tests, each file in a Node of its own, and tells in TAP how they went: `node tools/tests.ts [files or folders]`, or all:
- * by itself without those that take long (test/helpers/drill.ts), with `--all` each of them. On a terminal only what failed is
+ * by itself without those that take long (test/helpers/slow.ts), with `--all` each of them. On a terminal only what failed is
  * told in full. Ends with 1 if anything failed.
  *
  * tap's own runner puts hooks into every Node below it, into services under test as well, with which each loads its
@@ -17,14 +17,14 @@ const home = join(import.meta.dirname, '..')
 
 const main = async (args: readonly string[]): Promise<void> => {
   const named = args.filter((arg) => arg !== '--all')
-  if (args.length === 0) process.env['DRILLS'] = 'no'
+  if (args.length === 0) process.env['SLOW_TESTS'] = 'no'
   const files = named.length === 0 ? await filesIn(join(home, 'test')) : (await Promise.all(named.map(filesOf))).flat()
   write(`TAP version 14\n1..${files.length}`)
   await useScratch()
   const running = openRunning()
   const next = openQueue(files)
   const sum = { ...nothing }
-  let drills = 0
+  let slow = 0
   let number = 0
   const lane = async (waits: boolean): Promise<void> => {
     for (let file = next(waits); file !== undefined && !running.stopping; file = next(waits)) {
@@ -32,14 +32,14 @@ const main = async (args: readonly string[]): Promise<void> => {
       number += 1
       tell(number, file, outcome)
       for (const name of names) sum[name] += outcome.counts[name]
-      drills += outcome.output.split('# SKIP a drill: ').length - 1
+      slow += outcome.output.split('# SKIP a slow test: ').length - 1
     }
   }
   // One more than there are processors, since what works waits for the database now and then: a ninth of two was idle.
   await Promise.all([lane(true), ...Array.from({ length: availableParallelism() + 1 }, () => lane(false))])
   // Stops the server that they share.
   await import('../test/helpers/after.ts')
-  if (drills > 0) write(`# drills left out: ${drills} (npm test -- --all runs them too)`)
+  if (slow > 0) write(`# slow tests left out: ${slow} (npm test -- --all runs them too)`)
   const shown = names.filter((name) => ['total', 'pass'].includes(name) || sum[name] > 0)
   write(`# { ${shown.map((name) => `${name}: ${sum[name]}`).join(', ')} }\n# time=${Math.round(performance.now())}ms`)
   process.exitCode = sum.fail > 0 || running.stopping ? 1 : 0

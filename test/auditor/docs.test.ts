@@ -8,16 +8,16 @@ import { promisify } from 'node:util'
 import t from 'tap'
 
 import { blocksOf } from '../helpers/docs.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { putCommand } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor } from '../http/people.ts'
 
 const run = promisify(execFile)
 t.setTimeout(300_000)
 
-drill('from a suspicious host name to the statement that nothing else was issued for it', async (t) => {
+slowTest('from a suspicious host name to the statement that nothing else was issued for it', async (t) => {
   const blocks = await blocksOf('docs/auditing.md')
   const service = await openTestService(t)
   const folder = await mkdtemp(join(tmpdir(), 'chancery-audit-'))

@@ -13,7 +13,7 @@ import { parseCertificate } from '../../src/x509/certificate.ts'
 import { openDer, tags } from '../../src/x509/der.ts'
 import { type PemLabel, parsePem } from '../../src/x509/pem.ts'
 import { openTestRoot } from '../helpers/ceremony.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { assertTools, output, run } from '../interop/tools.ts'
 import { commonName, pem, rdn, request, seq, utf8 } from '../x509/build.ts'
 
@@ -81,7 +81,7 @@ const openBench = async (t: Test, kinds: Kinds = {}) => {
 
 const placeOf = ({ check, field }: Violation): string => `${check} ${field}`
 
-drill('no link of a chain has what would keep relying parties from accepting a leaf below it', async (t) => {
+slowTest('no link of a chain has what would keep relying parties from accepting a leaf below it', async (t) => {
   const faults = await openBench(t)
   const harmless = [
     '',

@@ -12,9 +12,9 @@ import {
 } from '../../src/ca/revocation/crl.ts'
 import { SigningFault } from '../../src/keys/signing-key.ts'
 import { type Crl, parseCrl } from '../../src/x509/crl.ts'
-import { drill } from '../helpers/drill.ts'
 import { aloneFor } from '../helpers/publisher.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const { service } = await openTestService(t)
 const placed = service.issuers.all().find(({ issuer }) => issuer.name === 'default') as Placed
@@ -81,7 +81,7 @@ t.test('a list of a part says of which, and one of the whole issuer does not', a
   }
 })
 
-drill(
+slowTest(
   'a list that is too long to be signed is neither recorded nor asked of the key, which signs the others of its issuer',
   async (t) => {
     const one = { serial: Buffer.alloc(16, 0x41), revokedAt: new Date(), reason: 'superseded' } as const
@@ -418,7 +418,7 @@ t.test('while the lists of one that has failed are tried again, those of others 
   t.equal(failures.length, 2)
 })
 
-drill('one that has failed is not forgotten while another instance is at it', async (t) => {
+slowTest('one that has failed is not forgotten while another instance is at it', async (t) => {
   let [now, asked] = [0, 0]
   // To make what is too long takes longer than a lease lasts: the other one goes on with the second slice, and is at it later on.
   const turns = [true, true, false, false]

@@ -26,9 +26,9 @@ import { parseTbs } from '../../src/x509/certificate.ts'
 import type { CheckSignature } from '../../src/x509/csr.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { faultsInRecords } from '../crash/checker.ts'
-import { drill } from '../helpers/drill.ts'
 import { silentMeter } from '../helpers/meter.ts'
 import { openReplica, type ReplicaOptions } from '../helpers/replica.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { derFor } from '../http/people.ts'
 
 const open = async (t: Test, options: ReplicaOptions = {}) => {
@@ -111,7 +111,7 @@ interface Faults {
 const forever = new Promise<never>(() => {})
 const withinMs = (ms: number): Promise<'nothing'> => new Promise((resolve) => setTimeout(resolve, ms, 'nothing'))
 
-drill('a crash before the intent leaves nothing, and a retry issues', async (t) => {
+slowTest('a crash before the intent leaves nothing, and a retry issues', async (t) => {
   const { process, endOpen, outcomes, faultsFound } = await open(t)
   const dying = await process({ recorder: () => ({ recordIntent: () => forever }) })
   t.equal(await Promise.race([dying('k1'), withinMs(100)]), 'nothing')
@@ -140,7 +140,7 @@ t.test(
   },
 )
 
-drill(
+slowTest(
   'whoever waited long for an earlier call that came to nothing is not taken at its word, but asks again',
   async (t) => {
     /** After so many pauses, as far as anybody is told: of 20 ms, and each twice as long as the one before. */
@@ -361,7 +361,7 @@ t.test('a signature that does not verify is never handed out, and its intent is 
   t.same(await faultsFound([]), [])
 })
 
-drill('a key that does not answer within its deadline is 503, and the intent is abandoned', async (t) => {
+slowTest('a key that does not answer within its deadline is 503, and the intent is abandoned', async (t) => {
   const { process, endOpen, outcomes } = await open(t)
   const slow = await process({ key: dumb })
   await t.rejects(slow('k1'), { code: 'key.unavailable', kind: { retryable: true } })
@@ -369,7 +369,7 @@ drill('a key that does not answer within its deadline is 503, and the intent is 
   t.same(await outcomes(), ['abandoned'])
 })
 
-drill(
+slowTest(
   'a key that says after its deadline that it was not used: the intent is unsigned, and the retry issues',
   async (t) => {
     const { process, endOpen, outcomes, faultsFound } = await open(t)
@@ -395,7 +395,7 @@ drill(
   },
 )
 
-drill('a key that signs after its deadline leaves its intent to be abandoned', async (t) => {
+slowTest('a key that signs after its deadline leaves its intent to be abandoned', async (t) => {
   const { process, endOpen, outcomes, faultsFound } = await open(t)
   const signed = Promise.withResolvers<void>()
   let late: Promise<unknown> = Promise.resolve()
@@ -544,7 +544,7 @@ t.test('our own clock, wherever it goes, never dates an event', async (t) => {
   t.ok(second)
 })
 
-drill('a clock of ours that was set is found out by the intent, and nothing is signed by it', async (t) => {
+slowTest('a clock of ours that was set is found out by the intent, and nothing is signed by it', async (t) => {
   let aheadMs = 0
   const { process, endOpen, outcomes, stores } = await open(t, { clock: () => new Date(Date.now() + aheadMs) })
   const issue = await process()

@@ -22,9 +22,9 @@ import type { KeyKind } from '../../src/x509/algorithms.ts'
 import { encodePem, parsePemCertificates } from '../../src/x509/pem.ts'
 import { faultsInRecords } from '../crash/checker.ts'
 import { named, openTestRoot, span } from '../helpers/ceremony.ts'
-import { drill } from '../helpers/drill.ts'
 import { silentMeter } from '../helpers/meter.ts'
 import { openReplica } from '../helpers/replica.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { derFor } from '../http/people.ts'
 
@@ -104,7 +104,7 @@ const stage = async (
   await life.stage(name, { chain: parsePemCertificates(chain, 8) }, 'admin')
 }
 
-drill('whoever has not followed a move signs with the issuer that is active now', async (t) => {
+slowTest('whoever has not followed a move signs with the issuer that is active now', async (t) => {
   const { openInstance, faults } = await open(t)
   const { life } = await openInstance()
   const late = await openInstance()
@@ -118,7 +118,7 @@ drill('whoever has not followed a move signs with the issuer that is active now'
   t.same(await faults(), [])
 })
 
-drill(
+slowTest(
   'whoever asks again gets what another instance has issued, also by an issuer that is not known here yet',
   async (t) => {
     const { openInstance } = await open(t)
@@ -153,7 +153,7 @@ t.test('an issuer that has ended has signed nothing that is still valid', async 
   await t.rejects(life.move('default', 'end', how), { code: 'issuer.state', message: /have not expired/ })
 })
 
-drill('an intent whose outcome is open, or that was abandoned, keeps its issuer from ending', async (t) => {
+slowTest('an intent whose outcome is open, or that was abandoned, keeps its issuer from ending', async (t) => {
   const { database, stores, openInstance } = await open(t)
   const { life } = await openInstance()
   await stage(life, 'next')

@@ -16,8 +16,8 @@ import { parsePublicKey } from '../../src/x509/keys.ts'
 import { parsePem } from '../../src/x509/pem.ts'
 import { encodeSubject } from '../../src/x509/subject.ts'
 import { memoryKey, named, openTestRoot, span } from '../helpers/ceremony.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor } from '../http/people.ts'
 import { printable, rdn, seq } from '../x509/build.ts'
 
@@ -56,7 +56,7 @@ const eventsOf = async (service: TestService, type: string) =>
     JSON.parse(entry),
   )
 
-drill('a new issuer is asked for, certified elsewhere, imported, and takes the place of the old one', async (t) => {
+slowTest('a new issuer is asked for, certified elsewhere, imported, and takes the place of the old one', async (t) => {
   const { service, csr } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })
   const folder = await mkdtemp(join(tmpdir(), 'chancery-life-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
@@ -106,7 +106,7 @@ drill('a new issuer is asked for, certified elsewhere, imported, and takes the p
   t.match(await states(service), { default: 'active', 'default-2027': 'retiring' })
 })
 
-drill('whoever imports an issuer says how many lists it has, for good; 128 unless said', async (t) => {
+slowTest('whoever imports an issuer says how many lists it has, for good; 128 unless said', async (t) => {
   const { service, csr } = await openRequested(t)
   const chain = root.certify(csr) + root.pem
   for (const [shards, reason] of [
@@ -144,7 +144,7 @@ drill('whoever imports an issuer says how many lists it has, for good; 128 unles
     )
 })
 
-drill(
+slowTest(
   'an issuer is named to the octet as in its own certificate, whatever type its strings are of there',
   async (t) => {
     const { service, csr } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })
@@ -219,7 +219,7 @@ t.test('the bundle holds the old and the new, and says until when each is needed
   t.equal((await bundle()).json.items.length, 2, 'one that is halted still has certificates')
 })
 
-drill('a chain that does not fit is refused, with all that is wrong', async (t) => {
+slowTest('a chain that does not fit is refused, with all that is wrong', async (t) => {
   const { service, csr } = await openRequested(t)
   const elsewhere = openTestRoot('Elsewhere')
   const brief = openTestRoot('Brief', 30)
@@ -308,7 +308,7 @@ drill('a chain that does not fit is refused, with all that is wrong', async (t) 
   })
 })
 
-drill('a name or a key of another issuer is not taken, and a key that is there is', async (t) => {
+slowTest('a name or a key of another issuer is not taken, and a key that is there is', async (t) => {
   const { service, csr } = await openRequested(t)
   const ask = (body: object) =>
     service.request('POST', '/v1/issuer-requests', { body: { authority: 'default', subject, ...body } })
@@ -380,7 +380,7 @@ drill('a name or a key of another issuer is not taken, and a key that is there i
   t.match((await importChain(service, root.certify(csr) + root.pem, 'ed')).json.code, /issuer.key|state.exists/)
 })
 
-drill('one key is one issuer, whatever it is called where', async (t) => {
+slowTest('one key is one issuer, whatever it is called where', async (t) => {
   const { service, csr } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })
   const ask = (name: string, key: string) =>
     service.request('POST', '/v1/issuer-requests', { body: { name, authority: 'default', subject, key } })
@@ -442,7 +442,7 @@ t.test(
   },
 )
 
-drill('an ML-DSA-65 leaf under an ML-DSA-65 issuer is verified by openssl', async (t) => {
+slowTest('an ML-DSA-65 leaf under an ML-DSA-65 issuer is verified by openssl', async (t) => {
   const { service } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })
   const asked = await service.request('POST', '/v1/issuer-requests', {
     body: { name: 'pq', authority: 'pq', subject, algorithm: 'ml-dsa-65' },
@@ -483,7 +483,7 @@ drill('an ML-DSA-65 leaf under an ML-DSA-65 issuer is verified by openssl', asyn
   t.match(stdout, /Public Key Algorithm: ML-DSA-65/)
 })
 
-drill('a new chain is published for a while before it signs, unless there is nobody else', async (t) => {
+slowTest('a new chain is published for a while before it signs, unless there is nobody else', async (t) => {
   const { service, csr } = await openRequested(t, { CHANCERY_STAGING_TIME: '1h' })
   await importChain(service, root.certify(csr) + root.pem)
   const early = await move(service, 'default-2027', 'activate')

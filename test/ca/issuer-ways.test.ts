@@ -13,8 +13,8 @@ import { parseRequest } from '../../src/x509/csr.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
 import { memoryKey, named, openTestRoot, span } from '../helpers/ceremony.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { tamper } from '../helpers/tamper.ts'
 import { csrFor } from '../http/people.ts'
 import { assertTools, run } from '../interop/tools.ts'
@@ -122,7 +122,7 @@ for (const [what, names, pathLength] of [
     )
   })
 
-drill('a cross-certificate that is revoked takes no issuer away to which another way leads', async (t) => {
+slowTest('a cross-certificate that is revoked takes no issuer away to which another way leads', async (t) => {
   const { service } = await openBench(t)
   const { old, next, cross, certify, revoke } = await openRoots(['Root 1', 'Root 2'])
   const certificate = await certify(await ask(service, 'next'))
@@ -154,7 +154,7 @@ drill('a cross-certificate that is revoked takes no issuer away to which another
   t.notOk((await anchors()).includes(pem(certificate)), 'but where it is the only one')
 })
 
-drill('what stands above an issuer already is asked nothing that it was not when it came', async (t) => {
+slowTest('what stands above an issuer already is asked nothing that it was not when it came', async (t) => {
   const { service: before, verify } = await openBench(t)
   const [root, between] = [openTestRoot('Root'), openTestRoot('Between')]
   const csr = await ask(before, 'below')
@@ -193,7 +193,7 @@ drill('what stands above an issuer already is asked nothing that it was not when
   })
 })
 
-drill('ways up that do not fit are refused, with their places', async (t) => {
+slowTest('ways up that do not fit are refused, with their places', async (t) => {
   const { service } = await openBench(t)
   const { old, next, cross, certify } = await openRoots(['Root 1', 'Root 2'])
   const certificate = await certify(await ask(service, 'next'))

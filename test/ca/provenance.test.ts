@@ -11,8 +11,8 @@ import t from 'tap'
 
 import type { CheckResult } from '../../src/policy/decide.ts'
 import { showCertificate } from '../../src/x509/library.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { dns, ip, mail, pem, rdn, request, type Signer, san, seq, uri, utf8 } from '../x509/build.ts'
 import { nodeSigner } from '../x509/keys.ts'
 
@@ -126,7 +126,7 @@ const allowedBy = (asked: Asked, spki: Buffer): readonly (readonly [check: strin
 
 const titles: Readonly<Record<string, string>> = { CN: 'commonName', O: 'organization', L: 'locality' }
 
-drill('each value that came from the request is one that a named check has passed', async (t) => {
+slowTest('each value that came from the request is one that a named check has passed', async (t) => {
   const frames = new Set<string>()
   for (const asked of fc.sample(asks, { numRuns: 150, seed: 20261125 })) {
     const { allowed, checks } = await explain(asked)

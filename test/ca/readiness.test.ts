@@ -2,7 +2,7 @@
 import t from 'tap'
 
 import { openHealth, type ReadinessDeps } from '../../src/ca/readiness.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const well: Omit<ReadinessDeps, 'issuers' | 'now'> = {
   databaseFault: async () => undefined,
@@ -36,7 +36,7 @@ t.test('an issuer that has expired issues nothing, however well its key signs', 
   t.match(await keyCheck(new Date(0), 'retiring'), { ok: false, reason: 'there is no active issuer' })
 })
 
-drill('a clock that was not read is not said to agree, and is no fault of its own', async (t) => {
+slowTest('a clock that was not read is not said to agree, and is no fault of its own', async (t) => {
   let readAt = new Date('2026-11-28T12:00:00Z')
   const clockCheck = async (databaseFault: ReadinessDeps['databaseFault'], clockFault?: string) => {
     const issuers = { all: () => [{ issuer, state: 'active' }] } as unknown as ReadinessDeps['issuers']

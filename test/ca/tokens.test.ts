@@ -11,7 +11,6 @@ import { discoverKeys } from '../../src/keys/fetch-json.ts'
 import { readToken, TokenFault, verifyToken } from '../../src/keys/jwt.ts'
 import { fetchedKeys, KeysUnavailable, staticKeys } from '../../src/keys/key-set.ts'
 import { parseProvider } from '../../src/policy/identity.ts'
-import { drill } from '../helpers/drill.ts'
 import {
   audience,
   githubJob,
@@ -23,6 +22,7 @@ import {
   type TestIssuer,
   unsignedToken,
 } from '../helpers/issuer.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const documentOf = (issuer: TestIssuer, more: object = {}) => ({
   name: 'test',
@@ -256,7 +256,7 @@ t.test('keys that do not exist make nobody fetch more often', async (t) => {
   t.ok(issuer.fetches() <= 7, `${issuer.fetches()} fetches in a minute`)
 })
 
-drill('an issuer that is down, slow, huge, or somebody else', async (t) => {
+slowTest('an issuer that is down, slow, huge, or somebody else', async (t) => {
   for (const trouble of ['down', 'slow', 'huge', 'garbage', 'redirect', 'upgrade', 'other issuer', 'error'] as const) {
     const issuer = await openTestIssuer(t)
     issuer.trouble = trouble

@@ -11,10 +11,10 @@ import t from 'tap'
 
 import { exitCodes } from '../../src/lib/failure.ts'
 import { formatTable } from '../../src/lib/output.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { envFor, mainFile, type Run, runChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor } from '../http/people.ts'
 
 let service: TestService
@@ -48,7 +48,7 @@ const chancery = (args: readonly string[], env: Readonly<Record<string, string>>
     maxBuffer: 2 ** 26,
   })
 
-drill('each kind of records is a table, or JSON', async (t) => {
+slowTest('each kind of records is a table, or JSON', async (t) => {
   const certificates = await audit(['certificates', '--name', '*.audit.example.com', '--profile', 'server'])
   t.equal(certificates.code, 0)
   const [head, ...lines] = certificates.out.trimEnd().split('\n')
@@ -85,7 +85,7 @@ drill('each kind of records is a table, or JSON', async (t) => {
   })
 })
 
-drill('an export goes to a file once it is whole, or to standard output', async (t) => {
+slowTest('an export goes to a file once it is whole, or to standard output', async (t) => {
   const file = join(folder, 'crowd.ndjson')
   const run = await audit(['refusals', '--principal', 'crowd', '--ndjson', '--out', file])
   t.equal(run.code, 0, run.err)
@@ -110,7 +110,7 @@ drill('an export goes to a file once it is whole, or to standard output', async 
   t.match((await audit(['certificates', '--name', 'nowhere.example.com', '--csv'])).out, /^"serial",.*\r\n"end","\{/)
 })
 
-drill('what cannot be done is said in a sentence, with its exit code', async (t) => {
+slowTest('what cannot be done is said in a sentence, with its exit code', async (t) => {
   const key = join(folder, 'key.pem')
   await writeFile(key, '-----BEGIN PRIVATE KEY-----\n')
   const jwk = join(folder, 'jwk.json')
@@ -162,7 +162,7 @@ drill('what cannot be done is said in a sentence, with its exit code', async (t)
   )
 })
 
-drill('an export that is not whole never looks as if it were', async (t) => {
+slowTest('an export that is not whole never looks as if it were', async (t) => {
   const { key, cert, anchor } = await makeCertificate()
   const item = `${JSON.stringify({ index: 1, entry: 'x' })}\n`
   const end = `${JSON.stringify({ end: { complete: true, rows: 1, boundTo: { size: 7 } } })}\n`
@@ -272,7 +272,7 @@ t.test('of refusals that were only counted it is told how many', async (t) => {
   t.notMatch((await audit(['refusals', '--principal', 'crowd'])).err, /counted/)
 })
 
-drill('of a span whose beginning is past retention it is told from when on there is anything', async (t) => {
+slowTest('of a span whose beginning is past retention it is told from when on there is anything', async (t) => {
   const said = /^What came before [0-9]{4}-[0-9]{2}-01T00:00:00\.000Z is past retention, and gone\.$/m
   const [gone, kept] = [
     ['--after', '2020-01-01T00:00:00Z'],

@@ -22,9 +22,9 @@ import type { Queryable } from '../../src/db/database.ts'
 import { Problem } from '../../src/errors.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { openTestDatabase } from '../helpers/database.ts'
-import { drill, drillBut } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
+import { slowTest, slowUnless } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { csrFor } from '../http/people.ts'
 
@@ -80,13 +80,13 @@ const assertWhole = async (t: Test, { data, database }: Awaited<ReturnType<typeo
   })
 }
 
-drill('of those who start at once on one empty database, one makes what is missing, and all serve', async (t) => {
+slowTest('of those who start at once on one empty database, one makes what is missing, and all serve', async (t) => {
   const nowhere = await openNowhere(t)
   const all = await Promise.all([nowhere.start(), nowhere.start(), nowhere.start()])
   for (const serving of all) await assertWhole(t, nowhere, serving)
 })
 
-drill('whoever comes while another one bootstraps waits as long as that takes, whatever the timeouts', async (t) => {
+slowTest('whoever comes while another one bootstraps waits as long as that takes, whatever the timeouts', async (t) => {
   const first = await openReplica(t)
   const { database } = first
   const other = await openSql(t, database.ownerUrl)
@@ -160,7 +160,7 @@ t.test("a start makes the development root's next CRL at half of its time, once"
   t.notOk(existsSync(key), 'and no other key takes its place')
 })
 
-drill('a root whose key was taken offline certifies no more, and no other key takes its place', async (t) => {
+slowTest('a root whose key was taken offline certifies no more, and no other key takes its place', async (t) => {
   const { stores } = await openReplica(t)
   const nowhere = await openNowhere(t)
   const [from, to] = [stores.config.dataDir, nowhere.data].map((folder) => join(folder, 'offline-root'))
@@ -174,13 +174,13 @@ drill('a root whose key was taken offline certifies no more, and no other key ta
   t.same(await readdir(to as string), ['root.der'])
 })
 
-drill('a database that lets every connection wait is waited for', async (t) => {
+slowTest('a database that lets every connection wait is waited for', async (t) => {
   const nowhere = await openNowhere(t)
   const proxy = await openProxy(t, 500)
   await assertWhole(t, nowhere, await nowhere.start({ through: proxy.through }))
 })
 
-drill('a first start that lost its database is ended by the next one', async (t) => {
+slowTest('a first start that lost its database is ended by the next one', async (t) => {
   for (const [event, times] of [
     ['migrate.applied', 1],
     ['hierarchy.root', 1],
@@ -202,7 +202,7 @@ drill('a first start that lost its database is ended by the next one', async (t)
   }
 })
 
-drill(
+slowTest(
   'a passphrase that is away is not made up anew: nothing signs until it is back, and then without a restart',
   async (t) => {
     const nowhere = await openNowhere(t)
@@ -229,7 +229,7 @@ drill(
 )
 
 for (const signer of ['process', 'inline'])
-  drillBut(
+  slowUnless(
     signer === 'process',
     `a pipe tells its passphrase once (${signer}), also where a key does not open by it`,
     async (t) => {

@@ -17,16 +17,16 @@ import { parsePem, parsePemCertificates } from '../../src/x509/pem.ts'
 import { faultsInRecords } from '../crash/checker.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { blocksOf } from '../helpers/docs.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { freePort } from '../helpers/port.ts'
 import { putCommand } from '../helpers/run.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSoftHsm } from '../hsm/softhsm.ts'
 
 const run = promisify(execFile)
 t.setTimeout(300_000)
 
-drill('from an empty room to a certificate under a root that was never online', async (t) => {
+slowTest('from an empty room to a certificate under a root that was never online', async (t) => {
   const blocks = await blocksOf('docs/ceremonies.md')
   const folder = await mkdtemp(join(tmpdir(), 'chancery-ceremonies-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))

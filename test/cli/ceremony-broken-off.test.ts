@@ -8,8 +8,8 @@ import { stringify } from 'yaml'
 import { createSealed } from '../../src/cli/ceremony/files.ts'
 import { runCeremony } from '../../src/cli/ceremony/run.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
-import { drill } from '../helpers/drill.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { fileKey, opensslKeys, openTable, rootParameters, signParameters, type Table } from './ceremonies.ts'
 
 t.setTimeout(300_000)
@@ -33,7 +33,7 @@ const untilDigits = async (table: Table) => {
   return ceremony
 }
 
-drill('an output that has no place is found out before the key is made', async (t) => {
+slowTest('an output that has no place is found out before the key is made', async (t) => {
   const table = await openTable(t)
   await mkdir(table.path('there'))
   await symlink('there', table.path('link'))
@@ -98,7 +98,7 @@ t.test('a medium that is full is found out too, and nothing on it stands in the 
   t.same(await filesOf(table), ['root.key.pem', 'root.pem', 'root.txt'])
 })
 
-drill('a signal at the digits leaves a transcript that says so, and of what there is', async (t) => {
+slowTest('a signal at the digits leaves a transcript that says so, and of what there is', async (t) => {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     const table = await openTable(t)
     const { child, ended } = await untilDigits(table)
@@ -136,7 +136,7 @@ t.test(
   },
 )
 
-drill('a medium that is pulled out while people are asked is told in a sentence', async (t) => {
+slowTest('a medium that is pulled out while people are asked is told in a sentence', async (t) => {
   const table = await openTable(t)
   const [stick, pulled] = [table.path('stick'), table.path('pulled')]
   const output = { certificate: 'stick/root.pem', transcript: 'stick/root.txt' }
@@ -190,7 +190,7 @@ t.test('a signal before anything was made leaves nothing', async (t) => {
   t.same(await filesOf(table), [])
 })
 
-drill('a screen that goes away stops it at the next step, or not at all', async (t) => {
+slowTest('a screen that goes away stops it at the next step, or not at all', async (t) => {
   const table = await openTable(t)
   const { child, ended } = await untilDigits(table)
   child.stdout.destroy()

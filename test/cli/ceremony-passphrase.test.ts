@@ -5,14 +5,14 @@ import { readdir, writeFile } from 'node:fs/promises'
 import t from 'tap'
 
 import { exitCodes } from '../../src/lib/failure.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { crlParameters, fileKey, openTable, passphrase, rootParameters } from './ceremonies.ts'
 
 t.setTimeout(300_000)
 
 const done = { code: 0, err: '' }
 
-drill('no key is made with a passphrase that nobody could type again from paper', async (t) => {
+slowTest('no key is made with a passphrase that nobody could type again from paper', async (t) => {
   const table = await openTable(t)
   const made = rootParameters('root', { key: { ...fileKey('root'), algorithm: 'ed25519', passphraseFile: 'odd' } })
   for (const [content, told] of [

@@ -4,7 +4,7 @@ import { chmod, readdir, rm, stat } from 'node:fs/promises'
 import t from 'tap'
 
 import { exitCodes } from '../../src/lib/failure.ts'
-import { drill, drillBut } from '../helpers/drill.ts'
+import { slowTest, slowUnless } from '../helpers/slow.ts'
 import { assertTools } from '../interop/tools.ts'
 import {
   crlParameters,
@@ -68,7 +68,7 @@ const openRoot = async () => {
 const putRoot = await openRoot()
 
 for (const [algorithm, bits] of [['ec-p256'], ['ec-p384'], ['ed25519'], ['rsa', 3072], ['ml-dsa-65']] as const)
-  drillBut(
+  slowUnless(
     algorithm === 'ec-p256',
     `everything that a root of ${algorithm} signs is accepted by openssl with only that root`,
     async (t) => {
@@ -124,7 +124,7 @@ for (const [algorithm, bits] of [['ec-p256'], ['ec-p384'], ['ed25519'], ['rsa', 
     },
   )
 
-drill('a root and an intermediate say what their parameters said', async (t) => {
+slowTest('a root and an intermediate say what their parameters said', async (t) => {
   const table = await openTable(t)
   const nameConstraints = {
     permitted: {
@@ -171,7 +171,7 @@ drill('a root and an intermediate say what their parameters said', async (t) => 
   }
 })
 
-drill('each step is shown, and done only when it was typed', async (t) => {
+slowTest('each step is shown, and done only when it was typed', async (t) => {
   const table = await openTable(t)
   const files = async () => (await readdir(table.folder)).filter((name) => !/yaml|passphrase|csr|int\.key/.test(name))
   for (const [typed, said] of [
@@ -211,7 +211,7 @@ drill('each step is shown, and done only when it was typed', async (t) => {
   t.match(await table.act('int', signParameters('root', 'int'), { file: csr, typed: `oops\n${right}\n` }), done)
 })
 
-drill('a transcript holds every digest, ends with its own, and tells no secret', async (t) => {
+slowTest('a transcript holds every digest, ends with its own, and tells no secret', async (t) => {
   const table = await openTable(t)
   await table.act('root', rootParameters('root'))
   const csr = await table.request('int', opensslKeys['ec-p256'], subjectOf('int'))
@@ -235,7 +235,7 @@ drill('a transcript holds every digest, ends with its own, and tells no secret',
   t.match(out, (await table.read('int.txt')).slice(-65, -1), 'shown, so that it can be written down')
 })
 
-drill('what is there is never overwritten', async (t) => {
+slowTest('what is there is never overwritten', async (t) => {
   const table = await openTable(t)
   await putRoot(table)
   const csr = await table.request('int', opensslKeys['ec-p256'], subjectOf('int'))
@@ -264,7 +264,7 @@ drill('what is there is never overwritten', async (t) => {
   )
 })
 
-drill('a request that does not fit is refused, with every reason, before the key is touched', async (t) => {
+slowTest('a request that does not fit is refused, with every reason, before the key is touched', async (t) => {
   const table = await openTable(t)
   await putRoot(table)
   const before = (await readdir(table.folder)).length
@@ -351,7 +351,7 @@ drill('a request that does not fit is refused, with every reason, before the key
   t.equal(made, before - 1, 'nothing was written')
 })
 
-drill('what could only fail at the signature is refused before a key is made', async (t) => {
+slowTest('what could only fail at the signature is refused before a key is made', async (t) => {
   const table = await openTable(t)
   const early = { validity: { notBefore: '1949-12-31T23:59:59Z', days: 20_000 } }
   t.match(await table.act('early', rootParameters('early', early)), {
@@ -388,7 +388,7 @@ drill('what could only fail at the signature is refused before a key is made', a
   })
 })
 
-drill('a key that cannot be opened is told, with the exit code that fits', async (t) => {
+slowTest('a key that cannot be opened is told, with the exit code that fits', async (t) => {
   const table = await openTable(t)
   await putRoot(table)
   await table.act('other', rootParameters('other'))
@@ -422,7 +422,7 @@ drill('a key that cannot be opened is told, with the exit code that fits', async
   t.match(await table.act('new', mixed), { code: exitCodes.refused, err: /is of ec-p256, 256 bits, and not ed25519/ })
 })
 
-drill('a list of revocations only ever grows', async (t) => {
+slowTest('a list of revocations only ever grows', async (t) => {
   const table = await openTable(t)
   const validity = { notBefore: '2026-01-01T00:00:00Z', notAfter: '2046-01-01T00:00:00Z' }
   await table.act('root', rootParameters('root', { validity }))
@@ -498,7 +498,7 @@ drill('a list of revocations only ever grows', async (t) => {
   t.match(text, /Serial Number: 02\n +Revocation Date: Apr {2}1 00:00:00 2026 GMT[\s\S]*Invalidity Date/)
 })
 
-drill('another root is certified only where chains of it would be accepted', async (t) => {
+slowTest('another root is certified only where chains of it would be accepted', async (t) => {
   const table = await openTable(t)
   const subject = { organization: 'Example', commonName: 'Example Root' }
   await table.act('old', rootParameters('old', { pathLength: 1, subject }))
@@ -545,7 +545,7 @@ drill('another root is certified only where chains of it would be accepted', asy
   t.match(text, /Permitted:\n +DNS:example\.com/)
 })
 
-drill('parameters that are not sound are told all at once, with their lines', async (t) => {
+slowTest('parameters that are not sound are told all at once, with their lines', async (t) => {
   const table = await openTable(t)
   await table.write(
     'bad.yaml',

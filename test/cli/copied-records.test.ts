@@ -8,11 +8,11 @@ import { withRecords } from '../../src/cli/with-records.ts'
 import { type Config, loadConfig } from '../../src/config/config.ts'
 import { readDatabaseId, readStanding } from '../../src/db/log-opening.ts'
 import { copyBeside } from '../helpers/backup.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const records = await openReplica(t)
 const anchor = records.config.roll.anchor as string
@@ -52,17 +52,20 @@ t.test('which database of its server the records are in is on record', async (t)
   await db.close()
 })
 
-drill('records of a version that knew of servers alone are served, and say which they are from then on', async (t) => {
-  const config = await configOf(before.database)
-  t.match(await runAdoptDatabase(config, quiet), /nothing to adopt/)
-  await starts(before.database)
-  await starts(before.database)
-  const [old, ...noted] = await adoptions(config)
-  t.match(noted, [{ before: old.database, database: /^\d+\/\d+$/, by: 'chancery', reason: /was not on record/ }])
-  t.equal(noted.length, 1, 'once')
-})
+slowTest(
+  'records of a version that knew of servers alone are served, and say which they are from then on',
+  async (t) => {
+    const config = await configOf(before.database)
+    t.match(await runAdoptDatabase(config, quiet), /nothing to adopt/)
+    await starts(before.database)
+    await starts(before.database)
+    const [old, ...noted] = await adoptions(config)
+    t.match(noted, [{ before: old.database, database: /^\d+\/\d+$/, by: 'chancery', reason: /was not on record/ }])
+    t.equal(noted.length, 1, 'once')
+  },
+)
 
-drill('a copy beside them is not served, nor used by a command, before it was adopted', async (t) => {
+slowTest('a copy beside them is not served, nor used by a command, before it was adopted', async (t) => {
   const copy = await copyOf()
   const message =
     /^The records were in another database of this server \(oid \d+, and this one has \d+\), of which this is a copy: /

@@ -7,9 +7,9 @@ import t from 'tap'
 
 import { exitCodes } from '../../src/lib/failure.ts'
 import { openClientCa, spiffe } from '../helpers/clients.ts'
-import { drill } from '../helpers/drill.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const service = await openTestService(t)
 const folder = await mkdtemp(join(tmpdir(), 'chancery-credential-'))
@@ -23,7 +23,7 @@ const write = async (name: string, text: string): Promise<string> => {
   return path
 }
 
-drill('client certificates are tied to a principal by a file, a fingerprint or a SPIFFE id', async (t) => {
+slowTest('client certificates are tied to a principal by a file, a fingerprint or a SPIFFE id', async (t) => {
   await service.request('POST', '/v1/principals', { body: { name: 'clients' } })
   const ca = openClientCa()
   const one = ca.certify(spiffe('spiffe://example.com/one'))

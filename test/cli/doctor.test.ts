@@ -10,11 +10,11 @@ import { openDatabase } from '../../src/db/database.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { tamper } from '../helpers/tamper.ts'
 import { csrFor } from '../http/people.ts'
@@ -64,29 +64,32 @@ t.test('machines get JSON', async (t) => {
   t.match(JSON.parse(allowed.out).unwise, [/admin's|administrator/, /is in a file/])
 })
 
-drill('a roll of which nothing was kept here is refused, until somebody says that it is the right one', async (t) => {
-  const anchor = service.config.roll.anchor as string
-  const refused = async (env: Readonly<Record<string, string>> = {}): Promise<readonly string[]> =>
-    JSON.parse((await doctor(env, '--json')).out).refused.filter((one: string) =>
-      /^No checkpoint of the roll/.test(one),
-    )
-  t.same(await refused(), [])
-  // One that is taken away from under the service is soon there again.
-  const away = { CHANCERY_ROLL_ANCHOR: `${anchor}.away/anchor` }
-  const [sentence = '', ...others] = await refused(away)
-  t.match(sentence, /was kept here \(.*anchor\), so that .* set CHANCERY_ALLOW_UNSEEN_ROLL=yes for one start\.$/)
-  t.same(others, [])
-  const saying = { ...away, CHANCERY_ALLOW_UNSEEN_ROLL: 'yes' }
-  t.same(await refused(saying), [])
-  const told = /^CHANCERY_ALLOW_UNSEEN_ROLL is set, .* take it out once each replica has started\.$/
-  const unwise = async (env: Readonly<Record<string, string>>): Promise<boolean> =>
-    JSON.parse((await doctor(env, '--json')).out).unwise.some((one: string) => told.test(one))
-  t.ok(await unwise(saying), 'and if that stays, it is told')
-  t.notOk(await unwise(away))
-  t.same(await refused({ CHANCERY_ROLL_ANCHOR: 'none' }), [], 'which says it for good')
-})
+slowTest(
+  'a roll of which nothing was kept here is refused, until somebody says that it is the right one',
+  async (t) => {
+    const anchor = service.config.roll.anchor as string
+    const refused = async (env: Readonly<Record<string, string>> = {}): Promise<readonly string[]> =>
+      JSON.parse((await doctor(env, '--json')).out).refused.filter((one: string) =>
+        /^No checkpoint of the roll/.test(one),
+      )
+    t.same(await refused(), [])
+    // One that is taken away from under the service is soon there again.
+    const away = { CHANCERY_ROLL_ANCHOR: `${anchor}.away/anchor` }
+    const [sentence = '', ...others] = await refused(away)
+    t.match(sentence, /was kept here \(.*anchor\), so that .* set CHANCERY_ALLOW_UNSEEN_ROLL=yes for one start\.$/)
+    t.same(others, [])
+    const saying = { ...away, CHANCERY_ALLOW_UNSEEN_ROLL: 'yes' }
+    t.same(await refused(saying), [])
+    const told = /^CHANCERY_ALLOW_UNSEEN_ROLL is set, .* take it out once each replica has started\.$/
+    const unwise = async (env: Readonly<Record<string, string>>): Promise<boolean> =>
+      JSON.parse((await doctor(env, '--json')).out).unwise.some((one: string) => told.test(one))
+    t.ok(await unwise(saying), 'and if that stays, it is told')
+    t.notOk(await unwise(away))
+    t.same(await refused({ CHANCERY_ROLL_ANCHOR: 'none' }), [], 'which says it for good')
+  },
+)
 
-drill('issuers of one authority with different numbers of lists are told, while both may sign', async (t) => {
+slowTest('issuers of one authority with different numbers of lists are told, while both may sign', async (t) => {
   const told = async (): Promise<readonly string[]> =>
     JSON.parse((await doctor({}, '--json')).out).unwise.filter((one: string) => /numbers of lists/.test(one))
   t.same(await told(), [], 'of two authorities they are nobody else’s')
@@ -136,7 +139,7 @@ t.test('another key in the place of an issuer’s is told, though it opens and s
   t.notMatch(out, /the one of the issuer kubernetes|does not open/)
 })
 
-drill('certificates that are valid though their key was reported are told, until they are revoked', async (t) => {
+slowTest('certificates that are valid though their key was reported are told, until they are revoked', async (t) => {
   await service.request('POST', '/v1/grants', { body: { principal: 'admin', role: 'operator' } })
   const csr = csrFor('reported.example.com')
   const issue = async (): Promise<string> =>
@@ -176,7 +179,7 @@ t.test('a key of the roll that does not open, or is another one, is told', async
   t.notMatch(other.out, /key of the issuer \w+ does not open/)
 })
 
-drill('clocks that cannot be trusted are told', async (t) => {
+slowTest('clocks that cannot be trusted are told', async (t) => {
   const ahead = (by: string): Promise<void> =>
     tamper(service.database, `update roll set time = time + interval '${by}'`)
   await ahead('1 hour')
@@ -189,7 +192,7 @@ drill('clocks that cannot be trusted are told', async (t) => {
   t.notMatch((await doctor()).out, /clock/)
 })
 
-drill('a database that only reads, as a standby, is told', async (t) => {
+slowTest('a database that only reads, as a standby, is told', async (t) => {
   const url = `${service.database.servingUrl}&options=-c%20default_transaction_read_only=on`
   const { out } = await doctor({ CHANCERY_DATABASE_URL: url })
   t.match(
@@ -199,7 +202,7 @@ drill('a database that only reads, as a standby, is told', async (t) => {
   t.notMatch((await doctor()).out, /only reads/)
 })
 
-drill('row level security in the way is told, and where', async (t) => {
+slowTest('row level security in the way is told, and where', async (t) => {
   const owner = await openSql(t, service.database.ownerUrl)
   await owner.query('alter table approvals enable row level security')
   const told =
@@ -226,7 +229,7 @@ drill('row level security in the way is told, and where', async (t) => {
   t.notMatch((await doctor()).out, /row level/i)
 })
 
-drill('a database without room on its disk is told, though it takes what is small', async (t) => {
+slowTest('a database without room on its disk is told, though it takes what is small', async (t) => {
   const shadow = 'public.lo_from_bytea(oid, bytea)'
   await tamper(
     service.database,
@@ -239,7 +242,7 @@ drill('a database without room on its disk is told, though it takes what is smal
   t.notMatch((await doctor()).out, /no room/)
 })
 
-drill('a collation that sorts in another way than when the database was made is told', async (t) => {
+slowTest('a collation that sorts in another way than when the database was made is told', async (t) => {
   const told = async (): Promise<string> =>
     /^ {2}- The database was made where texts .*$/m.exec((await doctor()).out)?.[0] ?? ''
   t.equal(await told(), '')
@@ -260,7 +263,7 @@ drill('a collation that sorts in another way than when the database was made is 
   t.equal(await told(), '', 'and no more once that is done')
 })
 
-drill('before the first start, a roll that is about to have no name of its own is told', async (t) => {
+slowTest('before the first start, a roll that is about to have no name of its own is told', async (t) => {
   const { servingUrl } = await openTestDatabase(t)
   const env = { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_DATA: join(service.config.dataDir, 'not-there-yet') }
   const told = async (more: Readonly<Record<string, string>> = {}): Promise<string> => {

@@ -6,10 +6,10 @@ import t from 'tap'
 import { parse, stringify } from 'yaml'
 
 import { exitCodes } from '../../src/lib/failure.ts'
-import { drill } from '../helpers/drill.ts'
 import { newRsaKey, openTestIssuer } from '../helpers/issuer.ts'
 import { chanceryFor, type Run } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const service = await openTestService(t)
 const folder = await mkdtemp(join(tmpdir(), 'chancery-provider-'))
@@ -28,7 +28,7 @@ const document = {
   mappings: [{ id: 'deploy', claims: { repository: 'example/web' }, principal: 'ci/deploy' }],
 }
 
-drill('a document is applied, shown and listed, and one with faults is told all of them', async (t) => {
+slowTest('a document is applied, shown and listed, and one with faults is told all of them', async (t) => {
   const file = join(folder, 'github.yaml')
   await writeFile(file, stringify(document))
   t.same(await chancery('apply', file), { code: 0, out: 'github is applied at version 1.\n', err: '' })
@@ -55,7 +55,7 @@ drill('a document is applied, shown and listed, and one with faults is told all 
   t.equal((await chancery('show', 'gitlab')).code, exitCodes.missing)
 })
 
-drill('a version that makes other principals of the same people is told of', async (t) => {
+slowTest('a version that makes other principals of the same people is told of', async (t) => {
   const apply = async (...principals: readonly string[]): Promise<string> => {
     const file = join(folder, 'renamed.yaml')
     const mappings = principals.map((principal, i) => ({ id: `m${i}`, claims: { sub: '*' }, principal }))
@@ -74,7 +74,7 @@ drill('a version that makes other principals of the same people is told of', asy
   t.equal(await apply('renamed:{/email}'), '', 'which is the one by now, by its pointer')
 })
 
-drill('two that can make the same principal are told of', async (t) => {
+slowTest('two that can make the same principal are told of', async (t) => {
   const apply = async (name: string, ...principals: readonly string[]): Promise<string> => {
     const file = join(folder, `${name}.yaml`)
     const mappings = principals.map((principal, i) => ({ id: `m${i}`, claims: { sub: '*' }, principal }))
@@ -100,7 +100,7 @@ drill('two that can make the same principal are told of', async (t) => {
   t.match(await apply('staff', 'people:{sub}'), shared('staff', 'guests, partners'), 'also where nothing changes')
 })
 
-drill('one whose keys cannot be had is applied all the same, and that is told at once', async (t) => {
+slowTest('one whose keys cannot be had is applied all the same, and that is told at once', async (t) => {
   const issuer = await openTestIssuer(t)
   const file = join(folder, 'away.yaml')
   const apply = async (name: string, keys: object, ...args: readonly string[]): Promise<Run> => {

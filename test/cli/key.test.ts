@@ -7,12 +7,12 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { exitCodes } from '../../src/lib/failure.ts'
-import { drill } from '../helpers/drill.ts'
 import { embeddedFolder } from '../helpers/embedded.ts'
 import { bare } from '../helpers/environment.ts'
 import { freePort } from '../helpers/port.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openShim } from '../hsm/softhsm.ts'
 
 const chancery = (env: Readonly<Record<string, string>>, ...args: readonly string[]): Promise<Run> =>
@@ -21,7 +21,7 @@ const uri = 'pkcs11:token=ca;object=default'
 const software = 'file:keys/default.pem'
 t.setTimeout(300_000)
 
-drill('beside a service with keys in a token', async (t) => {
+slowTest('beside a service with keys in a token', async (t) => {
   const hsm = await openShim(t)
   const module = {
     CHANCERY_PKCS11_MODULE: hsm.module,
@@ -71,7 +71,7 @@ drill('beside a service with keys in a token', async (t) => {
   })
 })
 
-drill('beside a service with the embedded PostgreSQL, which goes on', async (t) => {
+slowTest('beside a service with the embedded PostgreSQL, which goes on', async (t) => {
   const data = await embeddedFolder(t)
   const port = await freePort()
   const env = {

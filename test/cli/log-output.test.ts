@@ -11,10 +11,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 
 import { openTestDatabase } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 t.setTimeout(300_000)
 
@@ -72,7 +72,7 @@ const openPipe = async (t: Test) => {
   return { path, readable, writable }
 }
 
-drill('a reader that stalls costs bounded memory, and learns how many lines it has missed', async (t) => {
+slowTest('a reader that stalls costs bounded memory, and learns how many lines it has missed', async (t) => {
   const { child, write } = await start(t, 'pipe')
   const many = 40_000
   t.ok((await write(many)) > 0.1, 'that it stalls is known')
@@ -90,7 +90,7 @@ drill('a reader that stalls costs bounded memory, and learns how many lines it h
   t.match(told.at(-2), { level: 'warn', event: 'log.lost', lines: many - kept }, 'where they are missing')
 })
 
-drill('a reader who takes a pipeful at a time, and more than is written, misses no line', async (t) => {
+slowTest('a reader who takes a pipeful at a time, and more than is written, misses no line', async (t) => {
   const { writable, readable } = await openPipe(t)
   const { child, write } = await start(t, writable.fd)
   await writable.close()
@@ -110,7 +110,7 @@ drill('a reader who takes a pipeful at a time, and more than is written, misses 
   t.equal(all.trimEnd().split('\n').length, 35_000)
 })
 
-drill('a log that nobody takes does not keep its process', async (t) => {
+slowTest('a log that nobody takes does not keep its process', async (t) => {
   for (const [how, to] of [
     ['a pipe that nobody reads', 'pipe'],
     ['a full disk', await full(t)],
@@ -172,7 +172,7 @@ t.test('what was not taken is told once it is taken again', async (t) => {
   )
 })
 
-drill('a service answers and stops though its log is on a full disk', async (t) => {
+slowTest('a service answers and stops though its log is on a full disk', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const data = await mkdtemp(join(tmpdir(), 'chancery-log-'))
   t.teardown(() => rm(data, { recursive: true, force: true }))

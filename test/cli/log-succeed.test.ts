@@ -14,13 +14,13 @@ import { openCheckpoint } from '../../src/tlog/checkpoint.ts'
 import { parseVerifierKey } from '../../src/tlog/note.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { type Backup, takeBackup } from '../helpers/backup.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { runChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor } from '../http/people.ts'
 import { sha256, verifyEd25519 } from '../tlog/hashing.ts'
 
@@ -85,7 +85,7 @@ const keyOf = async (origin = 'localhost/roll') => {
   return parseVerifierKey(opened.key, sha256)
 }
 
-drill('while an instance has the records open nothing is given up', async (t) => {
+slowTest('while an instance has the records open nothing is given up', async (t) => {
   await restore('nothing')
   await serving(t, async () => {
     const given = runSucceed(config, quiet, 'localhost/roll-2', async () => true)
@@ -93,7 +93,7 @@ drill('while an instance has the records open nothing is given up', async (t) =>
   })
 })
 
-drill('by the very command: the sentences, the exit codes', async (t) => {
+slowTest('by the very command: the sentences, the exit codes', async (t) => {
   await restore('end')
   const env = {
     ...bare,
@@ -111,7 +111,7 @@ drill('by the very command: the sentences, the exit codes', async (t) => {
   t.match(await run('adopt-database'), { code: exitCodes.usage, err: /are missing/ })
 })
 
-drill('what is lost for good is given up: the roll goes on under a new origin that names the old one', async (t) => {
+slowTest('what is lost for good is given up: the roll goes on under a new origin that names the old one', async (t) => {
   await restore('end')
   const origin = 'localhost/roll-2'
   const yes = async () => true
@@ -172,7 +172,7 @@ drill('what is lost for good is given up: the roll goes on under a new origin th
   t.equal(await sizeNow(), before, 'the records say it once')
 })
 
-drill(
+slowTest(
   'a lost key of the roll has no successor while nothing else is lost, and one where entries are given up',
   async (t) => {
     const yes = async () => true
@@ -208,7 +208,7 @@ const moveTo = (database: string) =>
     return roll.head()
   })
 
-drill('records on another server are adopted by a command, and not before', async (t) => {
+slowTest('records on another server are adopted by a command, and not before', async (t) => {
   await restore('nothing')
   t.match(await runAdoptDatabase(config, quiet), /nothing to adopt/)
   const head = await moveTo('7000000000000000001')

@@ -22,9 +22,9 @@ import { encodeVerifierKey } from '../../src/tlog/note.ts'
 import { encodeTilePath, type Tile, tilesAt } from '../../src/tlog/tiles.ts'
 import { openTestStores } from '../db/stores.ts'
 import { blocksOf } from '../helpers/docs.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { envFor, putCommand, type Run, runChancery } from '../helpers/run.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor, employ } from '../http/people.ts'
 import { newSigner, sha256 } from '../tlog/hashing.ts'
 
@@ -104,7 +104,7 @@ t.test('an export is a folder of tiles, and the same by the public listener', as
   )
 })
 
-drill('docs/operations.md: the roll is exported as it stands there', async (t) => {
+slowTest('docs/operations.md: the roll is exported as it stands there', async (t) => {
   const blocks = await blocksOf('docs/operations.md')
   await mkdir(at('here'))
   const env = { ...envFor(service), PATH: await putCommand(at('bin')) }
@@ -155,7 +155,7 @@ t.test('an export that was broken off goes on from what is there', async (t) => 
   t.match(await chancery('verify', '--from', at('broken'), '--key', key), { code: 0 })
 })
 
-drill('an export looks whether what was there is there still, and mends it', async (t) => {
+slowTest('an export looks whether what was there is there still, and mends it', async (t) => {
   const size = await sizeOf('whole')
   const cut = async (path: string, octets: number) => truncate(at('holed', path), octets)
   const last = `${Math.floor(size / 256)}`.padStart(3, '0')
@@ -456,7 +456,7 @@ t.test('verifying goes on where it was left, and finds a roll that is shorter or
   t.match(await verify(service.url), { code: 0 }, 'which changes nothing of what is known')
 })
 
-drill('every file in which a bit is flipped is found, and named by its entries', async (t) => {
+slowTest('every file in which a bit is flipped is found, and named by its entries', async (t) => {
   const verify = async (from: string): Promise<readonly Finding[]> => {
     const report = openReport()
     const [source, keys] = [await openSource(at(from), {}), await readKeys([key])]
@@ -481,7 +481,7 @@ drill('every file in which a bit is flipped is found, and named by its entries',
   }
 })
 
-drill('the records are verified by their URL, and by the settings of the service', async (t) => {
+slowTest('the records are verified by their URL, and by the settings of the service', async (t) => {
   const { ownerUrl, servingUrl } = service.database
   const verified = await chancery('verify', '--database', servingUrl)
   t.match(verified, { code: 0, out: /, 0 checkpoints: nothing found\.\n.*\nNothing signed was compared/ })
@@ -510,7 +510,7 @@ drill('the records are verified by their URL, and by the settings of the service
   t.match(await chancery('verify', '--database', servingUrl, '--from', at('whole')), { code: exitCodes.usage })
 })
 
-drill('a proof is verified with its entry, and not with another', async (t) => {
+slowTest('a proof is verified with its entry, and not with another', async (t) => {
   const headers = { 'content-type': 'application/json' }
   const issued = async (name: string) =>
     (await service.request('POST', '/v1/certificates', { headers, body: { csr: csrFor(name), profile: 'server' } }))
@@ -623,89 +623,95 @@ drill('a proof is verified with its entry, and not with another', async (t) => {
   t.match(stray, { code: exitCodes.usage, err: /roll\.key is no proof, and no answer with one\.\n$/ })
 })
 
-drill('a search of all entries finds what the search of the API finds, and that there is nothing else', async (t) => {
-  const serials = (await service.request('GET', '/v1/certificates?name=*.example.com&limit=3')).json.items
-  await service.request('POST', `/v1/certificates/${serials[0].serial}/revocation`, { body: { reason: 'superseded' } })
-  const hold = { body: { reason: 'certificateHold', invalidityDate: '2026-01-01T00:00:00Z' } }
-  for (const { serial } of serials.slice(1))
-    await service.request('POST', `/v1/certificates/${serial}/revocation`, hold)
-  await service.request('DELETE', `/v1/certificates/${serials[1].serial}/revocation`)
-  await issue(['dns:both.example.com', 'dns:a.both.example.com', 'ip:10.1.2.3', 'email:x@example.com'], {
-    subject: 'both',
-  })
-  for (const names of [['dns:*.example.com'], ['dns:*.both.example.com', 'dns:a.both.example.com']]) await issue(names)
-  t.match(await chancery('search', '--from', service.url, '--key', key, '--name', '*both.example.com'), {
-    code: exitCodes.usage,
-    err: /^\*both\.example\.com is no name that a certificate has/,
-  })
-  for (const name of ['10.0.0.256', 'web.example.com:443', 'web@', 'spiffe://a b'])
-    t.match(
-      await chancery('search', '--from', at('whole'), '--key', key, '--name', name),
-      { code: exitCodes.usage, err: /^\S+( b)? is no name that a certificate has: an? / },
-      name,
+slowTest(
+  'a search of all entries finds what the search of the API finds, and that there is nothing else',
+  async (t) => {
+    const serials = (await service.request('GET', '/v1/certificates?name=*.example.com&limit=3')).json.items
+    await service.request('POST', `/v1/certificates/${serials[0].serial}/revocation`, {
+      body: { reason: 'superseded' },
+    })
+    const hold = { body: { reason: 'certificateHold', invalidityDate: '2026-01-01T00:00:00Z' } }
+    for (const { serial } of serials.slice(1))
+      await service.request('POST', `/v1/certificates/${serial}/revocation`, hold)
+    await service.request('DELETE', `/v1/certificates/${serials[1].serial}/revocation`)
+    await issue(['dns:both.example.com', 'dns:a.both.example.com', 'ip:10.1.2.3', 'email:x@example.com'], {
+      subject: 'both',
+    })
+    for (const names of [['dns:*.example.com'], ['dns:*.both.example.com', 'dns:a.both.example.com']])
+      await issue(names)
+    t.match(await chancery('search', '--from', service.url, '--key', key, '--name', '*both.example.com'), {
+      code: exitCodes.usage,
+      err: /^\*both\.example\.com is no name that a certificate has/,
+    })
+    for (const name of ['10.0.0.256', 'web.example.com:443', 'web@', 'spiffe://a b'])
+      t.match(
+        await chancery('search', '--from', at('whole'), '--key', key, '--name', name),
+        { code: exitCodes.usage, err: /^\S+( b)? is no name that a certificate has: an? / },
+        name,
+      )
+    for (const name of [
+      '*.example.com',
+      '*.both.example.com',
+      'both.example.com',
+      'a.both.example.com',
+      'dns:both.example.com',
+      'DNS:*.example.com',
+      'ip:10.1.2.3',
+      'uri:spiffe://example.com/nothing',
+      '10.1.2.3',
+      'x@EXAMPLE.com',
+      'first7.example.com',
+      'nothing.example.com',
+    ]) {
+      const expected = (await service.request('GET', `/v1/certificates?limit=1000&name=${name}`)).json.items
+      const run = await chancery('search', '--name', name, '--key', key, '--json')
+      t.equal(run.code, 0, run.err)
+      t.same(JSON.parse(run.out).items, expected, `${name}: ${expected.length}`)
+    }
+    const { out } = await chancery(
+      'search',
+      '--name',
+      'first7.example.com',
+      '--key',
+      key,
+      '--from',
+      at('whole'),
+      '--at',
+      at('old'),
     )
-  for (const name of [
-    '*.example.com',
-    '*.both.example.com',
-    'both.example.com',
-    'a.both.example.com',
-    'dns:both.example.com',
-    'DNS:*.example.com',
-    'ip:10.1.2.3',
-    'uri:spiffe://example.com/nothing',
-    '10.1.2.3',
-    'x@EXAMPLE.com',
-    'first7.example.com',
-    'nothing.example.com',
-  ]) {
-    const expected = (await service.request('GET', `/v1/certificates?limit=1000&name=${name}`)).json.items
-    const run = await chancery('search', '--name', name, '--key', key, '--json')
-    t.equal(run.code, 0, run.err)
-    t.same(JSON.parse(run.out).items, expected, `${name}: ${expected.length}`)
-  }
-  const { out } = await chancery(
-    'search',
-    '--name',
-    'first7.example.com',
-    '--key',
-    key,
-    '--from',
-    at('whole'),
-    '--at',
-    at('old'),
-  )
-  t.match(
-    out,
-    /^INDEX .*\n\d+ .* valid .*dns:first7\.example\.com.*\n1 certificate for first7\.example\.com among \d+ entries of .*, and no others\.\n$/,
-  )
-  t.match(
-    await chancery('search', '--name', 'second7.example.com', '--key', key, '--from', at('whole'), '--at', at('old')),
-    { code: 0, out: /^0 certificates for/ },
-    'it was issued later',
-  )
-  const other = newSigner('fork.example/roll')
-  await writeFile(
-    at('other'),
-    await signCheckpoint({ origin: other.key.name, size: 100, root: sha256(Buffer.from(told.out)) }, other),
-  )
-  t.match(
-    await chancery(
-      ...['search', '--name', 'x', '--key', encodeVerifierKey(other.key)],
-      ...['--from', at('whole'), '--at', at('other')],
-    ),
-    {
+    t.match(
+      out,
+      /^INDEX .*\n\d+ .* valid .*dns:first7\.example\.com.*\n1 certificate for first7\.example\.com among \d+ entries of .*, and no others\.\n$/,
+    )
+    t.match(
+      await chancery('search', '--name', 'second7.example.com', '--key', key, '--from', at('whole'), '--at', at('old')),
+      { code: 0, out: /^0 certificates for/ },
+      'it was issued later',
+    )
+    const other = newSigner('fork.example/roll')
+    await writeFile(
+      at('other'),
+      await signCheckpoint({ origin: other.key.name, size: 100, root: sha256(Buffer.from(told.out)) }, other),
+    )
+    t.match(
+      await chancery(
+        ...['search', '--name', 'x', '--key', encodeVerifierKey(other.key)],
+        ...['--from', at('whole'), '--at', at('other')],
+      ),
+      {
+        code: exitCodes.refused,
+        err: /These are not the 100 entries .*"chancery roll verify --checkpoint" compares them/,
+      },
+    )
+    await flip('flipped', 'tile/entries/001', 5_000)
+    t.match(await chancery('search', '--name', 'x', '--key', key, '--from', at('flipped')), { code: exitCodes.refused })
+    await rm(at('flipped', 'tile/entries/001'))
+    t.match(await chancery('search', '--name', 'x', '--key', key, '--from', at('flipped')), {
       code: exitCodes.refused,
-      err: /These are not the 100 entries .*"chancery roll verify --checkpoint" compares them/,
-    },
-  )
-  await flip('flipped', 'tile/entries/001', 5_000)
-  t.match(await chancery('search', '--name', 'x', '--key', key, '--from', at('flipped')), { code: exitCodes.refused })
-  await rm(at('flipped', 'tile/entries/001'))
-  t.match(await chancery('search', '--name', 'x', '--key', key, '--from', at('flipped')), {
-    code: exitCodes.refused,
-    err: /tile\/entries\/001 is missing/,
-  })
-})
+      err: /tile\/entries\/001 is missing/,
+    })
+  },
+)
 
 t.test('what cannot be read is told in a sentence', async (t) => {
   for (const [args, code, err] of [

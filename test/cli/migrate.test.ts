@@ -16,8 +16,8 @@ import { explainStart } from '../../src/cli/start-fault.ts'
 import { withDatabase, withRecords } from '../../src/cli/with-records.ts'
 import { loadConfig, placeOf } from '../../src/config/config.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { tamper } from '../helpers/tamper.ts'
 
@@ -77,7 +77,7 @@ t.test('files that the server finds damaged are told as that, and are no defect 
   })
 })
 
-drill('what is held by others is for later, and a database that only reads is named as that', async (t) => {
+slowTest('what is held by others is for later, and a database that only reads is named as that', async (t) => {
   const database = await openTestDatabase(t)
   const owner = await openSql(t, database.ownerUrl)
   await owner.query('begin')
@@ -205,27 +205,30 @@ t.test('rights that a restore has left out are named, and given back', async (t)
   await t.resolves(withDatabase(config, quiet, async () => {}))
 })
 
-drill('a database that is kept by somebody else is for later, to a start and to the commands beside it', async (t) => {
-  const database = await openTestDatabase(t)
-  const owner = await openSql(t, database.ownerUrl)
-  const data = { CHANCERY_DATA: await mkdtemp(join(tmpdir(), 'chancery-kept-')) }
-  t.teardown(() => rm(data.CHANCERY_DATA, { recursive: true }))
-  const config = await loadConfig({ ...data, CHANCERY_DATABASE_URL: database.servingUrl })
-  await owner.query('begin')
-  await owner.query('lock table entries in access exclusive mode')
-  const kept = {
-    kind: 'later',
-    message:
-      'The database does not do what is asked of it: canceling statement due to lock timeout. See what keeps it (pg_stat_activity, its log), and run the same command again.',
-  }
-  await Promise.all([
-    t.rejects(serve(config, quiet).catch(explainStart(config)), kept),
-    t.rejects(
-      withRecords(config, quiet, async () => {}),
-      kept,
-    ),
-  ])
-})
+slowTest(
+  'a database that is kept by somebody else is for later, to a start and to the commands beside it',
+  async (t) => {
+    const database = await openTestDatabase(t)
+    const owner = await openSql(t, database.ownerUrl)
+    const data = { CHANCERY_DATA: await mkdtemp(join(tmpdir(), 'chancery-kept-')) }
+    t.teardown(() => rm(data.CHANCERY_DATA, { recursive: true }))
+    const config = await loadConfig({ ...data, CHANCERY_DATABASE_URL: database.servingUrl })
+    await owner.query('begin')
+    await owner.query('lock table entries in access exclusive mode')
+    const kept = {
+      kind: 'later',
+      message:
+        'The database does not do what is asked of it: canceling statement due to lock timeout. See what keeps it (pg_stat_activity, its log), and run the same command again.',
+    }
+    await Promise.all([
+      t.rejects(serve(config, quiet).catch(explainStart(config)), kept),
+      t.rejects(
+        withRecords(config, quiet, async () => {}),
+        kept,
+      ),
+    ])
+  },
+)
 
 t.test('a start on a standby is told which server to name', async (t) => {
   const database = await openTestDatabase(t)

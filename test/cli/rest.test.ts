@@ -15,11 +15,11 @@ import { exitCodes } from '../../src/lib/failure.ts'
 import { commands } from '../../src/main.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
 import { type Chancery, chanceryFor } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor } from '../http/people.ts'
 import { pem, requestBy } from '../x509/build.ts'
 
@@ -53,7 +53,7 @@ const document = {
   revocation: ['crl', 'ocsp'],
 }
 
-drill('a profile is applied, shown, compared and listed', async (t) => {
+slowTest('a profile is applied, shown, compared and listed', async (t) => {
   const file = await write('shop.yaml', stringify(document))
   const applied = await chancery(['profile', 'apply', file])
   t.same(applied, { code: 0, out: 'shop was created at version 1.\n', err: '' })
@@ -91,7 +91,7 @@ drill('a profile is applied, shown, compared and listed', async (t) => {
   t.match(await chancery(['profile', 'diff', broken]), { code: exitCodes.conflict, out: /^\+ more: 1$/m })
 })
 
-drill('several profiles are all read before the first is applied, and each is reported', async (t) => {
+slowTest('several profiles are all read before the first is applied, and each is reported', async (t) => {
   const good = await write('good.yaml', stringify({ ...document, name: 'good' }))
   const other = await write('other.yaml', stringify({ ...document, name: 'other' }))
   const twice = await write('twice.yaml', stringify({ ...document, name: 'other' }))
@@ -172,7 +172,7 @@ t.test('a name that is a step in a path is none', async (t) => {
   }
 })
 
-drill('a principal gets a grant and a token, issues with it, and loses it again', async (t) => {
+slowTest('a principal gets a grant and a token, issues with it, and loses it again', async (t) => {
   t.equal((await chancery(['principal', 'create', 'ci'])).code, 0)
   const grant = JSON.parse(
     (await chancery(['grant', 'create', 'ci', 'requester', '--profile', 'server', 'shop', '--json'])).out,
@@ -328,7 +328,7 @@ t.test('explain tells failed checks first and says by its exit code how it went'
   t.match(replaced.out, /^note /m)
 })
 
-drill('a certificate is revoked, released from hold, and revoked for good', async (t) => {
+slowTest('a certificate is revoked, released from hold, and revoked for good', async (t) => {
   const issue = async (): Promise<string> =>
     JSON.parse((await chancery(['issue', '--csr', join(folder, 'good.csr'), '--profile', 'server', '--json'])).out)
       .serial
@@ -407,7 +407,7 @@ t.test('and need not know whose the certificate is', async (t) => {
   t.match(await chancery(args, none), { code: 0, out: /is revoked as keyCompromise/, err: /^$/ })
 })
 
-drill('lists are looked into, and that of an offline root is brought', async (t) => {
+slowTest('lists are looked into, and that of an offline root is brought', async (t) => {
   await service.service.publishCrls()
   const der = Buffer.from(await (await fetch(`${service.publicUrl}/crl/root.crl`)).arrayBuffer())
   const path = join(folder, 'root.crl')
@@ -471,7 +471,7 @@ t.test('whoever brings a list is told which issuers it revokes, and what is to b
   )
 })
 
-drill('refusals and events are listed', async (t) => {
+slowTest('refusals and events are listed', async (t) => {
   await chancery(['issue', '--csr', join(folder, 'bad.csr'), '--profile', 'server'])
   t.match((await chancery(['audit', 'refusals', '--code', 'san.forbidden'])).out, /san\.forbidden/)
   const [kept] = JSON.parse(
@@ -494,7 +494,7 @@ drill('refusals and events are listed', async (t) => {
   )
 })
 
-drill('a list that ends at its limit says that there are more, and another does not', async (t) => {
+slowTest('a list that ends at its limit says that there are more, and another does not', async (t) => {
   await chancery(['issue', '--csr', join(folder, 'bad.csr'), '--profile', 'server'])
   for (const words of [
     ['certificate', 'search'],
@@ -514,7 +514,7 @@ drill('a list that ends at its limit says that there are more, and another does 
   t.match(two.err, /^These are the first 2, and there are more: see --limit/)
 })
 
-drill('every kind of failure has its exit code and a sentence', async (t) => {
+slowTest('every kind of failure has its exit code and a sentence', async (t) => {
   const csr = join(folder, 'good.csr')
   const twoDocuments = await write('two.yaml', `${stringify(document)}---\n${stringify(document)}`)
   const unquoted = await write('unquoted.yaml', 'name: web\nnames: { dns: { allow: [*.example.com] } }\n')
@@ -612,7 +612,7 @@ drill('every kind of failure has its exit code and a sentence', async (t) => {
   t.match(wrong.err, /--bogus\\u009b/, 'which steers no terminal')
 })
 
-drill('a file called - is standard input', async (t) => {
+slowTest('a file called - is standard input', async (t) => {
   const { out: shown } = await chancery(['profile', 'show', 'server'])
   const renamed = shown.replace(/^name: server$/m, 'name: piped')
   const applied = await chancery(['profile', 'apply', '-'], {}, renamed)

@@ -16,9 +16,9 @@ import { openOutput } from '../../src/lib/output.ts'
 import { durationText, exactDurationText, openProgress, progressText } from '../../src/lib/progress.ts'
 import { issueAt } from '../helpers/certificates.ts'
 import { blocksOf } from '../helpers/docs.ts'
-import { drill } from '../helpers/drill.ts'
 import { chanceryFor, envFor, putCommand, type Run } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 let service: TestService
 
@@ -30,7 +30,7 @@ t.before(async () => {
 const chancery = (args: readonly string[]): Promise<Run> => chanceryFor(service)(args)
 const issue = async (name: string): Promise<string> => (await issueAt(service, { name })).serial
 
-drill('without anybody to ask, the plan is shown, and how to order exactly it', async (t) => {
+slowTest('without anybody to ask, the plan is shown, and how to order exactly it', async (t) => {
   await issue('a.plan.example.com')
   await issue('b.plan.example.com')
   const args = ['revoke-many', '--name', '*.plan.example.com', '--reason', 'superseded']
@@ -63,7 +63,7 @@ drill('without anybody to ask, the plan is shown, and how to order exactly it', 
   )
 })
 
-drill('a script that has looked before orders at once', async (t) => {
+slowTest('a script that has looked before orders at once', async (t) => {
   const serial = await issue('a.yes.example.com')
   const args = ['revoke-many', '--name', 'a.yes.example.com', '--principal', 'admin', '--reason', 'keyCompromise']
   const done = await chancery([...args, '--yes', '--json', '--invalidity-date', '2026-11-01T00:00:00Z'])
@@ -106,7 +106,7 @@ t.test('what the command line, the plan and the service refuse', async (t) => {
   }
 })
 
-drill('docs/operations.md: planned by one, ordered by another, as it stands there', async (t) => {
+slowTest('docs/operations.md: planned by one, ordered by another, as it stands there', async (t) => {
   const blocks = await blocksOf('docs/operations.md')
   const folder = await mkdtemp(join(tmpdir(), 'chancery-many-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
@@ -231,7 +231,7 @@ t.test('at a terminal, the first digits of the digest are typed before anything 
   await t.rejects(silent.run(), { message: 'Not confirmed. Nothing was ordered.' })
 })
 
-drill('an instance that is away for a while is waited for; what is final is told', async (t) => {
+slowTest('an instance that is away for a while is waited for; what is final is told', async (t) => {
   const away = new Failure('later', 'cannot be reached', { retryAfter: 3 })
   const { run, asked, shown } = atTerminal(['abcdef01'], [{ ...order, revoked: 40_000 }, away, done])
   await run()

@@ -20,12 +20,12 @@ import { parsePem } from '../../src/x509/pem.ts'
 import { encodeCertId } from '../helpers/cert-id.ts'
 import { issueAt, revokeAt } from '../helpers/certificates.ts'
 import { openTestDatabase } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
 import { quiet } from '../helpers/log.ts'
 import { parseOcspResponse } from '../helpers/ocsp-response.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { askSql, openSql } from '../helpers/sql.ts'
 import { openBeside } from '../http/approvals.ts'
 import { seq } from '../x509/build.ts'
@@ -227,13 +227,16 @@ t.test(
   },
 )
 
-drill('an owner who lacks a right is no other role: that is told as a failure, and tried again each day', async (t) => {
-  const { servingUrl, ownerUrl } = await openTestDatabase(t)
-  await askSql(ownerUrl, 'revoke execute on function maintain_refusals(interval) from current_user')
-  const urls = { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: ownerUrl }
-  t.strictSame(await maintained(t, urls), ['maintenance.failed'])
-  t.equal(waiting(day).length, 1)
-})
+slowTest(
+  'an owner who lacks a right is no other role: that is told as a failure, and tried again each day',
+  async (t) => {
+    const { servingUrl, ownerUrl } = await openTestDatabase(t)
+    await askSql(ownerUrl, 'revoke execute on function maintain_refusals(interval) from current_user')
+    const urls = { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: ownerUrl }
+    t.strictSame(await maintained(t, urls), ['maintenance.failed'])
+    t.equal(waiting(day).length, 1)
+  },
+)
 
 /** What a development that starts with these URLs, and serves until the test ends, logs of its maintenance. */
 const maintained = async (t: Test, urls: Readonly<Record<string, string>>): Promise<readonly unknown[]> => {

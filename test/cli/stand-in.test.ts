@@ -15,14 +15,14 @@ import { SigningFault } from '../../src/keys/signing-key.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
 import { named, oddRoot, openTestRoot, span } from '../helpers/ceremony.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { chanceryFor, runChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { tamper } from '../helpers/tamper.ts'
 
-drill('a stand-in that there was no place for is written as soon as there is', async (t) => {
+slowTest('a stand-in that there was no place for is written as soon as there is', async (t) => {
   const before = await openTestService(t)
   await chanceryFor(before)(['issuer', 'halt', 'default', '--reason', 'compromised'])
   const standIn = join(before.config.dataDir, 'stand-in.pem')
@@ -54,43 +54,46 @@ const isLate = (err: unknown): boolean =>
   (isProblem(err) && ['db.unavailable', 'key.unavailable'].includes(err.code)) ||
   (err instanceof Error && err.message.startsWith('another instance has recorded lists'))
 
-drill('an issuer that may not certify the names of the service is told of, by its log and by the doctor', async (t) => {
-  const before = await openTestService(t)
-  const chancery = chanceryFor(before)
-  await chancery(['issuer', 'halt', 'default', '--reason', 'compromised'])
-  const told: unknown[] = []
-  const warn = ({ event, code, violations }: Readonly<Record<string, unknown>>): void => {
-    if (event === 'own-certificate.missing') told.push({ code, violations })
-  }
-  const { addresses, close } = await serve(before.config, { ...quiet, warn })
-  t.teardown(close)
-  t.same(told, [{ code: 'issuer.none_active', violations: [] }])
+slowTest(
+  'an issuer that may not certify the names of the service is told of, by its log and by the doctor',
+  async (t) => {
+    const before = await openTestService(t)
+    const chancery = chanceryFor(before)
+    await chancery(['issuer', 'halt', 'default', '--reason', 'compromised'])
+    const told: unknown[] = []
+    const warn = ({ event, code, violations }: Readonly<Record<string, unknown>>): void => {
+      if (event === 'own-certificate.missing') told.push({ code, violations })
+    }
+    const { addresses, close } = await serve(before.config, { ...quiet, warn })
+    t.teardown(close)
+    t.same(told, [{ code: 'issuer.none_active', violations: [] }])
 
-  const root = openTestRoot()
-  const asked = { name: 'narrow', authority: 'default', subject: named('Narrow') }
-  const { csr } = (await before.request('POST', '/v1/issuer-requests', { body: asked })).json
-  const nameConstraints = { permitted: [{ kind: 'dns', value: 'inside.example.com' }], excluded: [] } as const
-  const body = { chain: root.certify(csr, { nameConstraints }) + root.pem }
-  t.equal((await before.request('PUT', '/v1/issuers/narrow', { body })).status, 201)
-  t.match(await chanceryFor({ config: before.config, url: addresses.api })(['issuer', 'activate', 'narrow']), {
-    code: 0,
-  })
-  while (told.length === 1) await sleep(50)
-  const refused = { check: 'issuer.nameConstraints', field: '/names', value: 'localhost' }
-  t.match(told, [{}, { code: 'san.forbidden', violations: [refused] }])
-  const records = {
-    CHANCERY_DATA: before.config.dataDir,
-    CHANCERY_PUBLIC_URL: 'http://pki.test',
-    CHANCERY_DATABASE_URL: before.database.servingUrl,
-    CHANCERY_MIGRATION_URL: before.database.ownerUrl,
-  }
-  t.match(
-    (await runChancery(['doctor'], { env: { ...bare, ...records } })).out,
-    / - The name constraints of the issuer narrow refuse localhost of CHANCERY_NAMES, so that the API is served under a stand-in: /,
-  )
-})
+    const root = openTestRoot()
+    const asked = { name: 'narrow', authority: 'default', subject: named('Narrow') }
+    const { csr } = (await before.request('POST', '/v1/issuer-requests', { body: asked })).json
+    const nameConstraints = { permitted: [{ kind: 'dns', value: 'inside.example.com' }], excluded: [] } as const
+    const body = { chain: root.certify(csr, { nameConstraints }) + root.pem }
+    t.equal((await before.request('PUT', '/v1/issuers/narrow', { body })).status, 201)
+    t.match(await chanceryFor({ config: before.config, url: addresses.api })(['issuer', 'activate', 'narrow']), {
+      code: 0,
+    })
+    while (told.length === 1) await sleep(50)
+    const refused = { check: 'issuer.nameConstraints', field: '/names', value: 'localhost' }
+    t.match(told, [{}, { code: 'san.forbidden', violations: [refused] }])
+    const records = {
+      CHANCERY_DATA: before.config.dataDir,
+      CHANCERY_PUBLIC_URL: 'http://pki.test',
+      CHANCERY_DATABASE_URL: before.database.servingUrl,
+      CHANCERY_MIGRATION_URL: before.database.ownerUrl,
+    }
+    t.match(
+      (await runChancery(['doctor'], { env: { ...bare, ...records } })).out,
+      / - The name constraints of the issuer narrow refuse localhost of CHANCERY_NAMES, so that the API is served under a stand-in: /,
+    )
+  },
+)
 
-drill(
+slowTest(
   'constraints on one of its ways up, or of an issuer that signs for other keys, are nothing to tell',
   async (t) => {
     const service = await openTestService(t, { CHANCERY_STAGING_TIME: '0s' })

@@ -16,11 +16,11 @@ import { calledAt } from '../../src/cli/serve.ts'
 import { placeOf } from '../../src/config/config.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { type Instance, startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-start-'))
@@ -33,7 +33,7 @@ const chancery = (verb: string, env: Readonly<Record<string, string>>): Promise<
     timeout: 120_000,
   })
 
-drill('a database that cannot be opened is told in one sentence, with an exit code for scripts', async (t) => {
+slowTest('a database that cannot be opened is told in one sentence, with an exit code for scripts', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const { address, database } = placeOf(servingUrl)
   const withPassword = servingUrl.replace(/:[^:@/]+@/, ':hunter2-hunter2@')
@@ -134,7 +134,7 @@ drill('a database that cannot be opened is told in one sentence, with an exit co
     t.same(await chancery(verb, env), { code, out: '', err: `${sentence}\n` }, name)
 })
 
-drill('what else keeps it from starting names the file or the setting, and is no defect', async (t) => {
+slowTest('what else keeps it from starting names the file or the setting, and is no defect', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const url = { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: ownerUrl }
   const ports = {
@@ -204,7 +204,7 @@ t.test('nor is an embedded database that another Chancery has made, for the serv
   }
 })
 
-drill('a schema that does not fit, or hides its rows, is no defect', async (t) => {
+slowTest('a schema that does not fit, or hides its rows, is no defect', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const owner = await openSql(t, ownerUrl)
   const production = {
@@ -296,7 +296,7 @@ const selfSigned = async (): Promise<{ readonly cert: string; readonly key: stri
   }
 }
 
-drill('a signal that comes as soon as it says that it serves is an orderly stop', async (t) => {
+slowTest('a signal that comes as soon as it says that it serves is an orderly stop', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const data = await mkdtemp(join(folder, 'stopped-'))
   const [port, publicPort] = [await freePort(), await freePort()]
@@ -363,7 +363,7 @@ const stop = (instance: Instance): Promise<void> =>
     instance.signal('SIGTERM')
   })
 
-drill('a signal in the middle of a start is an orderly stop, and it never serves', async (t) => {
+slowTest('a signal in the middle of a start is an orderly stop, and it never serves', async (t) => {
   const { instance, release } = await startHeld(t)
   await stop(instance)
   await release()
@@ -372,14 +372,14 @@ drill('a signal in the middle of a start is an orderly stop, and it never serves
   t.notMatch(instance.output(), /serves at|service\.started/)
 })
 
-drill('a second signal in the middle of a start ends it at once', async (t) => {
+slowTest('a second signal in the middle of a start ends it at once', async (t) => {
   const { instance } = await startHeld(t)
   await stop(instance)
   instance.signal('SIGINT')
   t.equal(await instance.exited, 1, instance.output())
 })
 
-drill('the same signal right after is the echo of the first, and later it ends a start at once', async (t) => {
+slowTest('the same signal right after is the echo of the first, and later it ends a start at once', async (t) => {
   const { instance, release } = await startHeld(t)
   await stop(instance)
   instance.signal('SIGTERM')
@@ -395,7 +395,7 @@ drill('the same signal right after is the echo of the first, and later it ends a
   t.equal(await impatient.exited, 1, impatient.output())
 })
 
-drill('a replica whose keys are away says whose, and why, and names no token that is not there', async (t) => {
+slowTest('a replica whose keys are away says whose, and why, and names no token that is not there', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const start = async (data: string, env: Readonly<Record<string, string>> = {}): Promise<string> => {
     const ports = { port: await freePort(), publicPort: await freePort() }

@@ -9,14 +9,14 @@ import t from 'tap'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { newFolder } from '../client/folders.ts'
 import { blocksOf } from '../helpers/docs.ts'
-import { drill } from '../helpers/drill.ts'
 import { chanceryFor, envFor, putCommand } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const run = promisify(execFile)
 t.setTimeout(120_000)
 
-drill('a team gets a token for its names', async (t) => {
+slowTest('a team gets a token for its names', async (t) => {
   const service = await openTestService(t)
   const folder = await newFolder(t)
   const env = { ...envFor(service), PATH: await putCommand(join(folder, 'bin')), HOME: folder }

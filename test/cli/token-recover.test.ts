@@ -11,10 +11,10 @@ import t from 'tap'
 import { newSecret } from '../../src/db/secrets.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { blocksOf } from '../helpers/docs.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { putCommand, type Run } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employ } from '../http/people.ts'
 
 const service = await openTestService(t)
@@ -49,7 +49,7 @@ t.test('while the token of the data folder works, nothing is lost and nothing is
   t.equal(await secretIn(adminFile), service.adminToken)
 })
 
-drill('what is no token stays, and a time that is too long is refused', async (t) => {
+slowTest('what is no token stays, and a time that is too long is refused', async (t) => {
   const notes = join(folder, 'notes')
   await writeFile(notes, 'mine')
   t.match(await recover('--out', notes), { code: exitCodes.usage, err: /holds something else than a token/ })
@@ -174,7 +174,7 @@ t.test('a token that works stays where it is, whosever it is', async (t) => {
   t.equal(await secretIn(file), secret)
 })
 
-drill('of several administrators, one is named; of none, one is made', async (t) => {
+slowTest('of several administrators, one is named; of none, one is made', async (t) => {
   await service.request('POST', '/v1/principals', { body: { name: 'ops' } })
   await service.request('POST', '/v1/grants', { body: { principal: 'ops', role: 'admin' } })
   const file = join(folder, 'several.token')

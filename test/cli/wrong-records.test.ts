@@ -10,12 +10,12 @@ import { exitCodes } from '../../src/lib/failure.ts'
 import { openAnchorFile } from '../../src/server/pinned-checkpoint.ts'
 import type { Checkpoint } from '../../src/tlog/checkpoint.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { freePort } from '../helpers/port.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { runChancery } from '../helpers/run.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { setBackTo, tamper } from '../helpers/tamper.ts'
 
@@ -68,7 +68,7 @@ const refuses = async (t: Test, message: RegExp, change?: Change) => {
   t.same((await db.query({ text: 'select * from roll' })).rows, before, 'nothing was written')
 }
 
-drill('development does not put a hierarchy of its own into the records of a production', async (t) => {
+slowTest('development does not put a hierarchy of its own into the records of a production', async (t) => {
   const { db, roll } = records.stores
   const started = (mode: string) =>
     roll.change(async () => ({ events: [{ type: 'service.started', version: '0.1.0', mode }], result: undefined }))

@@ -8,9 +8,9 @@ import { parse, stringify } from 'yaml'
 
 import { exitCodes } from '../../src/lib/failure.ts'
 import { type DeviceIssuer, openDeviceIssuer, peopleDocument } from '../helpers/device-issuer.ts'
-import { drill } from '../helpers/drill.ts'
 import { type Chancery, chanceryFor, startChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { newFolder, readShown } from './folders.ts'
 
@@ -73,7 +73,7 @@ t.test('where there is none to be had, it says what to do', async (t) => {
   t.match(away.err, 'not accepted')
 })
 
-drill('who waits for people goes on with the token that takes the place of the first', async (t) => {
+slowTest('who waits for people goes on with the token that takes the place of the first', async (t) => {
   await wantApprovals(service, 'payments', { required: 1 })
   const { requester, alice } = await employApprovers(service, ['payments'])
   const folder = await newFolder(t)

@@ -14,8 +14,8 @@ import { adviceFor } from '../../src/client/issue/renewal-info.ts'
 import { clientAt } from '../../src/client/rest.ts'
 import { Failure } from '../../src/lib/failure.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { ip } from '../x509/build.ts'
 import { newFolder } from './folders.ts'
 
@@ -209,7 +209,7 @@ t.test('nor is what stops in the middle waited for any longer, and why it ended 
   await t.rejects(client.call('GET', '/v1/profiles'), { kind: 'later', message: 'The answer broke off: aborted.' })
 })
 
-drill('whoever takes his time with what came is not said to wait, and gets the rest', async (t) => {
+slowTest('whoever takes his time with what came is not said to wait, and gets the rest', async (t) => {
   const octets = 8 * 1024 * 1024
   answerBy(t, (response) => response.writeHead(200).end(Buffer.alloc(octets)))
   let taken = 0

@@ -18,9 +18,9 @@ import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { exitCodes, Failure } from '../../src/lib/failure.ts'
 import { openOutput } from '../../src/lib/output.ts'
 import { blocksOf } from '../helpers/docs.ts'
-import { drill } from '../helpers/drill.ts'
 import { type Chancery, chanceryFor, envFor, putCommand, startChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { newFolder, readShown } from './folders.ts'
 
@@ -37,7 +37,7 @@ t.before(async () => {
 
 const eventsOf = async (id: string): Promise<Record<string, unknown>[]> => openDesk(service).eventsOf(id)
 
-drill('from the question to the certificate, as the page tells it', async (t) => {
+slowTest('from the question to the certificate, as the page tells it', async (t) => {
   const blocks = await blocksOf('docs/approvals.md')
   const service = await openTestService(t)
   const folder = await newFolder(t)
@@ -130,7 +130,7 @@ t.test('who asks waits, is told of the approval, and has the certificate', async
   t.ok(await readShown(out))
 })
 
-drill('a plan that has changed is issued by nobody, and who asks is told why', async (t) => {
+slowTest('a plan that has changed is issued by nobody, and who asks is told why', async (t) => {
   const out = join(await newFolder(t), 'vault')
   t.match(await chancery([...issueArgs(out), '--no-wait']), {
     code: exitCodes.later,
@@ -159,7 +159,7 @@ drill('a plan that has changed is issued by nobody, and who asks is told why', a
   t.equal(await readShown(out), undefined)
 })
 
-drill('who asked withdraws it, and asks anew by the same command', async (t) => {
+slowTest('who asked withdraws it, and asks anew by the same command', async (t) => {
   const out = join(await newFolder(t), 'vault')
   await chancery([...issueArgs(out), '--no-wait'])
   const { id } = await pendingOf('vault')
@@ -214,7 +214,7 @@ t.test('who asks is told what keeps it, once it is approved', async (t) => {
     if (held) await service.request('DELETE', `/v1/grants/${id}`)
 })
 
-drill('several are waited for together, whichever is approved first', async (t) => {
+slowTest('several are waited for together, whichever is approved first', async (t) => {
   const folder = await newFolder(t)
   const names = ['one', 'two', 'three', 'four', 'five', 'six']
   const orders = names.map((name) => ({ profile: 'vault', names: [`${name}.example.com`], out: join(folder, name) }))
@@ -248,7 +248,7 @@ const vaultCsr = async (folder: string): Promise<string> => {
   return join(folder, 'csr')
 }
 
-drill('with --csr and --out, the same command finds the same request', async (t) => {
+slowTest('with --csr and --out, the same command finds the same request', async (t) => {
   const folder = await newFolder(t)
   const csr = await vaultCsr(folder)
   const out = join(folder, 'chain.pem')
@@ -279,7 +279,7 @@ drill('with --csr and --out, the same command finds the same request', async (t)
   t.same((await readdir(folder)).sort(), ['chain.pem', 'csr', 'key.pem'], 'and with its end')
 })
 
-drill('whoever gave the key of a request that has ended is told to give another', async (t) => {
+slowTest('whoever gave the key of a request that has ended is told to give another', async (t) => {
   const csr = await vaultCsr(await newFolder(t))
   const args = ['--token-file', tokens['requester'] ?? '', '--profile', 'vault', '--idempotency-key', 'said']
   const one = ['issue', ...args, '--csr', csr, '--no-wait']
@@ -410,7 +410,7 @@ t.test('nothing of an answer steers the terminal', async (t) => {
   await desk.withdraw(requester, request)
 })
 
-drill('who waits looks again when the service says, and not before', async (t) => {
+slowTest('who waits looks again when the service says, and not before', async (t) => {
   const told = {
     ...{ id: 'a', state: 'pending', required: 1, approvals: [], obstacle: null },
     ...{ expiresAt: '2026-11-26T08:00:00Z' },

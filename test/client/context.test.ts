@@ -22,10 +22,10 @@ import { parse } from 'yaml'
 
 import { openClient } from '../../src/client/rest.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { mainFile, type Run } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { newFolder } from './folders.ts'
 
 t.setTimeout(300_000)
@@ -236,7 +236,7 @@ t.test('one that is removed is gone, with its token', async (t) => {
   t.match(await chancery(['audit', 'refusals']), { code: exitCodes.usage }, 'and no other one takes its place')
 })
 
-drill('of several commands at once none loses what another has written', async (t) => {
+slowTest('of several commands at once none loses what another has written', async (t) => {
   const before = Object.keys(parse(await readFile(file(), 'utf8')).contexts)
   const names = ['a', 'b', 'c', 'd', 'e', 'f']
   const place = ['--server', 'https://127.0.0.1:1', '--ca', root, '--token-file', tokenFile]
@@ -288,7 +288,7 @@ t.test('a file of somebody else is not followed, nor a pipe waited for', async (
   t.match(await chancery(['context', 'list'], { env }), { code: exitCodes.usage, err: /is longer than 4194304/ })
 })
 
-drill('a file that others can read, or that is something else, is refused', async (t) => {
+slowTest('a file that others can read, or that is something else, is refused', async (t) => {
   const good = await readFile(file(), 'utf8')
   for (const mode of [0o644, 0o640, 0o604]) {
     await chmod(file(), mode)

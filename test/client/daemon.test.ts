@@ -10,9 +10,9 @@ import { ExecFailure } from '../../src/client/issue/hook.ts'
 import { dueAt, momentOf, pauseOf, readRenewBefore } from '../../src/client/issue/renewal.ts'
 import { wordsOf } from '../../src/client/issue/words.ts'
 import { exitCodes, Failure } from '../../src/lib/failure.ts'
-import { drill } from '../helpers/drill.ts'
 import { chanceryFor, startChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { newFolder, readShown } from './folders.ts'
 import { newTime } from './time.ts'
 
@@ -383,7 +383,7 @@ t.test('it has expired once the second that its notAfter names is over (RFC 5280
   }
 })
 
-drill('as a process it issues, says how it stands, and ends at SIGTERM', async (t) => {
+slowTest('as a process it issues, says how it stands, and ends at SIGTERM', async (t) => {
   const service = await openTestService(t)
   const out = await newFolder(t)
   const orders = join(out, 'orders.yaml')
@@ -444,7 +444,7 @@ drill('as a process it issues, says how it stands, and ends at SIGTERM', async (
   })
 })
 
-drill('two that look after the same folder keep one certificate in it', async (t) => {
+slowTest('two that look after the same folder keep one certificate in it', async (t) => {
   const service = await openTestService(t)
   const folder = await newFolder(t)
   const out = join(folder, 'shared')
@@ -465,7 +465,7 @@ drill('two that look after the same folder keep one certificate in it', async (t
   ])
 })
 
-drill('while a request hangs it ends as well, and takes the question up again later', async (t) => {
+slowTest('while a request hangs it ends as well, and takes the question up again later', async (t) => {
   const service = await openTestService(t)
   const out = await newFolder(t)
   const { server } = service.service.app

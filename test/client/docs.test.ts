@@ -11,16 +11,16 @@ import { keyTypeNames } from '../../src/client/issue/order.ts'
 import { readOrders } from '../../src/client/issue/orders.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { blocksOf } from '../helpers/docs.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { mainFile } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { newFolder, readShown } from './folders.ts'
 
 const run = promisify(execFile)
 t.setTimeout(300_000)
 
-drill('from logging in to certificates that stay fresh, as the page tells it', async (t) => {
+slowTest('from logging in to certificates that stay fresh, as the page tells it', async (t) => {
   const blocks = await blocksOf('docs/client.md')
   const service = await openTestService(t)
   const folder = await newFolder(t)

@@ -8,16 +8,16 @@ import t from 'tap'
 import { loginByDevice, mostOfIdToken } from '../../src/client/oidc.ts'
 import { readToken, type TokenFault } from '../../src/keys/jwt.ts'
 import { openDeviceIssuer, peopleDocument } from '../helpers/device-issuer.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { chanceryFor, mainFile, type Run } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { newFolder } from './folders.ts'
 
 t.setTimeout(300_000)
 const codeIn = (text: string): string => /type the code (\S+)/.exec(text)?.[1] ?? ''
 
-drill('who logs in first is told as whom, and need not log in again when something is granted', async (t) => {
+slowTest('who logs in first is told as whom, and need not log in again when something is granted', async (t) => {
   const [issuer, service, home] = [await openDeviceIssuer(t), await openTestService(t), await newFolder(t)]
   const body = peopleDocument(issuer, [{ id: 'person', claims: { sub: '*' }, principal: 'people:{/sub}' }])
   const headers = { 'if-none-match': '*' }
@@ -74,7 +74,7 @@ t.test('a token of too many groups is told as what it is', async (t) => {
   t.equal(reasonFor(mostOfIdToken + 1), 'huge')
 })
 
-drill('whoever is not let in has logged in nowhere', async (t) => {
+slowTest('whoever is not let in has logged in nowhere', async (t) => {
   const [service, home] = [await openTestService(t), await newFolder(t)]
   const [file, env] = [join(home, 'token'), { XDG_CONFIG_HOME: home }]
   await writeFile(file, 'chy_of_nobody')

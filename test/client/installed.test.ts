@@ -21,8 +21,8 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { newFolder, readShown } from './folders.ts'
 
 t.setTimeout(300_000)
@@ -45,7 +45,7 @@ const stranger = { uid: 10_001, gid: 10_001 }
 const isRoot = process.geteuid?.() === 0
 const identity: Partial<typeof stranger> = isRoot && spawnSync('ls', [home], stranger).status === 0 ? stranger : {}
 
-drill('the packed project is installed, and issues for somebody who may not write there', async (t) => {
+slowTest('the packed project is installed, and issues for somebody who may not write there', async (t) => {
   const folder = await realpath(await newFolder(t))
   const tree = join(folder, 'tree')
   await mkdir(tree)

@@ -9,9 +9,9 @@ import t from 'tap'
 
 import { exitCodes } from '../../src/lib/failure.ts'
 import { blocksOf } from '../helpers/docs.ts'
-import { drill } from '../helpers/drill.ts'
 import { type Chancery, chanceryFor, envFor, putCommand } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employApprovers, openDesk, untilState, wantApprovals } from '../http/approvals.ts'
 import { csrFor, employ } from '../http/people.ts'
 import { dns, extension, newP256, pem, request, san, utf8 } from '../x509/build.ts'
@@ -83,7 +83,7 @@ t.test('each request gets its chain, in a file of its name, and a line', async (
   t.same((await readdir(folder)).sort(), ['a.csr', 'b.PEM', 'c.csr.req', 'd e.txt', 'out'])
 })
 
-drill('one that is refused fails only itself', async (t) => {
+slowTest('one that is refused fails only itself', async (t) => {
   const { files, out } = await filesOf(t, {
     'good.csr': csrFor('good.refused.example.com'),
     'evil.csr': csrFor('web.evil.test'),
@@ -163,7 +163,7 @@ t.test('where some are refused and others may be tried again, it is worth to', a
   )
 })
 
-drill('what comes too soon for a limit of requests is sent again, and not what is done', async (t) => {
+slowTest('what comes too soon for a limit of requests is sent again, and not what is done', async (t) => {
   const limits = { requestsPerSecond: 10 }
   const token = await employ(service, 'slow', 'requester', { profiles: ['server'], limits })
   const texts = Array.from({ length: 45 }, (_, n) => [`${n}.csr`, csrFor(`${n}.slow.example.com`)])
@@ -176,7 +176,7 @@ drill('what comes too soon for a limit of requests is sent again, and not what i
   )
 })
 
-drill('what people must approve is told with its request, and is there when they have', async (t) => {
+slowTest('what people must approve is told with its request, and is there when they have', async (t) => {
   await wantApprovals(service, 'payments', { required: 1 })
   const { alice } = await employApprovers(service, ['payments'])
   await service.request('POST', '/v1/grants', {
@@ -214,7 +214,7 @@ drill('what people must approve is told with its request, and is there when they
   t.equal(await serialIn(join(out, 'one.pem')), serial)
 })
 
-drill('the same command with the same key gets the same certificates, and never a second one', async (t) => {
+slowTest('the same command with the same key gets the same certificates, and never a second one', async (t) => {
   const same = csrFor('same.keyed.example.com')
   const { folder, files, out } = await filesOf(t, {
     'a.csr': same,
@@ -251,7 +251,7 @@ drill('the same command with the same key gets the same certificates, and never 
   t.equal((await issuedFor('c.keyed.example.com')).length, 2)
 })
 
-drill('what is wrong with any file is told together, and nothing is sent', async (t) => {
+slowTest('what is wrong with any file is told together, and nothing is sent', async (t) => {
   const { folder, files } = await filesOf(t, {
     'web.csr': csrFor('web.faults.example.com'),
     'web.req': csrFor('web.faults.example.com'),

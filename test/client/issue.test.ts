@@ -22,10 +22,10 @@ import { fileNames, openFolder, type Pending } from '../../src/client/issue/fold
 import { readTask } from '../../src/client/issue/new-certificate.ts'
 import { type Client, openClient } from '../../src/client/rest.ts'
 import { exitCodes, Failure } from '../../src/lib/failure.ts'
-import { drill } from '../helpers/drill.ts'
 import { type Chancery, chanceryFor, startChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { shiftedBy } from '../helpers/shifted.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { assertTools, output } from '../interop/tools.ts'
 import { newFolder, readShown } from './folders.ts'
 
@@ -56,7 +56,7 @@ const taskFor = async (name: string, out: string, more: Partial<Task> = {}): Pro
   ...more,
 })
 
-drill('one command makes key, certificate, chain and root, and says what it made', async (t) => {
+slowTest('one command makes key, certificate, chain and root, and says what it made', async (t) => {
   await assertTools('openssl')
   const out = join(await newFolder(t), 'web')
   const names = ['--name', 'Web.example.com', '--name', '127.0.0.1', '--name', '::1']
@@ -97,7 +97,7 @@ drill('one command makes key, certificate, chain and root, and says what it made
   t.equal((await readdir(at('.chancery/versions'))).length, 2, 'and no older one')
 })
 
-drill('names are told apart by their form; what is none is told before anything is asked', async (t) => {
+slowTest('names are told apart by their form; what is none is told before anything is asked', async (t) => {
   const out = await newFolder(t)
   const mixed = ['--name', 'spiffe://example.com/a', '--name', 'a@example.com', '--json']
   const explained = await chancery(['explain', '--profile', 'server', ...mixed])
@@ -124,7 +124,7 @@ drill('names are told apart by their form; what is none is told before anything 
   t.same(await readdir(out), [], 'and nothing was made')
 })
 
-drill('every kind of key gets its certificate', async (t) => {
+slowTest('every kind of key gets its certificate', async (t) => {
   const out = await newFolder(t)
   for (const [type, kind] of [
     ['P-256', /id-ecPublicKey[\s\S]*P-256/],
@@ -162,7 +162,7 @@ drill('every kind of key gets its certificate', async (t) => {
   t.match(run, { code: exitCodes.usage, err: /--key-type is one of p-256, / })
 })
 
-drill('options that would be passed over are errors', async (t) => {
+slowTest('options that would be passed over are errors', async (t) => {
   const out = await newFolder(t)
   const own = ['issue', '--profile', 'server', '--name', 'web.example.com', '--out', out]
   for (const [args, sentence] of [
@@ -372,7 +372,7 @@ t.test('files of ours that somebody has changed are said to be', async (t) => {
   t.match(await chancery(args), { code: exitCodes.usage, err: /current leads to cannot be read/ })
 })
 
-drill('a reader never sees a key beside the certificate of another', async (t) => {
+slowTest('a reader never sees a key beside the certificate of another', async (t) => {
   const out = await newFolder(t)
   const task = await taskFor('seen.example.com', out)
   let reading = true
@@ -394,7 +394,7 @@ drill('a reader never sees a key beside the certificate of another', async (t) =
   t.ok(seen.size > 5, `${seen.size} were seen`)
 })
 
-drill('killed at any moment, what is seen belongs together, and no certificate is lost', async (t) => {
+slowTest('killed at any moment, what is seen belongs together, and no certificate is lost', async (t) => {
   const out = await newFolder(t)
   const args = ['issue', '--profile', 'server', '--name', 'killed.example.com', '--out', out]
   const seen = new Set<string>()
@@ -419,7 +419,7 @@ drill('killed at any moment, what is seen belongs together, and no certificate i
   t.same((await issuedFor('killed.example.com')).toSorted(), [...seen].toSorted())
 })
 
-drill('a certificate that is odd by the clock here is told as such', async (t) => {
+slowTest('a certificate that is odd by the clock here is told as such', async (t) => {
   const hour = 3_600_000
   const day = 24 * hour
   const cases: readonly (readonly [ms: number, note: RegExp])[] = [
@@ -439,7 +439,7 @@ drill('a certificate that is odd by the clock here is told as such', async (t) =
   }
 })
 
-drill('--renew-before does nothing while there is time, and renews when there is not', async (t) => {
+slowTest('--renew-before does nothing while there is time, and renews when there is not', async (t) => {
   const out = await newFolder(t)
   const args = ['issue', '--profile', 'server', '--name', 'renewed.example.com', '--out', out]
   const first = await chancery([...args, '--renew-before', '30%'])
@@ -465,7 +465,7 @@ drill('--renew-before does nothing while there is time, and renews when there is
   t.equal(JSON.parse(changed.out).issued, true, 'and whenever something else is asked for')
 })
 
-drill('--exec runs when new files are in place, and again until it succeeds', async (t) => {
+slowTest('--exec runs when new files are in place, and again until it succeeds', async (t) => {
   const out = await newFolder(t)
   const script = join(out, 'reload.sh')
   const log = join(out, 'log')

@@ -10,8 +10,8 @@ import { readTask } from '../../src/client/issue/new-certificate.ts'
 import type { Answer } from '../../src/client/rejected.ts'
 import { type Client, openClient } from '../../src/client/rest.ts'
 import { openClientCa } from '../helpers/clients.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor } from '../http/people.ts'
 import { newFolder, readShown } from './folders.ts'
 
@@ -71,7 +71,7 @@ const lies: readonly (readonly [what: string, changes: Changes, sentence: RegExp
   ['no roots', { roots: '' }, /no certificate/],
 ]
 
-drill('the first certificate', async (t) => {
+slowTest('the first certificate', async (t) => {
   const out = await newFolder(t)
   for (const [what, changes, sentence] of lies) {
     const message = new RegExp(`^The server answered with .*${sentence.source}.*; nothing was written\\.$`)

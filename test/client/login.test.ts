@@ -18,10 +18,10 @@ import {
   type Scripted,
   type ScriptedAnswer,
 } from '../helpers/device-issuer.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { mainFile, type Run } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { newFolder } from './folders.ts'
 
 t.setTimeout(300_000)
@@ -82,7 +82,7 @@ const loginAs = (client: string, ca: string): readonly string[] => [
 const login = (...more: readonly string[]): readonly string[] => [...loginAs('cli', oidcCa()), ...more]
 const typeIt = (err: string): void => issuer.type(/type the code (\S+)/.exec(err)?.[1] ?? '')
 
-drill('a code that is typed in a browser logs in, and what came of it stays in the context file', async (t) => {
+slowTest('a code that is typed in a browser logs in, and what came of it stays in the context file', async (t) => {
   const run = await chancery(login('--context', 'people'), typeIt)
   t.match(run, { code: 0, out: `people is the current context: ${service.url} takes the token.\n` })
   t.match(run.err, `To log in, open ${issuer.url}/activate and type the code `)
@@ -99,7 +99,7 @@ drill('a code that is typed in a browser logs in, and what came of it stays in t
   t.equal((await service.request('GET', '/v1/accesses?principal=alice')).json.items.length, 1)
 })
 
-drill('a token that is near its end is renewed, and the new one kept', async (t) => {
+slowTest('a token that is near its end is renewed, and the new one kept', async (t) => {
   issuer.life = 30
   t.equal((await chancery(login('--context', 'brief'), typeIt)).code, 0)
   const before = (await contextNow()).oidc
@@ -114,7 +114,7 @@ drill('a token that is near its end is renewed, and the new one kept', async (t)
   t.equal(refreshes(), 1, 'a fresh one is not asked for again')
 })
 
-drill('of several commands at once one renews it, and all go on', async (t) => {
+slowTest('of several commands at once one renews it, and all go on', async (t) => {
   issuer.life = 30
   await chancery(login('--context', 'several'), typeIt)
   issuer.life = 600
@@ -139,7 +139,7 @@ const loginOfYesterday = async (context: string) => {
   return spent
 }
 
-drill('a new refresh token is kept, whatever comes with it', async (t) => {
+slowTest('a new refresh token is kept, whatever comes with it', async (t) => {
   const cases: readonly (readonly [string, (made: object) => object, number, RegExp])[] = [
     [
       'no id token',
@@ -161,7 +161,7 @@ drill('a new refresh token is kept, whatever comes with it', async (t) => {
   }
 })
 
-drill('what a provider sends instead is neither followed nor kept', async (t) => {
+slowTest('what a provider sends instead is neither followed nor kept', async (t) => {
   const before = await loginOfYesterday('strange')
   const cases: readonly (readonly [Scripted, number, RegExp])[] = [
     [{ status: 302, headers: { location: `${service.url}/v1/events` } }, exitCodes.denied, /says no \(302\)/],
@@ -181,7 +181,7 @@ drill('what a provider sends instead is neither followed nor kept', async (t) =>
   }
 })
 
-drill('a token of somebody else is not ours, though a refresh brings it', async (t) => {
+slowTest('a token of somebody else is not ours, though a refresh brings it', async (t) => {
   await loginOfYesterday('people')
   for (const claims of [{ sub: 'bob' }, { sub: '' }, { iss: 'https://other.example.com' }, { aud: 'web' }]) {
     issuer.claims = claims
@@ -194,7 +194,7 @@ drill('a token of somebody else is not ours, though a refresh brings it', async 
   t.match(await chancery(['audit', 'refusals']), { code: 0 })
 })
 
-drill('what was replaced meanwhile is given no tokens of another', async (t) => {
+slowTest('what was replaced meanwhile is given no tokens of another', async (t) => {
   await loginOfYesterday('replaced')
   const { contexts } = parse(await readFile(file(), 'utf8'))
   const { replaced } = contexts
@@ -218,7 +218,7 @@ drill('what was replaced meanwhile is given no tokens of another', async (t) => 
   await writeFile(file(), stringify({ current: 'replaced', contexts }))
 })
 
-drill('what came for a refresh token is kept, also where the lock was taken away meanwhile', async (t) => {
+slowTest('what came for a refresh token is kept, also where the lock was taken away meanwhile', async (t) => {
   const before = await loginOfYesterday('late')
   const lock = `${file()}.lock`
   issuer.script.push(async () => {
@@ -233,7 +233,7 @@ drill('what came for a refresh token is kept, also where the lock was taken away
   t.match(await chancery(['audit', 'refusals']), { code: 0 })
 })
 
-drill('whoever is killed while it renews leaves nothing behind', async (t) => {
+slowTest('whoever is killed while it renews leaves nothing behind', async (t) => {
   const before = await loginOfYesterday('killed')
   const child = spawn(process.execPath, [mainFile, 'audit', 'refusals'], {
     env: { ...bare, HOME: home },
@@ -274,13 +274,13 @@ t.test('a disk that is full is noticed before a refresh token is used', async (t
   t.same(await readdir(join(file(), '..')), ['config.yaml'])
 })
 
-drill('a login that has ended says what to do', async (t) => {
+slowTest('a login that has ended says what to do', async (t) => {
   const oidc = await loginOfYesterday('ended')
   await refresh({ ...oidc, ca: issuer.ca }, oidc)
   t.match(await chancery(['audit', 'refusals']), { code: exitCodes.denied, err: /Log in again by chancery login/ })
 })
 
-drill('what is no login leaves no trace', async (t) => {
+slowTest('what is no login leaves no trace', async (t) => {
   const before = await readFile(file(), 'utf8')
   const cases: readonly (readonly [string, Partial<DeviceIssuer>, readonly object[], number, RegExp])[] = [
     ['denied', {}, [{ error: 'access_denied' }], exitCodes.denied, /was denied at the identity provider/],
@@ -476,7 +476,7 @@ t.test('until the code has expired, and not for longer', async (t) => {
   t.same(slept, [3_000, 3_000, 3_000])
 })
 
-drill('a certificate says who asks, wherever its files are replaced', async (t) => {
+slowTest('a certificate says who asks, wherever its files are replaced', async (t) => {
   const { cert, key, fingerprint } = clients.certify()
   const [certFile, keyFile] = [join(home, 'my.pem'), join(home, 'my.key')]
   await writeFile(certFile, cert)

@@ -6,9 +6,9 @@ import t, { type Test } from 'tap'
 
 import { batchPath } from '../../src/http/bounds.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
-import { drill } from '../helpers/drill.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor } from '../http/people.ts'
 import { args, filesOf, rowsOf } from './many.ts'
 
@@ -16,7 +16,7 @@ t.setTimeout(300_000)
 const service = await openTestService(t)
 const chancery = chanceryFor(service)
 
-drill('more than a thousand go in two calls, and how far it is is told', async (t) => {
+slowTest('more than a thousand go in two calls, and how far it is is told', async (t) => {
   const { files, out } = await filesOf(
     t,
     Object.fromEntries(Array.from({ length: 1_001 }, (_, i) => [`${i}.csr`, csrFor('thousand.example.com')])),
@@ -79,7 +79,7 @@ t.test('what is long goes in as many calls as its octets take', async (t) => {
   t.same(codes, [...long.map(() => 'csr.pem'), 'issued'])
 })
 
-drill(
+slowTest(
   'where a whole call comes too soon for a limit of requests, it is made again, and so are those after it',
   async (t) => {
     const long = Array.from({ length: 130 }, (_, i) => [`${i}.csr`, 'x'.repeat(65_536)])

@@ -8,10 +8,10 @@ import type { TLSSocket } from 'node:tls'
 
 import t from 'tap'
 
-import { drill } from '../helpers/drill.ts'
 import { freePort } from '../helpers/port.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { pathOf } from '../interop/tools.ts'
 import { newFolder, readShown } from './folders.ts'
 
@@ -22,7 +22,7 @@ interface Fetched {
   readonly octets: number
 }
 
-drill('from an empty folder to a renewed certificate, without a dropped connection', async (t) => {
+slowTest('from an empty folder to a renewed certificate, without a dropped connection', async (t) => {
   const nginx = await pathOf('nginx')
   const service = await openTestService(t)
   const chancery = chanceryFor(service)

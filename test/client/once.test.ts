@@ -5,10 +5,10 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { exitCodes } from '../../src/lib/failure.ts'
-import { drill } from '../helpers/drill.ts'
 import { audience, githubJob, openTestIssuer, type TestIssuer } from '../helpers/issuer.ts'
 import { chanceryFor, type Run } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { newFolder, readShown } from './folders.ts'
 
@@ -51,7 +51,7 @@ const runnerOf = (service: TestService, folder: string) => {
   }
 }
 
-drill('one token is enough for a certificate', async (t) => {
+slowTest('one token is enough for a certificate', async (t) => {
   for (const [what, settings] of [
     ['it asks for itself what must be trusted', {}],
     ['where no certificate may, what has come is there for the next token', { CHANCERY_CLIENT_RENEWAL: 'no' }],
@@ -69,7 +69,7 @@ drill('one token is enough for a certificate', async (t) => {
   }
 })
 
-drill('who waits for people comes back with another token', async (t) => {
+slowTest('who waits for people comes back with another token', async (t) => {
   const service = await openTestService(t)
   await wantApprovals(service, 'payments', { required: 1 })
   const { alice } = await employApprovers(service, ['payments'])

@@ -12,9 +12,9 @@ import { openFolder } from '../../src/client/issue/folder.ts'
 import { type IntoOptions, readTask, wardOf } from '../../src/client/issue/new-certificate.ts'
 import { type Client, openClient } from '../../src/client/rest.ts'
 import { exitCodes, Failure } from '../../src/lib/failure.ts'
-import { drill } from '../helpers/drill.ts'
 import { chanceryFor, startChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { newFolder, readShown } from './folders.ts'
 
 t.setTimeout(300_000)
@@ -47,7 +47,7 @@ const untilThere = async (file: string): Promise<string> => {
   }
 }
 
-drill('a key that is not that of its certificate is replaced, with a certificate for it', async (t) => {
+slowTest('a key that is not that of its certificate is replaced, with a certificate for it', async (t) => {
   const out = await newFolder(t)
   const options = { profile: 'server', name: ['damaged.example.com'], out }
   const ward = wardOf(await readTask(options, client.origin), { now: Date.now, openClient: async () => client })
@@ -163,36 +163,39 @@ t.test('a renewal that is refused for its key is tried with a new one', async (t
   t.equal(refused, 2)
 })
 
-drill('who says to whom the files are to be given is heeded at once, though there is nothing to renew', async (t) => {
-  const out = await newFolder(t)
-  const args = [...issueArgs('given.example.com', out), '--renew-before', '30%']
-  t.equal((await chancery(args)).code, 0)
-  t.equal((await chancery(issueArgs('given.example.com', out))).code, 0)
-  const versions = join(out, '.chancery/versions')
-  const keys = (await readdir(versions)).map((name) => join(versions, name, 'key.pem'))
-  t.equal(keys.length, 2, 'the last one is kept, and may hold')
-  const modes = () => Promise.all(keys.map(async (key) => (await stat(key)).mode & 0o7777))
-  // Whoever is not root can give files to a group of theirs only.
-  const owner = process.geteuid?.() === 0 ? 'nobody:daemon' : `:${process.getegid?.()}`
-  for (const [text, mode] of [
-    ['0640', 0o640],
-    ['0600', 0o600],
-  ] as const) {
-    const run = await chancery([...args, '--key-mode', text, '--owner', owner])
-    t.match(run, { code: 0, out: /nothing to do/ })
-    t.same(await modes(), [mode, mode])
-  }
-  if (process.geteuid?.() === 0) t.ok((await stat(join(out, 'key.pem'))).gid > 0)
-  await chmod(join(out, 'key.pem'), 0o640)
-  t.equal((await chancery(args)).code, 0)
-  t.equal((await stat(join(out, 'key.pem'))).mode & 0o7777, 0o640, 'what is not said stays')
+slowTest(
+  'who says to whom the files are to be given is heeded at once, though there is nothing to renew',
+  async (t) => {
+    const out = await newFolder(t)
+    const args = [...issueArgs('given.example.com', out), '--renew-before', '30%']
+    t.equal((await chancery(args)).code, 0)
+    t.equal((await chancery(issueArgs('given.example.com', out))).code, 0)
+    const versions = join(out, '.chancery/versions')
+    const keys = (await readdir(versions)).map((name) => join(versions, name, 'key.pem'))
+    t.equal(keys.length, 2, 'the last one is kept, and may hold')
+    const modes = () => Promise.all(keys.map(async (key) => (await stat(key)).mode & 0o7777))
+    // Whoever is not root can give files to a group of theirs only.
+    const owner = process.geteuid?.() === 0 ? 'nobody:daemon' : `:${process.getegid?.()}`
+    for (const [text, mode] of [
+      ['0640', 0o640],
+      ['0600', 0o600],
+    ] as const) {
+      const run = await chancery([...args, '--key-mode', text, '--owner', owner])
+      t.match(run, { code: 0, out: /nothing to do/ })
+      t.same(await modes(), [mode, mode])
+    }
+    if (process.geteuid?.() === 0) t.ok((await stat(join(out, 'key.pem'))).gid > 0)
+    await chmod(join(out, 'key.pem'), 0o640)
+    t.equal((await chancery(args)).code, 0)
+    t.equal((await stat(join(out, 'key.pem'))).mode & 0o7777, 0o640, 'what is not said stays')
 
-  const other = await newFolder(t)
-  await writeFile(join(other, 'key.pem'), 'of somebody else', { mode: 0o600 })
-  await symlink(other, join(versions, 'link'))
-  t.equal((await chancery([...args, '--key-mode', '0644'])).code, 0)
-  t.equal((await stat(join(other, 'key.pem'))).mode & 0o7777, 0o600, 'nothing is given through a link')
-})
+    const other = await newFolder(t)
+    await writeFile(join(other, 'key.pem'), 'of somebody else', { mode: 0o600 })
+    await symlink(other, join(versions, 'link'))
+    t.equal((await chancery([...args, '--key-mode', '0644'])).code, 0)
+    t.equal((await stat(join(other, 'key.pem'))).mode & 0o7777, 0o600, 'nothing is given through a link')
+  },
+)
 
 t.test('nobody is given the key of another order, wherever a link above leads', async (t) => {
   const folder = await newFolder(t)
@@ -204,7 +207,7 @@ t.test('nobody is given the key of another order, wherever a link above leads', 
   t.equal((await stat(join(theirs, 'key.pem'))).mode & 0o7777, 0o600)
 })
 
-drill('nobody else says where a key is written and what is removed, by a link or a folder of theirs', async (t) => {
+slowTest('nobody else says where a key is written and what is removed, by a link or a folder of theirs', async (t) => {
   const args = (out: string) => issueArgs('led.example.com', out)
   const theirs = await newFolder(t)
   await writeFile(join(theirs, 'precious'), 'of somebody else')

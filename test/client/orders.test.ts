@@ -5,16 +5,16 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { exitCodes } from '../../src/lib/failure.ts'
-import { drill } from '../helpers/drill.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { newFolder, readShown } from './folders.ts'
 
 t.setTimeout(300_000)
 const service = await openTestService(t)
 const chancery = chanceryFor(service)
 
-drill('each that failed is told of with its folder, and the first decides the exit code', async (t) => {
+slowTest('each that failed is told of with its folder, and the first decides the exit code', async (t) => {
   const folder = await newFolder(t)
   const file = join(folder, 'orders.yaml')
   const [one, two, three] = ['one', 'two', 'three'].map((name) => join(folder, name)) as [string, string, string]

@@ -8,8 +8,8 @@ import { type LogLine, lookAfter, type Standing, type Ward } from '../../src/cli
 import { type IntoOptions, issueInto, readTask, wardOf } from '../../src/client/issue/new-certificate.ts'
 import { type Client, openClient } from '../../src/client/rest.ts'
 import { Failure } from '../../src/lib/failure.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { newFolder } from './folders.ts'
 
 t.setTimeout(300_000)
@@ -112,7 +112,7 @@ const openOrders = async (t: Test, count: number) => {
   return { clock, calls, lines, run, due: (last as Standing).renewAt.getTime() }
 }
 
-drill('where nothing else hangs, what is due is renewed when it is due', async (t) => {
+slowTest('where nothing else hangs, what is due is renewed when it is due', async (t) => {
   const { clock, calls, lines, run, due } = await openOrders(t, 20)
   clock.pass(due - clock.now() - 14 * minute)
   await run({ of: (path) => (isAdvice(path) ? silence : undefined) }, hour)
@@ -124,7 +124,7 @@ drill('where nothing else hangs, what is due is renewed when it is due', async (
   t.same(others, ['/v1/certificates/:serial/renewal', '/v1/certificates/:serial/bundle'])
 })
 
-drill('while nobody answers and nothing is due, one order asks for all, and it is said', async (t) => {
+slowTest('while nobody answers and nothing is due, one order asks for all, and it is said', async (t) => {
   const { calls, lines, run } = await openOrders(t, 10)
   await run({ of: () => silence }, 10 * minute)
   t.ok(calls.length > 2 && calls.length < 12, `${calls.length} calls`)

@@ -10,9 +10,9 @@ import { readTask, wardOf } from '../../src/client/issue/new-certificate.ts'
 import { adviceFor, momentIn } from '../../src/client/issue/renewal-info.ts'
 import { type Client, openClient } from '../../src/client/rest.ts'
 import { exitCodes, Failure } from '../../src/lib/failure.ts'
-import { drill } from '../helpers/drill.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { openHoldersOf } from '../http/holders.ts'
 import { newFolder, readShown } from './folders.ts'
@@ -232,7 +232,7 @@ t.test('what people are asked to approve is not forgotten for a token that is de
   await t.rejects(readFile(pending), { code: 'ENOENT' }, 'when nobody can approve it any more, it is')
 })
 
-drill('a command that comes by a timer asks the server when, and not too often', async (t) => {
+slowTest('a command that comes by a timer asks the server when, and not too often', async (t) => {
   const out = await newFolder(t)
   const issue = [
     'issue',

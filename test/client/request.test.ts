@@ -8,10 +8,10 @@ import t from 'tap'
 import { issueFor } from '../../src/client/issue/for-request.ts'
 import { clientAt } from '../../src/client/rest.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
-import { drill } from '../helpers/drill.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrOn } from '../http/holders.ts'
 import { newFolder } from './folders.ts'
 
@@ -21,7 +21,7 @@ const chancery = chanceryFor(service)
 const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
 const csr = csrOn(privateKey, ['sent.example.com'])
 
-drill('a key that is named in place of a request goes nowhere', async (t) => {
+slowTest('a key that is named in place of a request goes nowhere', async (t) => {
   const folder = await newFolder(t)
   const asked: string[] = []
   service.service.app.server.on('request', ({ url = '' }) => asked.push(url))

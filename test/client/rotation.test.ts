@@ -10,7 +10,7 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { each, type Hour, minute, outage } from './hour.ts'
 
 t.setTimeout(900_000)
@@ -18,7 +18,7 @@ t.setTimeout(900_000)
 const daemons = Number(process.env['CHANCERY_TEST_DAEMONS'] ?? 16)
 const certificates = daemons * each
 
-drill('certificates are rotated for an hour: none comes near its end, and the load spreads', async (t) => {
+slowTest('certificates are rotated for an hour: none comes near its end, and the load spreads', async (t) => {
   // Apart from this process, whose watching of every promise would take as long as the work.
   const args = [join(import.meta.dirname, 'hour.ts'), `${daemons}`]
   const { stdout } = await promisify(execFile)(process.execPath, args, { maxBuffer: 2 ** 28 })

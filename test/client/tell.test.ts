@@ -6,7 +6,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 
 import { tellBy } from '../../src/client/issue/hook.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { newFolder } from './folders.ts'
 
 /** The word that it has written there, once it has. */
@@ -45,7 +45,7 @@ t.test('what it leaves running is not waited for, though it holds the output, an
   t.match(failed?.message, /ended with 3: oh no\n/, 'and what it said is told all the same')
 })
 
-drill('one that does not end is ended with all that it has started, whatever they do against it', async (t) => {
+slowTest('one that does not end is ended with all that it has started, whatever they do against it', async (t) => {
   const file = join(await newFolder(t), 'pid')
   const ending = new AbortController()
   const told = tellBy(['/bin/sh', '-c', `trap '' TERM; sleep 100 & echo $! > ${file}; wait`], ending.signal)
@@ -56,14 +56,14 @@ drill('one that does not end is ended with all that it has started, whatever the
   await untilEnded(pid)
 })
 
-drill('nor does one go on that takes too long', async (t) => {
+slowTest('nor does one go on that takes too long', async (t) => {
   const file = join(await newFolder(t), 'pid')
   const told = await tellBy(['/bin/sh', '-c', `sleep 100 & echo $! > ${file}; wait`], undefined, 2_000)
   t.match(told, { kind: 'later', message: /was ended by SIGTERM/ })
   await untilEnded(await wordOf(file))
 })
 
-drill('one that cannot be ended, as under sudo, is left alone in the end', async (t) => {
+slowTest('one that cannot be ended, as under sudo, is left alone in the end', async (t) => {
   const file = join(await newFolder(t), 'pid')
   const kill = process.kill.bind(process)
   const tried: (readonly [number, string])[] = []

@@ -7,9 +7,9 @@ import { setTimeout as pause } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { type Instance, startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { askSql } from '../helpers/sql.ts'
 import { faultsInChain } from './chain.ts'
 import { faultsInRecords } from './checker.ts'
@@ -96,7 +96,7 @@ const clients = 32
 
 t.setTimeout(500_000)
 
-drill('twenty kill -9 under load: nothing lost, nothing doubled, nothing left open', async (t) => {
+slowTest('twenty kill -9 under load: nothing lost, nothing doubled, nothing left open', async (t) => {
   const code = await mkdtemp(join(tmpdir(), 'chancery-code-'))
   t.teardown(() => rm(code, { recursive: true, force: true }))
   const { start, target, database, idle, kept } = await openPlace(t, { NODE_COMPILE_CACHE: code })
@@ -148,7 +148,7 @@ t.test('two instances on one database: the same invariants, and both issue', asy
   await assertSound(t, database, load, pollers)
 })
 
-drill(
+slowTest(
   'an instance that is stopped for longer than the reconciler waits, and then goes on, hands nothing out twice',
   async (t) => {
     const { start, target, database, idle } = await openPlace(t)

@@ -12,11 +12,11 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { openTestDatabase } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { fill, nameOf } from '../helpers/filling.ts'
 import { type Instance, startInstance } from '../helpers/instance.ts'
 import { massFacts } from '../helpers/mass.ts'
 import { freePort } from '../helpers/port.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor } from '../http/people.ts'
 
 const certificates = Number(process.env['CHANCERY_MASS_CERTIFICATES'] ?? 6_000)
@@ -140,26 +140,29 @@ const exactly = {
   ...{ twice: 0, others: 0, unlike: 0, done: 1 },
 }
 
-drill('killed half-way, resumed by another instance: each certificate of the plan once, and none else', async (t) => {
-  const { start, first, order, until, done, database, count, revoked } = await openOrder(t)
-  const began = performance.now()
-  const digest = await order()
-  await until(planned / 2)
-  first.signal('SIGKILL')
-  await first.exited
-  const half = await count(revoked)
-  t.ok(half >= planned / 2 && half < planned, `${half} of ${planned} at the kill`)
-  t.match(await massFacts(database.ownerUrl, digest), { rows: half, revoked: half, twice: 0, unlike: 0, done: 0 })
-  await start(1)
-  const report = await done(1, digest)
-  t.comment(
-    `${planned} certificates, killed at ${half}, done after ${((performance.now() - began) / 1000).toFixed(1)} s`,
-  )
-  t.match(report, { state: 'done', total: planned, revoked: planned, skipped: { expired: 0, revoked: 0 } })
-  t.match(await massFacts(database.ownerUrl, digest), exactly)
-})
+slowTest(
+  'killed half-way, resumed by another instance: each certificate of the plan once, and none else',
+  async (t) => {
+    const { start, first, order, until, done, database, count, revoked } = await openOrder(t)
+    const began = performance.now()
+    const digest = await order()
+    await until(planned / 2)
+    first.signal('SIGKILL')
+    await first.exited
+    const half = await count(revoked)
+    t.ok(half >= planned / 2 && half < planned, `${half} of ${planned} at the kill`)
+    t.match(await massFacts(database.ownerUrl, digest), { rows: half, revoked: half, twice: 0, unlike: 0, done: 0 })
+    await start(1)
+    const report = await done(1, digest)
+    t.comment(
+      `${planned} certificates, killed at ${half}, done after ${((performance.now() - began) / 1000).toFixed(1)} s`,
+    )
+    t.match(report, { state: 'done', total: planned, revoked: planned, skipped: { expired: 0, revoked: 0 } })
+    t.match(await massFacts(database.ownerUrl, digest), exactly)
+  },
+)
 
-drill('two instances: where the one at work is killed, the other takes over within seconds', async (t) => {
+slowTest('two instances: where the one at work is killed, the other takes over within seconds', async (t) => {
   const { start, first, order, until, done, database } = await openOrder(t)
   const second = await start(1)
   // So that it is the first that has the lease.
@@ -181,7 +184,7 @@ drill('two instances: where the one at work is killed, the other takes over with
   t.equal(await second.exited, 0)
 })
 
-drill('an instance that stops hands over at once, and does not wait for the whole order', async (t) => {
+slowTest('an instance that stops hands over at once, and does not wait for the whole order', async (t) => {
   const { start, first, order, until, done, database, count, revoked } = await openOrder(t)
   const second = await start(1)
   second.signal('SIGSTOP')

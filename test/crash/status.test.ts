@@ -18,10 +18,10 @@ import { keyBits } from '../../src/x509/keys.ts'
 import { parsePem } from '../../src/x509/pem.ts'
 import { encodeCertId } from '../helpers/cert-id.ts'
 import { openTestDatabase } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { type Instance, startInstance } from '../helpers/instance.ts'
 import { parseOcspResponse } from '../helpers/ocsp-response.ts'
 import { freePort } from '../helpers/port.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor } from '../http/people.ts'
 import { seq } from '../x509/build.ts'
 import { faultsInRecords } from './checker.ts'
@@ -160,7 +160,7 @@ const watchLists = (urlOf: (i: Replica) => string, paths: () => readonly string[
   }
 }
 
-drill(`${kills} kill -9 while two replicas publish and revoke`, async (t) => {
+slowTest(`${kills} kill -9 while two replicas publish and revoke`, async (t) => {
   const { start, call, database, publicUrl } = await openPlace(t)
   const instances = [start(0)]
   await instances[0]?.ready()

@@ -7,7 +7,7 @@ import t from 'tap'
 import { openAccess } from '../../src/db/access.ts'
 import type { Database } from '../../src/db/database.ts'
 import { isSecret, newSecret } from '../../src/db/secrets.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openTestStores } from './stores.ts'
 
 const { stores, open, service } = await openTestStores(t)
@@ -71,7 +71,7 @@ t.test('nothing in a token acts as a pattern or breaks the query', async (t) => 
   await t.rejects(access.authenticate(newSecret(randomBytes)), invalid, 'unknown')
 })
 
-drill('a token that is revoked stops at once here, and within two seconds elsewhere', async (t) => {
+slowTest('a token that is revoked stops at once here, and within two seconds elsewhere', async (t) => {
   const other = await open()
   const { token } = await employ('revoked')
   await access.authenticate(token.secret)
@@ -85,7 +85,7 @@ drill('a token that is revoked stops at once here, and within two seconds elsewh
   await t.rejects(access.revokeToken('00000000-0000-4000-8000-000000000000', by), { code: 'token.not_found' })
 })
 
-drill('a token works until it expires, and not a moment longer', async (t) => {
+slowTest('a token works until it expires, and not a moment longer', async (t) => {
   await access.createPrincipal('brief', by)
   const expiresAt = new Date(Date.now() + 3_000)
   const { secret } = await access.createToken({ principal: 'brief', label: 'brief', expiresAt }, by)

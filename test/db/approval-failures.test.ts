@@ -4,12 +4,12 @@ import t from 'tap'
 import type { IssueInput } from '../../src/ca/issuance/issuance.ts'
 import { failOpenRequests } from '../../src/db/approvals.ts'
 import type { ProfileVersion } from '../../src/tlog/entries.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { holdTurn } from '../helpers/turn.ts'
 import { employApprovers, leaveOpenIntent, openBeside, openDesk, wantApprovals } from '../http/approvals.ts'
 
-drill('those of a span fail, some in each transaction, and no others', async (t) => {
+slowTest('those of a span fail, some in each transaction, and no others', async (t) => {
   const service = await openTestService(t)
   await wantApprovals(service, 'payments', { required: 1 })
   const { requester } = await employApprovers(service, ['payments'])
@@ -77,7 +77,7 @@ interface Asked {
   readonly profile: ProfileVersion
 }
 
-drill('one that is being issued, or has been, is left, and those after it are not', async (t) => {
+slowTest('one that is being issued, or has been, is left, and those after it are not', async (t) => {
   const service = await openTestService(t)
   await wantApprovals(service, 'payments', { required: 1 })
   const people = await employApprovers(service, ['payments', 'server'])

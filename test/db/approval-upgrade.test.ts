@@ -9,12 +9,12 @@ import t from 'tap'
 import { openDatabase } from '../../src/db/database.ts'
 import { migrate } from '../../src/db/migrate.ts'
 import { openTestDatabase } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet as log } from '../helpers/log.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 t.setTimeout(300_000)
 
-drill('what was approved while standings came to be stands as approved in the end', async (t) => {
+slowTest('what was approved while standings came to be stands as approved in the end', async (t) => {
   const { ownerUrl } = await openTestDatabase(t, { empty: true })
   const directory = await mkdtemp(join(tmpdir(), 'chancery-upgrade-'))
   t.teardown(() => rm(directory, { recursive: true }))

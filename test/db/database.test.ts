@@ -16,9 +16,9 @@ import { unreachedDetail } from '../../src/db/shortages.ts'
 import { parseInstant } from '../../src/db/types.ts'
 import { isProblem } from '../../src/errors.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet as log } from '../helpers/log.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 
 const { ownerUrl } = await openTestDatabase(t, { empty: true })
@@ -53,7 +53,7 @@ t.test('a statement gives rows with numbers, dates and octets', async (t) => {
   await t.rejects(db.query({ text: 'select 9007199254740993::int8' }), { message: /int8 beyond 2\^53/ })
 })
 
-drill('issuing has plans for any values, on connections of its own, within the bound of all', async (t) => {
+slowTest('issuing has plans for any values, on connections of its own, within the bound of all', async (t) => {
   const settings = (pool: Statement['pool']): Statement => ({
     text: `select current_setting('plan_cache_mode') as plans, current_setting('enable_seqscan') as seqscan,
       pg_backend_pid() as pid, pg_sleep(0.1)::text as slept`,

@@ -26,9 +26,9 @@ import { decideAccount, runAs } from '../../src/db/embedded/account.ts'
 import { findBinaries } from '../../src/db/embedded/binaries.ts'
 import { type Embedded, openEmbedded } from '../../src/db/embedded/embedded.ts'
 import { SettingFault } from '../../src/lib/setting-fault.ts'
-import { drill } from '../helpers/drill.ts'
 import { embeddedFolder } from '../helpers/embedded.ts'
 import { quiet as log } from '../helpers/log.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const isRoot = process.geteuid?.() === 0
 
@@ -191,7 +191,7 @@ t.test(
   },
 )
 
-drill('of a test that is killed no server is left, and nothing that it has written', async (t) => {
+slowTest('of a test that is killed no server is left, and nothing that it has written', async (t) => {
   const code = `
     import { openOwnEmbedded } from ${JSON.stringify(new URL('../helpers/embedded.ts', import.meta.url).href)}
     console.log((await openOwnEmbedded({ teardown() {} })).servingUrl)
@@ -237,7 +237,7 @@ t.test('a password that is missing is named', async (t) => {
   })
 })
 
-drill('a data folder of another major version is refused with a sentence', async (t) => {
+slowTest('a data folder of another major version is refused with a sentence', async (t) => {
   const dataDir = await embeddedFolder(t)
   await (await open(t, dataDir)).stop()
   await writeFile(join(dataDir, 'postgres/cluster/PG_VERSION'), '17\n')
@@ -280,17 +280,21 @@ t.test('of what initdb says where it fails, only the fault is told', async (t) =
   })
 })
 
-drill('where too few files may be open, what to set is told, of a new folder and of one that is there', async (t) => {
-  const dataDir = await embeddedFolder(t)
-  const told = () => {
-    const args = ['-c', 'ulimit -n 48 && exec "$@"', 'sh', process.execPath, ...opening(dataDir)]
-    return spawnSync('sh', args, { encoding: 'utf8' }).stderr
-  }
-  const advice = /SettingFault.*insufficient file descriptors.*\nAllow more open files \(ulimit -n, LimitNOFILE\)\.\n/s
-  t.match(told(), advice)
-  await (await open(t, dataDir)).stop()
-  t.match(told(), advice)
-})
+slowTest(
+  'where too few files may be open, what to set is told, of a new folder and of one that is there',
+  async (t) => {
+    const dataDir = await embeddedFolder(t)
+    const told = () => {
+      const args = ['-c', 'ulimit -n 48 && exec "$@"', 'sh', process.execPath, ...opening(dataDir)]
+      return spawnSync('sh', args, { encoding: 'utf8' }).stderr
+    }
+    const advice =
+      /SettingFault.*insufficient file descriptors.*\nAllow more open files \(ulimit -n, LimitNOFILE\)\.\n/s
+    t.match(told(), advice)
+    await (await open(t, dataDir)).stop()
+    t.match(told(), advice)
+  },
+)
 
 t.test('a folder with something else in it is refused with a sentence, and left alone', async (t) => {
   const dataDir = await embeddedFolder(t)
@@ -302,7 +306,7 @@ t.test('a folder with something else in it is refused with a sentence, and left 
   t.strictSame(await readdir(join(dataDir, 'postgres')), ['letter'])
 })
 
-drill('three that start at once on a new folder share one server', async (t) => {
+slowTest('three that start at once on a new folder share one server', async (t) => {
   const dataDir = await embeddedFolder(t)
   const all = await Promise.all([another(t, dataDir), another(t, dataDir), another(t, dataDir)])
   t.strictSame(all.map(({ said }) => said.adopted).sort(), [false, true, true])
@@ -311,7 +315,7 @@ drill('three that start at once on a new folder share one server', async (t) => 
   await ask(all[0].said.servingUrl, 'select 1')
 })
 
-drill('who leaves first leaves the server to the others', async (t) => {
+slowTest('who leaves first leaves the server to the others', async (t) => {
   const dataDir = await embeddedFolder(t)
   const first = await open(t, dataDir)
   const { child } = await another(t, dataDir)
@@ -323,7 +327,7 @@ drill('who leaves first leaves the server to the others', async (t) => {
   t.ok(isGone(pid), 'the last one stopped it')
 })
 
-drill('of those who leave at once, the last one stops the server', async (t) => {
+slowTest('of those who leave at once, the last one stops the server', async (t) => {
   const dataDir = await embeddedFolder(t)
   const all = [await open(t, dataDir), await open(t, dataDir), await open(t, dataDir)]
   const pid = await pidOf(dataDir)
@@ -332,7 +336,7 @@ drill('of those who leave at once, the last one stops the server', async (t) => 
   t.ok(isGone(pid))
 })
 
-drill('a path that is too long for a socket gets a short one', async (t) => {
+slowTest('a path that is too long for a socket gets a short one', async (t) => {
   const dataDir = await embeddedFolder(t, `long-${'x'.repeat(120)}/data`)
   const embedded = await open(t, dataDir)
   const folder = new URL(embedded.servingUrl.replace('@/', '@x/')).searchParams.get('host') ?? ''

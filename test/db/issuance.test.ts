@@ -12,10 +12,10 @@ import type { Database, Statement } from '../../src/db/database.ts'
 import { openRecorder } from '../../src/db/issuance.ts'
 import { Problem } from '../../src/errors.ts'
 import type { Log } from '../../src/log.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { silentMeter } from '../helpers/meter.ts'
 import { openReplica, type Replica } from '../helpers/replica.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { tamper } from '../helpers/tamper.ts'
 
@@ -233,7 +233,7 @@ t.test('of two intents of one request in the same batch one becomes its certific
   t.same(await outcomesOf(first, innocent, second), ['certificate', 'certificate', undefined])
 })
 
-drill(
+slowTest(
   'in a young table without statistics a key that is asked for again and again costs no more each time',
   async (t) => {
     const first = await open(t)
@@ -265,7 +265,7 @@ t.test('plans that were made while statistics said that there was little do not 
   t.ok(walked < 4 * rounds * batch, `${walked} rows of the intents' indexes were read`)
 })
 
-drill('of many principals, issuers and compromised keys those are read that a batch is of', async (t) => {
+slowTest('of many principals, issuers and compromised keys those are read that a batch is of', async (t) => {
   const first = await open(t)
   const owner = await openSql(t, first.replica.database.ownerUrl)
   const readOfOthers = async (): Promise<number> => {

@@ -5,12 +5,12 @@ import { openDatabase } from '../../src/db/database.ts'
 import { heldUpBy, isHeldUp } from '../../src/db/lock-waits.ts'
 import { migrate } from '../../src/db/migrate.ts'
 import { openTestDatabase } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { embeddedFolder, openOwnEmbedded } from '../helpers/embedded.ts'
 import { quiet as log } from '../helpers/log.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { askSql, openSql } from '../helpers/sql.ts'
 
-drill('a forgotten transaction that has what issuing takes is told by its session, until it ends', async (t) => {
+slowTest('a forgotten transaction that has what issuing takes is told by its session, until it ends', async (t) => {
   const { ownerUrl, servingUrl } = await openTestDatabase(t)
   const forgotten = await openSql(t, ownerUrl)
   const db = openDatabase({ url: servingUrl, max: 2, log, applicationName: 'test' })
@@ -89,7 +89,7 @@ t.test('a head that goes from one to the next is held up by nobody, and by whoev
   t.equal(await isHeldUpWhile('update roll set size = size + 1; commit'), false, 'it moves')
 })
 
-drill('what was prepared has no session, and is told as what it is', async (t) => {
+slowTest('what was prepared has no session, and is told as what it is', async (t) => {
   // A server of its own: the setting is for all who use it, and takes a start.
   const dataDir = await embeddedFolder(t)
   const first = await openOwnEmbedded(t, dataDir)

@@ -14,8 +14,8 @@ import { readHashes } from '../../src/db/tree.ts'
 import { codec } from '../../src/server/codec.ts'
 import { emptyEdge, extend } from '../../src/tlog/frontier.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet as log } from '../helpers/log.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 
 const folderOf = async (test: Test, files: Readonly<Record<string, string>>): Promise<string> => {
@@ -363,7 +363,7 @@ const copied = (format: string): string => `
   insert into accesses (id, principal, act, records, filter, continues, format, size)
   values (gen_random_uuid(), 'eve', 'began', 'events', '{}', false, '${format}', 1)`
 
-drill('a roll of before becomes a tree', async (t) => {
+slowTest('a roll of before becomes a tree', async (t) => {
   const migrations = join(import.meta.dirname, '../../migrations')
   const files = (await readdir(migrations)).sort()
   for (const size of [0, 1, 255, 256, 513, 66_000]) {

@@ -9,7 +9,7 @@ import { openPolicies } from '../../src/db/policies.ts'
 import type { Problem } from '../../src/errors.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { type Profile, parseProfile } from '../../src/policy/profile.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openTestStores } from './stores.ts'
 
 const { stores, open } = await openTestStores(t)
@@ -221,7 +221,7 @@ t.test(
 )
 
 // Last: nobody can open these records any more.
-drill('a document that only a newer Chancery can read keeps nobody from following the others', async (t) => {
+slowTest('a document that only a newer Chancery can read keeps nobody from following the others', async (t) => {
   await policies.put(document('followed'), by, {})
   const other = await open()
   const told: string[] = []

@@ -11,8 +11,8 @@ import { openRecords } from '../../src/db/search/records.ts'
 import { codec } from '../../src/server/codec.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { readNames } from '../../src/x509/names-kept.ts'
-import { drill } from '../helpers/drill.ts'
 import { openExplaining } from '../helpers/explain.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { growTree } from '../helpers/tree.ts'
 import { openTestStores } from './stores.ts'
@@ -472,7 +472,7 @@ t.test('a span of time is a range of the roll, found without an index of its own
   }
 })
 
-drill('no search reads a table from end to end, or sorts more than its page', async (t) => {
+slowTest('no search reads a table from end to end, or sorts more than its page', async (t) => {
   await grow(20_000)
   const asked: { statement: Statement; values: readonly unknown[]; index: string }[] = []
   let index = ''

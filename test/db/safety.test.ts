@@ -17,8 +17,8 @@ import { databaseFaults } from '../../src/db/safety.ts'
 import type { Log } from '../../src/log.ts'
 import { readAnchorFile } from '../../src/server/pinned-checkpoint.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { tamper } from '../helpers/tamper.ts'
 import { openTestStores } from './stores.ts'
@@ -133,7 +133,7 @@ t.test('whoever may make temporary tables is told, and migrating takes that righ
   t.same(await faultsAs(t, servingUrl), [])
 })
 
-drill('production refuses a data folder that others may enter, and a root with a key here', async (t) => {
+slowTest('production refuses a data folder that others may enter, and a root with a key here', async (t) => {
   const { service } = await openTestStores(t)
   const owner = await openSql(t, service.database.ownerUrl)
   await owner.query(`insert into issuers (name, authority, certificate, chain, key_uri, public_url, shards)
@@ -157,7 +157,7 @@ drill('production refuses a data folder that others may enter, and a root with a
   })
 })
 
-drill('production refuses keys in files without an explicit yes, whatever modules are named', async (t) => {
+slowTest('production refuses keys in files without an explicit yes, whatever modules are named', async (t) => {
   const { service } = await openTestStores(t)
   const data = await mkdtemp(join(tmpdir(), 'chancery-production-'))
   t.teardown(() => rm(data, { recursive: true, force: true }))
@@ -264,7 +264,7 @@ t.test('production takes a database that it has not seen on somebody’s word on
   await t.rejects(start(first), /no checkpoint of the roll/, 'nor where it was lost')
 })
 
-drill('a port that is taken is told by its setting', async (t) => {
+slowTest('a port that is taken is told by its setting', async (t) => {
   const { ownerUrl, servingUrl } = await openTestDatabase(t)
   const data = await mkdtemp(join(tmpdir(), 'chancery-port-'))
   const taken = createServer().listen(0, '127.0.0.1')
@@ -284,7 +284,7 @@ drill('a port that is taken is told by its setting', async (t) => {
   await t.rejects(serve(config, quiet), /Another process listens on 127\.0\.0\.1:\d+: change CHANCERY_LISTEN/)
 })
 
-drill('an anchor that cannot be written, or is none, and an issuer that has expired are told', async (t) => {
+slowTest('an anchor that cannot be written, or is none, and an issuer that has expired are told', async (t) => {
   const { service, stores } = await openTestStores(t)
   const { config } = service
   const withAnchor = (anchor?: string): Config => {

@@ -12,7 +12,7 @@ import { openRecords } from '../../src/db/search/records.ts'
 import { codec } from '../../src/server/codec.ts'
 import { type NameKind, parseName } from '../../src/x509/names.ts'
 import { readNames } from '../../src/x509/names-kept.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { commonName, newP256, request, tlv } from '../x509/build.ts'
 import { allowAll, openTestStores } from './stores.ts'
 
@@ -239,7 +239,7 @@ const someFilter = (dice: ReturnType<typeof openDice>, all: readonly FoundCertif
   )
 }
 
-drill('any combination of filters finds exactly what it says, in its order, whatever a page holds', async (t) => {
+slowTest('any combination of filters finds exactly what it says, in its order, whatever a page holds', async (t) => {
   const all = await readAll(walk.certificates, {}, 1000)
   t.ok(all.length >= 160)
   t.same([...new Set(all.map(({ status }) => status))].sort(), ['expired', 'revoked', 'valid'])
@@ -292,7 +292,7 @@ t.test('a search at an earlier size finds what it would have found then', async 
   await t.rejects(walk.certificates({}, { cursor: next }), { code: 'request.cursor' }, 'a cursor belongs to its size')
 })
 
-drill('any combination of filters finds its events', async (t) => {
+slowTest('any combination of filters finds its events', async (t) => {
   const all = (await readAll(walk.events, {}, 1000)).map(({ entry, index }) => ({
     index,
     ...JSON.parse(entry),

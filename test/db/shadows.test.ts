@@ -4,8 +4,8 @@ import { randomBytes } from 'node:crypto'
 import pg from 'pg'
 import t from 'tap'
 
-import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { csrFor } from '../http/people.ts'
 
@@ -19,7 +19,7 @@ const connect = async (url: string): Promise<pg.Client> => {
   return client
 }
 
-drill('a temporary table takes the place of no record', async (t) => {
+slowTest('a temporary table takes the place of no record', async (t) => {
   const service: TestService = await openTestService(t)
   await wantApprovals(service, 'payments', { required: 2 })
   const { requester } = await employApprovers(service, ['payments', 'server'])

@@ -17,7 +17,7 @@ import { opensslRequest, rsaSigner } from '../x509/keys.ts'
 import { type FuzzCase, mutated, openRandom, runCase } from './pipeline.ts'
 import type { Found, Share, Slow } from './worker.ts'
 
-const cases = Number(process.env['CHANCERY_FUZZ_CASES'] ?? (process.env['DRILLS'] === 'no' ? 25_000 : 100_000))
+const cases = Number(process.env['CHANCERY_FUZZ_CASES'] ?? (process.env['SLOW_TESTS'] === 'no' ? 25_000 : 100_000))
 const seed = Number(process.env['CHANCERY_FUZZ_SEED'] ?? Math.floor(Math.random() * 2 ** 31))
 const overHttp = Math.floor(cases / 20)
 const structures = Math.floor(cases / 5)

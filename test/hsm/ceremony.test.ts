@@ -13,7 +13,7 @@ import {
   rootParameters,
   signParameters,
 } from '../cli/ceremonies.ts'
-import { drill, drillBut } from '../helpers/drill.ts'
+import { slowTest, slowUnless } from '../helpers/slow.ts'
 import { openShim, openSoftHsm } from './softhsm.ts'
 
 t.setTimeout(300_000)
@@ -28,7 +28,7 @@ const inToken = (object: string, more: Parameters = {}): Parameters => ({
 })
 
 for (const [algorithm, bits] of [['ec-p256'], ['ec-p384'], ['ed25519'], ['rsa', 3072], ['rsa', 4096]] as const)
-  drillBut(
+  slowUnless(
     bits === 3072,
     `a root of ${algorithm} ${bits ?? ''} in a token makes intermediates, a CRL and a successor`,
     async (t) => {
@@ -103,7 +103,7 @@ t.test('the module and the PIN may stand in the URI', async (t) => {
   t.match(await table.act('root', rootParameters('root', { key }), { env }), done)
 })
 
-drill('a token that cannot, or will not, is told in a sentence', async (t) => {
+slowTest('a token that cannot, or will not, is told in a sentence', async (t) => {
   const table = await openTable(t)
   await hsm.tool('--keypairgen', '--key-type', 'EC:prime256v1', '--label', 'with-id', '--id', 'd1')
   const attempt = (more: Parameters, algorithm = 'ec-p256') =>

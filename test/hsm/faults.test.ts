@@ -7,8 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { csrFor } from '../http/people.ts'
 import { openShim, type Shim } from './softhsm.ts'
@@ -138,7 +138,7 @@ for (const [what, { begin, end, reason }] of Object.entries(faults))
     t.ok(recovery < 10_000, `${recovery} ms to recovery`)
   })
 
-drill('a token that signs wrongly leaves no more intents open than were under way', async (t) => {
+slowTest('a token that signs wrongly leaves no more intents open than were under way', async (t) => {
   const client = await openSql(t, service.database.servingUrl)
   const open = async (): Promise<number> =>
     (

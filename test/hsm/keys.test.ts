@@ -9,7 +9,7 @@ import pkcs11 from 'pkcs11js'
 import t from 'tap'
 
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openTestSigners } from './signers.ts'
 import { openShim, openSoftHsm } from './softhsm.ts'
 
@@ -244,7 +244,7 @@ t.test(
   },
 )
 
-drill('what can be no PIN is not tried, wherever it stands', async (t) => {
+slowTest('what can be no PIN is not tried, wherever it stands', async (t) => {
   const path = join(hsm.folder, 'odd')
   const uri = 'pkcs11:token=ca;object=ec-p256'
   for (const [content, expected] of [
@@ -263,7 +263,7 @@ drill('what can be no PIN is not tried, wherever it stands', async (t) => {
   }
 })
 
-drill('a pipe that nobody writes into is told of, and costs the keys of its token nothing', async (t) => {
+slowTest('a pipe that nobody writes into is told of, and costs the keys of its token nothing', async (t) => {
   const pipe = join(hsm.folder, 'pipe')
   await promisify(execFile)('mkfifo', ['-m', '600', pipe])
   const uri = 'pkcs11:token=ca;object=ec-p256'
@@ -277,7 +277,7 @@ drill('a pipe that nobody writes into is told of, and costs the keys of its toke
   t.match(await messageOf(configured.keys.open(uri)), expected)
 })
 
-drill('nor does one that somebody has open and writes nothing into', async (t) => {
+slowTest('nor does one that somebody has open and writes nothing into', async (t) => {
   const pipe = join(hsm.folder, 'slow')
   await promisify(execFile)('mkfifo', ['-m', '600', pipe])
   const uri = 'pkcs11:token=ca;object=ec-p256'

@@ -8,8 +8,8 @@ import t, { type Test } from 'tap'
 
 import { cka } from '../../src/keys/pkcs11/mechanisms.ts'
 import type { SigningFault } from '../../src/keys/signing-key.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor } from '../http/people.ts'
 import { openTestSigners } from './signers.ts'
 import { openShim } from './softhsm.ts'
@@ -132,7 +132,7 @@ t.test('what is wrong with a PIN is told, where another one would not help', asy
   }
 })
 
-drill('a module that finds its sessions again only when it starts is started again', async (t) => {
+slowTest('a module that finds its sessions again only when it starts is started again', async (t) => {
   const signers = await openTestSigners(t, hsm)
   // So slow that none is begun at the end of the time.
   await hsm.misbehave('sign-delay=300')
@@ -185,26 +185,29 @@ t.test('what has less time left than a signature takes is not begun', async (t) 
   t.equal((left as SigningFault).when, 'before')
 })
 
-drill('a module that signs one after another, and slower than it is asked, is asked for fewer at a time', async (t) => {
-  await hsm.misbehave('sign-delay=5', 'sign-serial')
-  const signers = await openTestSigners(t, hsm)
-  const key = await signers.keys.open(uri)
-  await hsm.misbehave('sign-delay=300', 'sign-serial')
-  const times = async (count: number): Promise<readonly string[]> =>
-    (await key.sign(Array.from({ length: count }, (_, i) => Buffer.from(`message ${i}`)))).map((one) =>
-      Buffer.isBuffer(one) ? 'signed' : one.when,
-    )
-  t.ok((await times(8)).includes('late'), 'all at once, they take longer than any may')
-  // What is late is ended first, and for one more nobody waits any longer than he may.
-  while (!(await times(1)).includes('signed') && !signers.events.includes('signer.ended')) await setImmediate()
-  const next = await times(8)
-  t.ok(next.includes('signed'))
-  t.notOk(next.includes('late'), 'and then none is begun that would be late')
-  t.notOk(signers.events.includes('signer.ended'), 'nor is it taken for one that hangs')
-  // Told once a second.
-  while (!signers.keys.load().failures['slow']) await setImmediate()
-  t.notOk(signers.keys.load().failures['late'], 'the metrics tell the two apart')
-})
+slowTest(
+  'a module that signs one after another, and slower than it is asked, is asked for fewer at a time',
+  async (t) => {
+    await hsm.misbehave('sign-delay=5', 'sign-serial')
+    const signers = await openTestSigners(t, hsm)
+    const key = await signers.keys.open(uri)
+    await hsm.misbehave('sign-delay=300', 'sign-serial')
+    const times = async (count: number): Promise<readonly string[]> =>
+      (await key.sign(Array.from({ length: count }, (_, i) => Buffer.from(`message ${i}`)))).map((one) =>
+        Buffer.isBuffer(one) ? 'signed' : one.when,
+      )
+    t.ok((await times(8)).includes('late'), 'all at once, they take longer than any may')
+    // What is late is ended first, and for one more nobody waits any longer than he may.
+    while (!(await times(1)).includes('signed') && !signers.events.includes('signer.ended')) await setImmediate()
+    const next = await times(8)
+    t.ok(next.includes('signed'))
+    t.notOk(next.includes('late'), 'and then none is begun that would be late')
+    t.notOk(signers.events.includes('signer.ended'), 'nor is it taken for one that hangs')
+    // Told once a second.
+    while (!signers.keys.load().failures['slow']) await setImmediate()
+    t.notOk(signers.keys.load().failures['late'], 'the metrics tell the two apart')
+  },
+)
 
 t.test('one session that hangs while all others sign is a module that hangs', async (t) => {
   await hsm.misbehave('sign-delay=5')
@@ -337,7 +340,7 @@ t.test('where ours cannot be taken away again, it is said that two are there', a
   })
 })
 
-drill(
+slowTest(
   'a module that takes its time, within the deadline, is not started again for being asked how it is',
   async (t) => {
     const service = await openTestService(t, {

@@ -8,9 +8,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { openTestDatabase } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openShim } from './softhsm.ts'
 
 t.setTimeout(300_000)
@@ -54,7 +54,7 @@ const until = async (isSo: () => boolean | Promise<boolean>, ms: number): Promis
   return false
 }
 
-drill('a service that is killed while its module hangs in C_Login leaves no signer', async (t) => {
+slowTest('a service that is killed while its module hangs in C_Login leaves no signer', async (t) => {
   const first = start()
   t.teardown(async () => {
     first.signal('SIGKILL')

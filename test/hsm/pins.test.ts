@@ -5,9 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 
 import { serve } from '../../src/cli/serve.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor } from '../http/people.ts'
 import { openShim } from './softhsm.ts'
 
@@ -45,7 +45,7 @@ const openPlace = async (t: Test) => {
   return { hsm, service, issue, until, says: (reason: RegExp) => until(() => isReady(reason)), isWell }
 }
 
-drill('a wrong PIN is tried once; the right one in its file is tried after a restart', async (t) => {
+slowTest('a wrong PIN is tried once; the right one in its file is tried after a restart', async (t) => {
   const { hsm, service, issue, says } = await openPlace(t)
   const before = await hsm.logins()
   await hsm.setPin('9999')
@@ -68,7 +68,7 @@ drill('a wrong PIN is tried once; the right one in its file is tried after a res
   t.equal(statusCode, 201)
 })
 
-drill('a module that crashes before it has seen the PIN needs no operator', async (t) => {
+slowTest('a module that crashes before it has seen the PIN needs no operator', async (t) => {
   const { hsm, isWell, says } = await openPlace(t)
   const before = await hsm.logins()
   await hsm.misbehave('open-crash')
@@ -80,7 +80,7 @@ drill('a module that crashes before it has seen the PIN needs no operator', asyn
   t.ok(await isWell())
 })
 
-drill('what a token answers in words of its own may be a refusal; what is its own trouble is not', async (t) => {
+slowTest('what a token answers in words of its own may be a refusal; what is its own trouble is not', async (t) => {
   const { hsm, says, isWell } = await openPlace(t)
   const before = await hsm.logins()
   await hsm.misbehave(`login-error=${0x30}`)
@@ -97,7 +97,7 @@ drill('what a token answers in words of its own may be a refusal; what is its ow
   t.equal(await hsm.logins(), well + 1)
 })
 
-drill('a token that says that the next wrong PIN locks it is not asked', async (t) => {
+slowTest('a token that says that the next wrong PIN locks it is not asked', async (t) => {
   const { hsm, says } = await openPlace(t)
   const before = await hsm.logins()
   await hsm.misbehave('final-try')
@@ -107,28 +107,31 @@ drill('a token that says that the next wrong PIN locks it is not asked', async (
   t.equal(await hsm.logins(), before)
 })
 
-drill('a replica starts, and answers, while a token lets it wait, with two connections to the database', async (t) => {
-  const { hsm, service } = await openPlace(t)
-  const { config } = service
-  await hsm.misbehave('login-hang')
-  const listen = { ...config.listen, port: 0 }
-  const database = { ...config.database, poolSize: 2 }
-  const start = performance.now()
-  const second = await serve({ ...config, database, listen, publicListen: listen }, quiet)
-  t.teardown(second.close)
-  const startedMs = performance.now() - start
-  for (let i = 0; i < 6; i += 1) {
-    const before = performance.now()
-    await second.service.issuers.refresh()
-    const { statusCode } = await second.service.app.inject({
-      url: '/v1/issuers',
-      headers: { authorization: `Bearer ${service.adminToken}` },
-    })
-    t.equal(statusCode, 200)
-    const tookMs = performance.now() - before
-    t.ok(tookMs < 1_000, `${tookMs} ms`)
-    await sleep(500)
-  }
-  t.comment(`started within ${Math.round(startedMs)} ms`)
-  await hsm.misbehave()
-})
+slowTest(
+  'a replica starts, and answers, while a token lets it wait, with two connections to the database',
+  async (t) => {
+    const { hsm, service } = await openPlace(t)
+    const { config } = service
+    await hsm.misbehave('login-hang')
+    const listen = { ...config.listen, port: 0 }
+    const database = { ...config.database, poolSize: 2 }
+    const start = performance.now()
+    const second = await serve({ ...config, database, listen, publicListen: listen }, quiet)
+    t.teardown(second.close)
+    const startedMs = performance.now() - start
+    for (let i = 0; i < 6; i += 1) {
+      const before = performance.now()
+      await second.service.issuers.refresh()
+      const { statusCode } = await second.service.app.inject({
+        url: '/v1/issuers',
+        headers: { authorization: `Bearer ${service.adminToken}` },
+      })
+      t.equal(statusCode, 200)
+      const tookMs = performance.now() - before
+      t.ok(tookMs < 1_000, `${tookMs} ms`)
+      await sleep(500)
+    }
+    t.comment(`started within ${Math.round(startedMs)} ms`)
+    await hsm.misbehave()
+  },
+)

@@ -8,9 +8,9 @@ import { verifyDatabase } from '../../src/cli/verify-database.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import type { Finding } from '../../src/tlog/findings.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
-import { drill } from '../helpers/drill.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employ } from '../http/people.ts'
 import { dns, newP256, pem, rdn, request, san, seq, tlv } from '../x509/build.ts'
 import { openSoftHsm } from './softhsm.ts'
@@ -61,7 +61,7 @@ const until = async (holds: () => boolean): Promise<void> => {
 const before = 'pkcs11:token=ca;object=k'
 const now = 'pkcs11:token=renamed;object=k'
 
-drill('the key of an issuer whose token has another label', async (t) => {
+slowTest('the key of an issuer whose token has another label', async (t) => {
   const first = await openTestService(t, settings)
   t.equal((await ask(first, 'waits', 'pkcs11:token=other;object=waits')).status, 201)
   await stage(first, 'next', (await ask(first, 'next', before)).json.csr)

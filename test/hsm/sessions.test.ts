@@ -4,8 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 
 import { named } from '../helpers/ceremony.ts'
-import { drill, drillBut } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest, slowUnless } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { csrFor } from '../http/people.ts'
 import { openShim, type Shim } from './softhsm.ts'
@@ -68,7 +68,7 @@ for (const [what, word] of [
   ['says that it allows one', 'max-sessions=1'],
   ['says that it allows three', 'max-sessions=3'],
 ] as const)
-  drillBut(
+  slowUnless(
     word === 'sessions=1',
     `a token that ${what}: issuance works and keys are made, and nothing is lost`,
     async (t) => {
@@ -84,7 +84,7 @@ for (const [what, word] of [
     },
   )
 
-drill('the only session fails, and its login with it: a new process, and nobody is lost', async (t) => {
+slowTest('the only session fails, and its login with it: a new process, and nobody is lost', async (t) => {
   const { hsm, service } = await openLimited(t, 'sessions=1')
   const told = openTold()
   const load = issueAll(service, { clients: 8, each: 40 }, told)

@@ -14,9 +14,9 @@ import t, { type Test } from 'tap'
 import { faultsInRecords } from '../crash/checker.ts'
 import { openLoad } from '../crash/load.ts'
 import { openTestDatabase } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { type Instance, startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { askSql } from '../helpers/sql.ts'
 import { openSoftHsm } from './softhsm.ts'
 import { parseSpyLog, timesIn } from './spy-log.ts'
@@ -86,7 +86,7 @@ const queried = (url: string, text: string): Promise<readonly Record<string, Buf
 
 t.setTimeout(300_000)
 
-drill(
+slowTest(
   'under kill -9 the token signs nothing but recorded intents and lists, each once, and the fixed trial text',
   async (t) => {
     const { start, target, database, log } = await openPlace(t)

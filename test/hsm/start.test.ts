@@ -16,10 +16,10 @@ import { type Serving, serve } from '../../src/cli/serve.ts'
 import { loadConfig } from '../../src/config/config.ts'
 import { exitCodes } from '../../src/lib/failure.ts'
 import { openTestDatabase } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor } from '../http/people.ts'
 import { openShim, type Shim } from './softhsm.ts'
 
@@ -135,7 +135,7 @@ const root = await readFile(join(data, 'root.pem'), 'utf8')
 const asked = { csr: csrFor('hsm.example.com'), profile: 'server' }
 
 for (const [what, { begin, end, reason }] of Object.entries(faults))
-  drill(`started with ${what}`, async (t) => {
+  slowTest(`started with ${what}`, async (t) => {
     await begin(hsm)
     const { addresses, anchor, close } = await open()
     t.teardown(close)
@@ -170,7 +170,7 @@ for (const [what, { begin, end, reason }] of Object.entries(faults))
     t.equal(await readFile(join(data, 'root.pem'), 'utf8'), root)
   })
 
-drill(
+slowTest(
   'a first start whose token is not there, or makes no key for the roll, ends as with any setting that is no good',
   async (t) => {
     const fresh = await openTestDatabase(t)

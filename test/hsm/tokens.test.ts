@@ -9,9 +9,9 @@ import t from 'tap'
 import { serve } from '../../src/cli/serve.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor } from '../http/people.ts'
 import { openTestSigners } from './signers.ts'
 import { openShim } from './softhsm.ts'
@@ -42,27 +42,30 @@ const signOn = (key: SigningKey) => {
   }
 }
 
-drill('signing goes on while others look for tokens and keys that are not there, and fail to make some', async (t) => {
-  const hsm = await openShim(t)
-  const { keys, events } = await openTestSigners(t, hsm)
-  const stop = signOn(await keys.create('pkcs11:token=ca;object=one', 'ec-p256'))
-  const none = `There is no token with label cq. The module ${hsm.module} shows ca.`
-  for (let i = 0; i < 3; i += 1) t.equal(await messageOf(keys.open('pkcs11:token=cq;object=x')), none)
-  t.equal(await messageOf(keys.create('pkcs11:token=cq;object=x', 'ec-p256')), none)
-  t.match(await messageOf(keys.open('pkcs11:token=ca;object=x')), /has no private key x/)
-  for (const code of [5, 6, 0x30, 0x8000_0001]) {
-    await hsm.misbehave(`generate-error=${code}`)
-    t.match(await messageOf(keys.create('pkcs11:token=ca;object=x', 'ec-p256')), /does not make the key/)
-  }
-  await hsm.misbehave()
-  const { signed, faults } = await stop()
-  t.same(faults, [])
-  t.ok(signed > 50, `${signed} signatures`)
-  await sleep(500)
-  const before = events.filter((event) => event === 'signer.ended').length
-  await sleep(2_500)
-  t.equal(events.filter((event) => event === 'signer.ended').length, before, 'and no process waits for a token')
-})
+slowTest(
+  'signing goes on while others look for tokens and keys that are not there, and fail to make some',
+  async (t) => {
+    const hsm = await openShim(t)
+    const { keys, events } = await openTestSigners(t, hsm)
+    const stop = signOn(await keys.create('pkcs11:token=ca;object=one', 'ec-p256'))
+    const none = `There is no token with label cq. The module ${hsm.module} shows ca.`
+    for (let i = 0; i < 3; i += 1) t.equal(await messageOf(keys.open('pkcs11:token=cq;object=x')), none)
+    t.equal(await messageOf(keys.create('pkcs11:token=cq;object=x', 'ec-p256')), none)
+    t.match(await messageOf(keys.open('pkcs11:token=ca;object=x')), /has no private key x/)
+    for (const code of [5, 6, 0x30, 0x8000_0001]) {
+      await hsm.misbehave(`generate-error=${code}`)
+      t.match(await messageOf(keys.create('pkcs11:token=ca;object=x', 'ec-p256')), /does not make the key/)
+    }
+    await hsm.misbehave()
+    const { signed, faults } = await stop()
+    t.same(faults, [])
+    t.ok(signed > 50, `${signed} signatures`)
+    await sleep(500)
+    const before = events.filter((event) => event === 'signer.ended').length
+    await sleep(2_500)
+    t.equal(events.filter((event) => event === 'signer.ended').length, before, 'and no process waits for a token')
+  },
+)
 
 t.test('a token that comes later is found, though the module lists it only when it starts', async (t) => {
   const hsm = await openShim(t)
@@ -74,7 +77,7 @@ t.test('a token that comes later is found, though the module lists it only when 
   t.same((await stop()).faults, [])
 })
 
-drill('a key that is opened again in another process is on the roll again', async (t) => {
+slowTest('a key that is opened again in another process is on the roll again', async (t) => {
   const hsm = await openShim(t)
   const service = await openTestService(t, {
     CHANCERY_DEVELOPMENT_TOKEN: 'pkcs11:token=ca',
@@ -101,7 +104,7 @@ drill('a key that is opened again in another process is on the roll again', asyn
   t.equal(await opened(), 2)
 })
 
-drill('a mistyped token, and an issuer whose token is gone for good, cost nobody a certificate', async (t) => {
+slowTest('a mistyped token, and an issuer whose token is gone for good, cost nobody a certificate', async (t) => {
   const hsm = await openShim(t)
   await hsm.addToken('old')
   const service = await openTestService(t, {

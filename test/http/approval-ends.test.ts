@@ -5,8 +5,8 @@ import t from 'tap'
 
 import type { Asked } from '../../src/ca/approvals/approvals.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
-import { drill } from '../helpers/drill.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employApprovers, openBeside, openDesk, type People, untilState, wantApprovals } from './approvals.ts'
 import { csrFor, derFor, employ } from './people.ts'
 
@@ -69,7 +69,7 @@ t.test('who asked may withdraw it, and nobody else', async (t) => {
   t.match((await desk.eventsOf(request.id)).at(-1), { type: 'request.withdrawn', plan: request.digest, ...end })
 })
 
-drill('a grant that was revoked a moment ago, on another replica, approves nothing', async (t) => {
+slowTest('a grant that was revoked a moment ago, on another replica, approves nothing', async (t) => {
   const other = await openTestService(t, {}, service)
   const token = await employ(service, 'erin', 'approver', { profiles: ['payments'] })
   const request = (await desk.ask(people.requester, 'payments')).json
@@ -119,7 +119,7 @@ t.test('and can be stopped meanwhile, by an approver or by who asked', async (t)
   }
 })
 
-drill('until it expires, and tells what kept it', async (t) => {
+slowTest('until it expires, and tells what kept it', async (t) => {
   const { store, stores } = await openBeside(t, service)
   const token = await limited('late')
   const asked = (await desk.ask(token, 'simple')).json
@@ -160,7 +160,7 @@ t.test('what has expired is not approved any more', async (t) => {
   t.match((await desk.eventsOf(request.id)).at(-1), { type: 'request.expired', plan: request.digest })
 })
 
-drill(
+slowTest(
   'whoever decides at once, on whichever replica: one end, and nothing is issued of what was stopped',
   async (t) => {
     const other = await openTestService(t, {}, service)

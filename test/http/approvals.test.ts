@@ -9,9 +9,9 @@ import { openLeases } from '../../src/db/leases.ts'
 import { waitOf } from '../../src/http/api/requests.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
-import { drill } from '../helpers/drill.ts'
 import { audience, openTestIssuer } from '../helpers/issuer.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { askSql } from '../helpers/sql.ts'
 import { employApprovers, openBeside, openDesk, type People, untilState, wantApprovals } from './approvals.ts'
 import { csrFor, derFor, employ } from './people.ts'
@@ -247,7 +247,7 @@ t.test(
   },
 )
 
-drill('whatever was left after the last approval is carried out by whoever is there', async (t) => {
+slowTest('whatever was left after the last approval is carried out by whoever is there', async (t) => {
   const { store } = await openBeside(t, service)
   const asked = { key: 'left', csr: csrFor('pay.example.com') }
   const { id, digest } = (await desk.ask(people.requester, 'simple', asked)).json
@@ -262,7 +262,7 @@ drill('whatever was left after the last approval is carried out by whoever is th
   )
 })
 
-drill('a crash while it was being signed costs a serial, and no second certificate', async (t) => {
+slowTest('a crash while it was being signed costs a serial, and no second certificate', async (t) => {
   const { store, stores } = await openBeside(t, service)
   const asked = { key: 'crashed', csr: csrFor('pay.example.com') }
   const { id, digest, profile } = (await desk.ask(people.requester, 'simple', asked)).json
@@ -303,7 +303,7 @@ drill('a crash while it was being signed costs a serial, and no second certifica
   ])
 })
 
-drill('a crash after it was issued leaves its end to others, and it is issued all the same', async (t) => {
+slowTest('a crash after it was issued leaves its end to others, and it is issued all the same', async (t) => {
   const { store, stores } = await openBeside(t, service)
   const turn = openLeases(stores.db, randomUUID())
   for (let tries = 100; !(await turn.take('approvals', 5_000)); tries -= 1) {

@@ -4,10 +4,10 @@ import t, { type Test } from 'tap'
 import { openStores } from '../../src/server/stores.ts'
 import { parseCheckpoint } from '../../src/tlog/checkpoint.ts'
 import { parseNote } from '../../src/tlog/note.ts'
-import { drill } from '../helpers/drill.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { setBackTo, tamper } from '../helpers/tamper.ts'
 import { csrFor, employ } from './people.ts'
@@ -55,7 +55,7 @@ const settled = (): Promise<void> => service.service.publishCrls()
 const checkpointSize = async (): Promise<number> =>
   parseCheckpoint(parseNote((await service.request('GET', '/roll/checkpoint')).text).text).size
 
-drill(
+slowTest(
   'records that are set back under a service stop it from writing, and it goes on when they are whole',
   async (t) => {
     await settled()
@@ -96,7 +96,7 @@ drill(
   },
 )
 
-drill('while the records do not say who asks, nobody waits for that as long as they might', async (t) => {
+slowTest('while the records do not say who asks, nobody waits for that as long as they might', async (t) => {
   const token = await employ(service, 'waiting', 'requester', { profiles: ['server'] })
   const owner = await openSql(t, service.database.ownerUrl)
   await owner.query('begin')
@@ -107,7 +107,7 @@ drill('while the records do not say who asks, nobody waits for that as long as t
   await owner.query('rollback')
 })
 
-drill('with a full disk nothing is handed out; what was recorded is when there is room again', async (t: Test) => {
+slowTest('with a full disk nothing is handed out; what was recorded is when there is room again', async (t: Test) => {
   const disk = openFullDisk()
   t.teardown(disk.free)
   await settled()

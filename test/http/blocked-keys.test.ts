@@ -9,9 +9,9 @@ import { parseRequest } from '../../src/x509/csr.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { encodeRequestInfo, sealRequest } from '../../src/x509/request.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
-import { drill } from '../helpers/drill.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { pem } from '../x509/build.ts'
 import { csrFor, derFor } from './people.ts'
 
@@ -29,7 +29,7 @@ const outcomes = async (service: TestService, csr: string): Promise<readonly unk
 }
 const blocked = ['key.blocked', 'key.blocked', 'key.blocked']
 
-drill('the key of an issuer of any authority, in any state, is never a subject’s', async (t) => {
+slowTest('the key of an issuer of any authority, in any state, is never a subject’s', async (t) => {
   const service = await openTestService(t, { CHANCERY_STAGING_TIME: '0s' })
   const [keys, root] = [await openInlineKeys(service.config), openTestRoot()]
   const csrBy = async (issuer: string): Promise<string> => {

@@ -4,8 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { allowAll } from '../db/stores.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { commonName, dns, ip, mail, newP256, pem, request, san, uri } from '../x509/build.ts'
 import { employ } from './people.ts'
 
@@ -45,7 +45,7 @@ const shownOf = async (serial: string): Promise<object> => {
   return shown
 }
 
-drill('a search shows each certificate as reading it does, in every order and form', async (t) => {
+slowTest('a search shows each certificate as reading it does, in every order and form', async (t) => {
   const origin = {
     user: 'a "quoted" user\\',
     groups: ['ä'],

@@ -6,15 +6,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { openClientCa, type TestClient } from '../helpers/clients.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { assertTools, output } from '../interop/tools.ts'
 import { openClients } from './clients.ts'
 
 await assertTools('openssl')
 const { ca, folder, file, service, tie, open, ask } = await openClients(t)
 
-drill('the file of CAs is read again when it changes, and stays as it was where it is not good', async (t) => {
+slowTest('the file of CAs is read again when it changes, and stays as it was where it is not good', async (t) => {
   const next = openClientCa('Clients of tomorrow')
   const client = next.certify()
   const old = ca.certify()

@@ -5,14 +5,14 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { parsePem } from '../../src/x509/pem.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { pem, requestBy } from '../x509/build.ts'
 import { openClients } from './clients.ts'
 
 const { ca, file, service, tie, open, ask } = await openClients(t)
 
-drill('a credential, a grant or a principal that is taken away ends access on a live connection', async (t) => {
+slowTest('a credential, a grant or a principal that is taken away ends access on a live connection', async (t) => {
   const other = await openTestService(t, { CHANCERY_CLIENT_CA: file }, service)
   const ends: readonly (readonly [string, (principal: string, credential: string) => Promise<unknown>, string])[] = [
     ['credential', (_, id) => service.request('DELETE', `/v1/credentials/${id}`), 'auth.unmapped'],
@@ -45,7 +45,7 @@ drill('a credential, a grant or a principal that is taken away ends access on a 
   }
 })
 
-drill('a certificate that expires while its connection lives is not accepted any more', async (t) => {
+slowTest('a certificate that expires while its connection lives is not accepted any more', async (t) => {
   const client = ca.certify({ from: -60, to: 3 })
   await tie('brief', { fingerprint: client.fingerprint })
   const connection = open(t, { client })
@@ -55,7 +55,7 @@ drill('a certificate that expires while its connection lives is not accepted any
   t.equal(connection.ports.length, 1)
 })
 
-drill('what our own issuers have signed holds by our own records', async (t) => {
+slowTest('what our own issuers have signed holds by our own records', async (t) => {
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const key = privateKey.export({ type: 'pkcs8', format: 'pem' }) as string
   const csr = pem(requestBy(privateKey, 'own.example.com'))

@@ -8,7 +8,7 @@ import { ajvOptions, serializerCompiler, validatorCompiler } from '../../src/htt
 import type { App } from '../../src/http/fastify.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
 import { cpu } from '../helpers/cpu.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openStandIn, reached } from './stand-in.ts'
 
 interface Route {
@@ -46,7 +46,7 @@ const allRoutes = async (): Promise<readonly Route[]> => {
   return routes
 }
 
-drill('every schema of every call compiles', async (t) => {
+slowTest('every schema of every call compiles', async (t) => {
   for (const { method, url, config, schema = {} } of await allRoutes()) {
     for (const part of [...parts, 'items'] as const) {
       const wanted = part === 'items' ? config?.items : schema[part]

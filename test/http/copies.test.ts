@@ -7,9 +7,9 @@ import type { Access } from '../../src/ca/access/access-log.ts'
 import { Problem } from '../../src/errors.ts'
 import { openCopies } from '../../src/http/copies.ts'
 import { openStores } from '../../src/server/stores.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employ } from './people.ts'
 
 const openCopying = (record?: (access: Access) => Promise<string>) => {
@@ -100,7 +100,7 @@ t.test('a stop waits for the end of a copy that is being written', async (t) => 
   t.same(acts, ['began', 'completed'])
 })
 
-drill('docs/auditing.md: an auditor who copies the roll is found among the accesses', async (t) => {
+slowTest('docs/auditing.md: an auditor who copies the roll is found among the accesses', async (t) => {
   const service = await openTestService(t)
   const auditor = await employ(service, 'eve', 'auditor')
   const read = (path: string, method = 'GET') => service.request(method, path, { token: auditor })

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { callerFor, openStandIn, reached, recordsOf } from './stand-in.ts'
 
 interface Served {
@@ -105,7 +105,7 @@ t.test('whoever reads so slowly that others are kept out gives up the place', as
   t.notOk(reading.destroyed, 'an auditor is not asked to')
 })
 
-drill('however little of it is left', async (t) => {
+slowTest('however little of it is left', async (t) => {
   const skip = stopTime(t)
   for (let width = 128; width <= 1_024; width += 32) {
     const ask = await served({ text: 'x'.repeat(width), next: {}, path: join(t.testdir(), String(width)) })

@@ -12,8 +12,8 @@ import t, { type Test } from 'tap'
 import type { Access } from '../../src/ca/access/access-log.ts'
 import type { EventRecord, Page, Walk } from '../../src/ca/records.ts'
 import { Problem } from '../../src/errors.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor, employ } from './people.ts'
 import { callerFor, openStandIn, reached } from './stand-in.ts'
 
@@ -518,7 +518,7 @@ const textOf = async (incoming: IncomingMessage): Promise<string> => {
   return text
 }
 
-drill('no more is read than the client takes', async (t) => {
+slowTest('no more is read than the client takes', async (t) => {
   const { seen, ask } = await served(t, 200)
   const incoming = await ask()
   incoming.pause()
@@ -534,7 +534,7 @@ drill('no more is read than the client takes', async (t) => {
   t.same(seen.acts, ['began', 'completed'])
 })
 
-drill('beyond four at once others are told to come back, and have their turn later', async (t) => {
+slowTest('beyond four at once others are told to come back, and have their turn later', async (t) => {
   const { ask } = await served(t, 50)
   const answers = await Promise.all([ask(), ask(), ask(), ask()])
   for (const answer of answers) answer.pause()

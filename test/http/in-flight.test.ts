@@ -6,9 +6,9 @@ import pg from 'pg'
 import t from 'tap'
 
 import { openTestServer } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { audience, openTestIssuer } from '../helpers/issuer.ts'
 import { type Answer, openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { employApprovers, openDesk, wantApprovals } from './approvals.ts'
 import { csrFor, employ } from './people.ts'
@@ -77,7 +77,7 @@ const touch = async (path: string) => {
   })
 }
 
-drill('who asks is asked again, and by the profile of today, where an intent had to wait', async (t) => {
+slowTest('who asks is asked again, and by the profile of today, where an intent had to wait', async (t) => {
   const names = ['closed', 'ungranted', 'unproved', 'unchanged', 'narrowed'] as const
   const tokens = new Map<string, string>()
   for (const name of names) tokens.set(name, await employ(service, name, 'requester', { profiles: ['server'] }))
@@ -114,7 +114,7 @@ drill('who asks is asked again, and by the profile of today, where an intent had
   t.match(await ask(older, 'client'), { status: 201, json: { profile: { version: 2 } } }, 'as it was told')
 })
 
-drill('so are the items of a batch, and whoever a token makes somebody', async (t) => {
+slowTest('so are the items of a batch, and whoever a token makes somebody', async (t) => {
   const issuer = await openTestIssuer(t)
   const document = {
     ...{ name: 'jobs', issuer: issuer.url, keys: { discovery: true, ca: issuer.ca }, lifetime: '15m' },
@@ -182,7 +182,7 @@ t.test('and whoever has asked for what people approve', async (t) => {
   t.notOk((await outcomesOf('ci')).includes('certificate'))
 })
 
-drill(
+slowTest(
   'where nobody can say who asks, nothing is signed: the intent ends as unsigned, and the same call goes on',
   async (t) => {
     const superuser = await openSql(t, (await openTestServer()).superuserUrl)

@@ -7,8 +7,8 @@ import { Problem } from '../../src/errors.ts'
 import { openLastKnown } from '../../src/http/last-known.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
 import { openTestServer } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { employ } from './people.ts'
 import { openStandIn, reached } from './stand-in.ts'
@@ -78,7 +78,7 @@ t.test('a database that says nothing is waited for a moment, and what it says la
   await t.rejects(known.of('a', away), { code: 'db.unavailable' })
 })
 
-drill(
+slowTest(
   'metrics and what holds up are told while the database is away, to whoever was told them before, and say so',
   async (t) => {
     const service = await openTestService(t)
@@ -124,24 +124,27 @@ drill(
   },
 )
 
-drill('issuers are given to everyone while the database is away, also one that nobody has asked for yet', async (t) => {
-  const service = await openTestService(t)
-  const accept = await openDoor(t, service)
-  const fetched = async (file: string) => {
-    const answer = await fetch(`${service.publicUrl}/issuers/${file}`)
-    return { status: answer.status, octets: Buffer.from(await answer.arrayBuffer()) }
-  }
-  const first = await fetched('default.cer')
-  await accept(false)
-  // Issuers are read once a second.
-  await new Promise((resolve) => setTimeout(resolve, 1_500))
-  t.same(await fetched('default.cer'), first)
-  const { status, octets } = await fetched('etcd.cer')
-  t.equal(status, 200)
-  t.match(new X509Certificate(octets).subject, /etcd/)
-  t.equal((await fetched('nobody.cer')).status, 503, 'of one that is not known nobody can say that it is not there')
-  await accept(true)
-})
+slowTest(
+  'issuers are given to everyone while the database is away, also one that nobody has asked for yet',
+  async (t) => {
+    const service = await openTestService(t)
+    const accept = await openDoor(t, service)
+    const fetched = async (file: string) => {
+      const answer = await fetch(`${service.publicUrl}/issuers/${file}`)
+      return { status: answer.status, octets: Buffer.from(await answer.arrayBuffer()) }
+    }
+    const first = await fetched('default.cer')
+    await accept(false)
+    // Issuers are read once a second.
+    await new Promise((resolve) => setTimeout(resolve, 1_500))
+    t.same(await fetched('default.cer'), first)
+    const { status, octets } = await fetched('etcd.cer')
+    t.equal(status, 200)
+    t.match(new X509Certificate(octets).subject, /etcd/)
+    t.equal((await fetched('nobody.cer')).status, 503, 'of one that is not known nobody can say that it is not there')
+    await accept(true)
+  },
+)
 
 t.test(
   'the public listener is ready while the database says nothing of issuers, and reads them for who asks',

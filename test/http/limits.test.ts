@@ -2,8 +2,8 @@
 import t, { type Test } from 'tap'
 
 import type { Limits } from '../../src/policy/limits.ts'
-import { drill } from '../helpers/drill.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { csrOn, newKey, openHoldersOf } from './holders.ts'
 import { csrFor, employ } from './people.ts'
@@ -122,7 +122,7 @@ t.test('people are not asked for what has more names than a day ever has room fo
   t.equal((await ask({ token, more })).status, 202)
 })
 
-drill('certificates alive: exactly so many; one that is revoked makes room, one on hold does not', async (t) => {
+slowTest('certificates alive: exactly so many; one that is revoked makes room, one on hold does not', async (t) => {
   const token = await requester('living', { certificatesAlive: 5 })
   const answers = await flood(30, token)
   t.same(statuses(answers), { 201: 5, 429: 25 })
@@ -250,7 +250,7 @@ t.test('limits that fit no role, or are none, are refused', async (t) => {
   t.equal((await grant('auditor', { requestsPerSecond: 5 })).status, 201)
 })
 
-drill('where nothing can be counted, nothing is issued', async (t) => {
+slowTest('where nothing can be counted, nothing is issued', async (t) => {
   const token = await requester('unlucky', { certificatesPerDay: 3 })
   t.equal((await ask({ token })).status, 201)
   await db.query('begin')

@@ -5,8 +5,8 @@ import t from 'tap'
 
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { allowAll } from '../db/stores.ts'
-import { drill } from '../helpers/drill.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor, employ } from './people.ts'
 
 let service: TestService
@@ -129,7 +129,7 @@ t.test('an auditor can make the digest again', async (t) => {
   await untilDone(digest)
 })
 
-drill('what was issued, revoked or has expired since makes another plan', async (t) => {
+slowTest('what was issued, revoked or has expired since makes another plan', async (t) => {
   await issue('b.since.example.com')
   const ask = { search: { name: '*.since.example.com' }, reason: 'superseded' }
   const digestNow = async (): Promise<string> => (await post(ask)).json.digest
@@ -148,7 +148,7 @@ drill('what was issued, revoked or has expired since makes another plan', async 
   t.match((await post(ask)).json, { count: 2, skipped: { expired: 1, revoked: 0 } })
 })
 
-drill('with its bounds, a plan is what it was: the new is left alone, what changed is passed by', async (t) => {
+slowTest('with its bounds, a plan is what it was: the new is left alone, what changed is passed by', async (t) => {
   const [taken, held, plain, expiring] = [
     await issue('b.bound.example.com'),
     await issue('c.bound.example.com'),

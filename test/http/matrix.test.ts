@@ -6,8 +6,8 @@ import t from 'tap'
 
 import { type Role, roles } from '../../src/ca/access/access.ts'
 import { openClientCa, spiffe } from '../helpers/clients.ts'
-import { drill } from '../helpers/drill.ts'
 import { audience, newRsaKey, openTestIssuer, signToken } from '../helpers/issuer.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openClients } from './clients.ts'
 import { openHoldersOf } from './holders.ts'
 import { employ } from './people.ts'
@@ -125,7 +125,7 @@ t.before(async () => {
   if (made.status !== 201) throw new Error(made.text)
 })
 
-drill('every cell of the matrix', async (t) => {
+slowTest('every cell of the matrix', async (t) => {
   const routes = routesOf()
   t.ok(routes.length > 50, `${routes.length} routes`)
   let cells = 0

@@ -7,8 +7,8 @@ import t from 'tap'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { faultsInRecords } from '../crash/checker.ts'
 import { openClientCa, trickle } from '../helpers/clients.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { commonName } from '../x509/build.ts'
 import { csrOn, holderOf, keyOf, newKey, openHoldersOf, type TestHolder } from './holders.ts'
 import { employ } from './people.ts'
@@ -203,7 +203,7 @@ t.test('it is decided by the profile of today', async (t) => {
   t.match(await renew(t, held), { status: 403, json: { code: 'renewal.forbidden', retryable: false } })
 })
 
-drill('a row of renewals ends, however often it is renewed', async (t) => {
+slowTest('a row of renewals ends, however often it is renewed', async (t) => {
   await change('brief', { validity: { default: '1h', max: '1h' }, renewal: { within: '3s', key: 'any' } })
   const first = await issue(['row.example.com'], { token, profile: 'brief' })
   const begun = Date.now()
@@ -215,7 +215,7 @@ drill('a row of renewals ends, however often it is renewed', async (t) => {
   t.equal((await renew(t, second)).status, 201)
 })
 
-drill(
+slowTest(
   'an expired certificate is renewed within the grace of its profile, and lets nobody in anywhere else',
   async (t) => {
     await change('brief', { validity: { default: '4s', max: '1h' }, renewal: { within: '1h', key: 'any' } })
@@ -277,7 +277,7 @@ t.test('what was taken away is not renewed', async (t) => {
   t.match(await renew(t, left), { status: 401, json: { code: 'auth.unmapped' } })
 })
 
-drill('what is taken away while the body is on its way is not renewed, however soon the rest comes', async (t) => {
+slowTest('what is taken away while the body is on its way is not renewed, however soon the rest comes', async (t) => {
   const ways = {
     keyCompromise: 'auth.revoked',
     certificateHold: 'auth.revoked',
@@ -306,7 +306,7 @@ drill('what is taken away while the body is on its way is not renewed, however s
   }
 })
 
-drill('a token that is deleted while the body is on its way asks for nothing any more, on any route', async (t) => {
+slowTest('a token that is deleted while the body is on its way asks for nothing any more, on any route', async (t) => {
   const cases = [
     ['requester', '/v1/certificates', { csr: csrOn(newKey(), ['slow.example.com']), profile: 'server' }],
     ['admin', '/v1/principals', { name: 'slow-made' }],

@@ -5,8 +5,8 @@ import { Agent, request as httpsRequest } from 'node:https'
 import t, { type Test } from 'tap'
 
 import type { Limits } from '../../src/policy/limits.ts'
-import { drill } from '../helpers/drill.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { openHoldersOf } from './holders.ts'
 import { csrFor, employ } from './people.ts'
@@ -61,7 +61,7 @@ const until = async (status: number, ask: () => Promise<Answer>): Promise<Answer
   }
 }
 
-drill('requests a second hold for both replicas together, and are not lost between them', async (t) => {
+slowTest('requests a second hold for both replicas together, and are not lost between them', async (t) => {
   const rate = 20
   const token = await requester('hasty', { requestsPerSecond: rate })
   const began = performance.now()
@@ -89,7 +89,7 @@ drill('requests a second hold for both replicas together, and are not lost betwe
   t.equal((await until(200, () => look(one, token))).status, 200, 'a moment later it goes on')
 })
 
-drill('whoever asks no faster than its limit is never refused, whichever replica it asks', async (t) => {
+slowTest('whoever asks no faster than its limit is never refused, whichever replica it asks', async (t) => {
   const token = await requester('steady', { requestsPerSecond: 50, concurrent: 1 })
   for (let i = 0; i < 30; i += 1) {
     const answer = await look(replicas[i % 2] as TestService, token)

@@ -8,9 +8,9 @@ import { patienceMs } from '../../src/ca/issuance/reconcile.ts'
 import { openDatabase } from '../../src/db/database.ts'
 import { issuedForReported } from '../../src/db/revocations.ts'
 import { reportedKeysJob } from '../../src/server/jobs/reported-keys.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor, employ } from './people.ts'
 
 let service: TestService
@@ -153,7 +153,7 @@ t.test('a compromised key: its other certificates are told, and none is issued f
   t.match(batch.json.items, [{ status: 422, problem: { code: 'key.blocked' } }, { status: 201 }])
 })
 
-drill('what was issued while its key was being reported is revoked by itself', async (t) => {
+slowTest('what was issued while its key was being reported is revoked by itself', async (t) => {
   const serial = await issue()
   const owner = new pg.Client({ connectionString: service.database.ownerUrl })
   await owner.connect()
@@ -226,7 +226,7 @@ t.test('all reported keys are looked at once, and until that is long ago only wh
   t.ok(asked.slice(young).every(([reported, recorded]) => reported > 1_000 && recorded === 0))
 })
 
-drill('who may revoke', async (t) => {
+slowTest('who may revoke', async (t) => {
   const [theirs, mine] = [await issue(), await issue(revoker)]
   const reason = { reason: 'superseded' }
   t.match(await revoke(theirs, reason, requester), { status: 403, json: { code: 'auth.forbidden' } }, 'no such grant')
@@ -257,7 +257,7 @@ drill('who may revoke', async (t) => {
   t.match(await revoke(await issue(other), reason, other), { status: 403 })
 })
 
-drill('what cannot be revoked, and why', async (t) => {
+slowTest('what cannot be revoked, and why', async (t) => {
   const serial = await issue()
   t.match(await revoke('0'.repeat(32), { reason: 'superseded' }), {
     status: 404,

@@ -8,8 +8,8 @@ import t from 'tap'
 
 import type { Issued } from '../../src/ca/issuance/issuance.ts'
 import { Problem } from '../../src/errors.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor, employ } from './people.ts'
 import { callerFor, issued, openStandIn, reached } from './stand-in.ts'
 
@@ -248,7 +248,7 @@ t.test('one line a request, with names and numbers but nothing of what was sent'
   for (const secret of ['needle', 'requester_', csr.slice(40, 80)]) t.notOk(text.includes(secret))
 })
 
-drill('HTTPS takes TLS 1.2 and up, and its certificate chains to the root that is written down', async (t) => {
+slowTest('HTTPS takes TLS 1.2 and up, and its certificate chains to the root that is written down', async (t) => {
   const service = await openTestService(t)
   const { hostname, port } = new URL(service.url)
   const socket = connect({ host: hostname, port: Number(port), ca: service.ca })
@@ -351,7 +351,7 @@ const posting = (path: string, length: number, fields = ['Authorization: Bearer 
     '',
   ].join('\r\n')
 
-drill('whoever sends too slowly is told so, once, after ten seconds, and nothing of it is done', async (t) => {
+slowTest('whoever sends too slowly is told so, once, after ten seconds, and nothing of it is done', async (t) => {
   const asked: unknown[] = []
   const request = async (...given: unknown[]): Promise<never> => {
     asked.push(given)
@@ -394,7 +394,7 @@ drill('whoever sends too slowly is told so, once, after ten seconds, and nothing
   t.ok(silence === '' || /^HTTP\/1\.1 408 /.test(silence))
 })
 
-drill('a body may take as long as any request; and what was answered before it came is answered once', async (t) => {
+slowTest('a body may take as long as any request; and what was answered before it came is answered once', async (t) => {
   const { app } = await openStandIn()
   t.teardown(() => app.close())
   await app.listen({ host: '127.0.0.1', port: 0 })
@@ -502,7 +502,7 @@ t.test('what is sent behind a request that is being done takes nothing for its a
   t.match(heard.text, /^HTTP\/1\.1 201 /, 'its answer is sent all the same')
 })
 
-drill('who asks is asked again within a bound of its own, once a slow body is there', async (t) => {
+slowTest('who asks is asked again within a bound of its own, once a slow body is there', async (t) => {
   let asked = 0
   const bearer = (): Promise<never> => {
     asked += 1

@@ -9,8 +9,8 @@ import t, { type Test } from 'tap'
 import type { HttpDeps } from '../../src/http/deps.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
-import { drill } from '../helpers/drill.ts'
 import { keptForEach } from '../helpers/memory.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { dns } from '../x509/build.ts'
 import { openStandIn, reached, type StandIn } from './stand-in.ts'
 
@@ -115,7 +115,7 @@ t.test(
   },
 )
 
-drill('whoever sends a question about a certificate slowly is not told that we were slow', async (t) => {
+slowTest('whoever sends a question about a certificate slowly is not told that we were slow', async (t) => {
   const { deps } = await openStandIn()
   const app = await publicApp(deps)
   await app.listen({ host: '127.0.0.1', port: 0 })

@@ -6,7 +6,7 @@ import t, { type Test } from 'tap'
 
 import type { Access } from '../../src/ca/access/access-log.ts'
 import type { HttpDeps } from '../../src/http/deps.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openStandIn, reached, recordsOf } from './stand-in.ts'
 
 const row = JSON.stringify({ serial: 'x'.repeat(20_000) })
@@ -85,7 +85,7 @@ t.test('an export whose client goes away before it begins has its end on record'
   t.equal(await ended.promise, 'broke')
 })
 
-drill('whoever reads his answer ever so slowly does not keep the service from stopping', async (t) => {
+slowTest('whoever reads his answer ever so slowly does not keep the service from stopping', async (t) => {
   const { app, ask } = await served(t, {})
   const socket = ask('/v1/certificates?limit=1000', 'application/json')
   // Never silent for as long as a connection may be.

@@ -5,7 +5,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { trickle } from '../helpers/clients.ts'
-import { drill } from '../helpers/drill.ts'
 import {
   audience,
   githubJob,
@@ -17,6 +16,7 @@ import {
   unsignedToken,
 } from '../helpers/issuer.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openHoldersOf } from './holders.ts'
 import { csrFor } from './people.ts'
 
@@ -233,7 +233,7 @@ t.test('each bad token is refused with its code', async (t) => {
   }
 })
 
-drill('keys are rotated under load, and a provider that is away is told as such', async (t) => {
+slowTest('keys are rotated under load, and a provider that is away is told as such', async (t) => {
   const account = serviceAccount('shop', 'load')
   const ask = async () => (await service.request('GET', '/v1/authorities', { token: cluster.token(account) })).status
   t.equal(await ask(), 200)
@@ -272,7 +272,7 @@ t.test('a provider that publishes no key of use is told of, and none of its toke
   t.match(text, /^chancery_jwks_fetches_total\{provider="bare",outcome="useless"\} 1$/m)
 })
 
-drill('a new version of a document holds on every replica within two seconds', async (t) => {
+slowTest('a new version of a document holds on every replica within two seconds', async (t) => {
   const other = await openTestService(t, {}, service)
   const token = cluster.token(serviceAccount('shop', 'versions'))
   const ask = async (at: typeof service) => (await at.request('GET', '/v1/authorities', { token })).status

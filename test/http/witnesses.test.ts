@@ -10,11 +10,11 @@ import { readWitnessSettings, serveWitness } from '../../src/cli/witness.ts'
 import { readStanding } from '../../src/db/log-opening.ts'
 import { openCheckpoint } from '../../src/tlog/checkpoint.ts'
 import { parseVerifierKey } from '../../src/tlog/note.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { freePort } from '../helpers/port.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { sha256, verifyEd25519 } from '../tlog/hashing.ts'
 import { csrFor } from './people.ts'
 
@@ -69,7 +69,7 @@ t.test('the checkpoint comes with cosignatures, and never goes back', async (t) 
   t.match(text, /chancery_witness_disagrees\{witness="w1\.example"\} 0/)
 })
 
-drill('a witness that has seen another roll is a warning, and no end', async (t) => {
+slowTest('a witness that has seen another roll is a warning, and no end', async (t) => {
   await first.close()
   const state = join(folder, 'w0.state')
   await writeFile(

@@ -22,8 +22,8 @@ import { emptyEdge, extend } from '../../src/tlog/frontier.ts'
 import { encodeVerifierKey } from '../../src/tlog/note.ts'
 import { encodeBundle, encodeTile, encodeTilePath, type Tile, tilesAt, tilesBetween } from '../../src/tlog/tiles.ts'
 import { selfSigned } from '../../src/x509/self-signed.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor, employ } from '../http/people.ts'
 import { hasher, newSigner } from '../tlog/hashing.ts'
 import { assertTools } from './tools.ts'
@@ -220,56 +220,61 @@ t.test('a fork and a roll that shrank are found by whoever has seen another chec
   t.match(await verify(shorter, '-state', state), { code: 1, said: /shrunk from 2047 entries to 2046/ })
 })
 
-drill(`the roll of two replicas is followed over the API of one while both issue, up to ${many} entries`, async (t) => {
-  const first = await openTestService(t)
-  const second = await openTestService(t, {}, first)
-  const auditor = await employ(first, 'audit', 'auditor')
-  const requester = await employ(first, 'ci', 'requester', { profiles: ['server'] })
-  const opened = await first.request('GET', '/v1/events?type=roll.opened', { token: auditor })
-  const own = JSON.parse(opened.json.items[0].entry).key
-  const [ca, token] = [join(folder, 'service.pem'), join(folder, 'service.token')]
-  await writeFile(ca, first.ca)
-  await writeFile(token, auditor, { mode: 0o600 })
-  const access = ['-ca-file', ca, '-token-file', token]
-  const until = ['-polls', '0', '-until', String(many), '-interval', '20ms']
-  let [seen, isFollowing] = [0, true]
-  const onLine = (): void => {
-    seen += 1
-  }
-  const polling = follow({ vkey: own, from: `${first.url}/roll`, more: [...access, ...until], onLine }).finally(() => {
-    isFollowing = false
-  })
-  const bodies = Array.from({ length: 8 }, (_, i) => ({ csr: csrFor(`w${i}.example.com`), profile: 'server' }))
-  // Both write, so that each finds the head where the other has left it.
-  let left = many
-  const refused: unknown[] = []
-  /** A second checkpoint is followed to before the last third is issued, and a first before the second: it is all the while. */
-  const isAhead = (): boolean => isFollowing && seen < 2 - Math.floor((left * 3) / (many + 1))
-  const issue = async (service: TestService, i: number): Promise<void> => {
-    for (; left > 0; left -= 1) {
-      while (isAhead()) await sleep(5)
-      const body = bodies[i % bodies.length]
-      const { status, text } = await service.request('POST', '/v1/certificates', { token: requester, body })
-      if (status !== 201) refused.push(text)
+slowTest(
+  `the roll of two replicas is followed over the API of one while both issue, up to ${many} entries`,
+  async (t) => {
+    const first = await openTestService(t)
+    const second = await openTestService(t, {}, first)
+    const auditor = await employ(first, 'audit', 'auditor')
+    const requester = await employ(first, 'ci', 'requester', { profiles: ['server'] })
+    const opened = await first.request('GET', '/v1/events?type=roll.opened', { token: auditor })
+    const own = JSON.parse(opened.json.items[0].entry).key
+    const [ca, token] = [join(folder, 'service.pem'), join(folder, 'service.token')]
+    await writeFile(ca, first.ca)
+    await writeFile(token, auditor, { mode: 0o600 })
+    const access = ['-ca-file', ca, '-token-file', token]
+    const until = ['-polls', '0', '-until', String(many), '-interval', '20ms']
+    let [seen, isFollowing] = [0, true]
+    const onLine = (): void => {
+      seen += 1
     }
-  }
-  const callers = Array.from({ length: 16 }, (_, i) => issue(i % 2 === 0 ? first : second, i))
-  const [{ code, said, lines }] = await Promise.all([polling, ...callers])
-  t.equal(code, 0, said)
-  t.same(refused, [])
-  t.ok(lines.length > 2, `${lines.length} checkpoints`)
-  t.equal(
-    lines.reduce((sum, line) => sum + line.entries, 0),
-    lines.at(-1)?.size,
-  )
-  t.comment(`${lines.at(-1)?.size} entries in ${lines.length} checkpoints`)
-  const out = join(folder, 'exported')
-  const keys = await readKeys([own])
-  const source = await openSource(`${second.url}/roll`, { ca, tokenFile: token })
-  const { size } = await exportRoll({ source, folder: out, keys, to: undefined, progress: () => {} })
-  t.match(
-    await follow({ vkey: own, from: out }),
-    { code: 0, lines: [{ size, entries: size }] },
-    'and so is what was exported of it',
-  )
-})
+    const polling = follow({ vkey: own, from: `${first.url}/roll`, more: [...access, ...until], onLine }).finally(
+      () => {
+        isFollowing = false
+      },
+    )
+    const bodies = Array.from({ length: 8 }, (_, i) => ({ csr: csrFor(`w${i}.example.com`), profile: 'server' }))
+    // Both write, so that each finds the head where the other has left it.
+    let left = many
+    const refused: unknown[] = []
+    /** A second checkpoint is followed to before the last third is issued, and a first before the second: it is all the while. */
+    const isAhead = (): boolean => isFollowing && seen < 2 - Math.floor((left * 3) / (many + 1))
+    const issue = async (service: TestService, i: number): Promise<void> => {
+      for (; left > 0; left -= 1) {
+        while (isAhead()) await sleep(5)
+        const body = bodies[i % bodies.length]
+        const { status, text } = await service.request('POST', '/v1/certificates', { token: requester, body })
+        if (status !== 201) refused.push(text)
+      }
+    }
+    const callers = Array.from({ length: 16 }, (_, i) => issue(i % 2 === 0 ? first : second, i))
+    const [{ code, said, lines }] = await Promise.all([polling, ...callers])
+    t.equal(code, 0, said)
+    t.same(refused, [])
+    t.ok(lines.length > 2, `${lines.length} checkpoints`)
+    t.equal(
+      lines.reduce((sum, line) => sum + line.entries, 0),
+      lines.at(-1)?.size,
+    )
+    t.comment(`${lines.at(-1)?.size} entries in ${lines.length} checkpoints`)
+    const out = join(folder, 'exported')
+    const keys = await readKeys([own])
+    const source = await openSource(`${second.url}/roll`, { ca, tokenFile: token })
+    const { size } = await exportRoll({ source, folder: out, keys, to: undefined, progress: () => {} })
+    t.match(
+      await follow({ vkey: own, from: out }),
+      { code: 0, lines: [{ size, entries: size }] },
+      'and so is what was exported of it',
+    )
+  },
+)

@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 
 import { createPrivateFile, readPrivateFile, writePrivateFile } from '../../src/keys/private-file.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const folderFor = async (t: Test): Promise<string> => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-private-'))
@@ -174,7 +174,7 @@ const setCredentials = (folder: string | undefined): void => {
   else process.env['CREDENTIALS_DIRECTORY'] = folder
 }
 
-drill('what comes by a pipe is read to its end, however late it comes', async (t) => {
+slowTest('what comes by a pipe is read to its end, however late it comes', async (t) => {
   const path = join(await folderFor(t), 'pipe')
   await promisify(execFile)('mkfifo', ['-m', '600', path])
   for (const write of [`sleep 0.3; printf one`, `printf on; sleep 2.5; printf e`, `sleep 2.5; printf one`]) {

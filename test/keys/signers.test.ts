@@ -13,8 +13,8 @@ import { KeyExists } from '../../src/keys/pkcs11/token-fault.ts'
 import { openSigners } from '../../src/keys/signer/client.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
 import { takeDescriptors } from '../helpers/descriptors.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 t.setTimeout(300_000)
 const data = await mkdtemp(join(tmpdir(), 'chancery-signers-'))
@@ -65,7 +65,7 @@ t.test('that a key is there already is known by more than its words, from anothe
   await t.rejects(keys.create(uri, 'ec-p256'), KeyExists)
 })
 
-drill('a signer that the system cannot start is told of, and started as soon as it can be', async (t) => {
+slowTest('a signer that the system cannot start is told of, and started as soon as it can be', async (t) => {
   const lacks: Readonly<Record<string, (env: Record<string, string>) => () => void>> = {
     'no file descriptor is left for a signer process': takeDescriptors,
     'spawn E2BIG': (env) => {
@@ -117,7 +117,7 @@ t.test('what is too long for a signer is told as that, and costs nothing that is
   t.same(lines, [])
 })
 
-drill('a key that is a pipe, which nobody comes to the end of, costs the others nothing', async (t) => {
+slowTest('a key that is a pipe, which nobody comes to the end of, costs the others nothing', async (t) => {
   const { keys, lines } = open(t)
   const key = await keys.open(uri)
   const pipe = join(data, 'keys', 'pipe.pem')

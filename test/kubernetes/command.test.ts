@@ -10,10 +10,10 @@ import t from 'tap'
 import { readControllerDocument, settingsOf } from '../../src/cli/controller.ts'
 import { loadCluster } from '../../src/kubernetes/api/cluster.ts'
 import { openClientCa } from '../helpers/clients.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { freePort } from '../helpers/port.ts'
 import { type Run, runChancery } from '../helpers/run.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { assertOne, openRunning, until } from './running.ts'
 import { textAt } from './values.ts'
 
@@ -179,7 +179,7 @@ const kubeconfig = (
 
 const chancery = (...args: readonly string[]): Promise<Run> => runChancery(args, { timeout: 20_000 })
 
-drill('what cannot start says why, in a sentence', async (t) => {
+slowTest('what cannot start says why, in a sentence', async (t) => {
   t.match(await chancery('controller'), { code: 2, err: /no pod of a cluster; name a kubeconfig/ })
   t.match(await chancery('controller', join(folder, 'absent.yaml')), { code: 2, err: /cannot be read/ })
   await write('broken', 'users:\n- name: x\n  user:\n    token: hidden\n   bad: indent\n')
@@ -273,7 +273,7 @@ const start = (t: { teardown(end: () => unknown): unknown }, path: string) => {
   return { child, said: () => log, ended: new Promise<number | null>((resolve) => child.once('exit', resolve)) }
 }
 
-drill('the process works by its kubeconfig, and gives its lease back when it is told to end', async (t) => {
+slowTest('the process works by its kubeconfig, and gives its lease back when it is told to end', async (t) => {
   const running = await openRunning(t, { idle: true })
   running.cluster.kubeconfig(join(folder, 'config'), 'chancery-system/chancery-controller')
   const path = await write('real.yaml', 'kubeconfig: config\nlisten: 127.0.0.1:0\nlog: debug\n')
@@ -301,7 +301,7 @@ t.test('it is told to end while it waits for an API server as well', async (t) =
   t.match(said(), '"event":"controller.stopped"')
 })
 
-drill('a program of the kubeconfig that hangs does not keep it', async (t) => {
+slowTest('a program of the kubeconfig that hangs does not keep it', async (t) => {
   const begun = join(folder, 'begun')
   const exec = { apiVersion: 'client.authentication.k8s.io/v1', command: 'sh' }
   const script = `echo $$ >> '${begun}'; exec sleep 60`
@@ -332,7 +332,7 @@ drill('a program of the kubeconfig that hangs does not keep it', async (t) => {
   }
 })
 
-drill('probes are answered while it waits for an API server, and it goes on when that is there', async (t) => {
+slowTest('probes are answered while it waits for an API server, and it goes on when that is there', async (t) => {
   const running = await openRunning(t, { idle: true })
   running.cluster.kubeconfig(join(folder, 'later'), 'chancery-system/chancery-controller')
   const signers = '[{ name: example.com/x, issuer: x, podNames: { uri: ["spiffe://x/{namespace}"] } }]'

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employ } from '../http/people.ts'
 import { commonName, dns, hex, newP256, pem, rdn, request, san, seq, tlv, utf8 } from '../x509/build.ts'
 import { openRunning, queued, type Running, readyOf, writesOf } from './running.ts'
@@ -64,7 +64,7 @@ const leafOf = (object: Tree | undefined): X509Certificate =>
 const forClient = (...names: readonly string[]): Buffer =>
   request({ signer: newP256(), subject: commonName('client.example.test'), extensions: [san(...names.map(dns))] })
 
-drill('an approved request is signed, for as long as it asks', async (t) => {
+slowTest('an approved request is signed, for as long as it asks', async (t) => {
   const running = await openRunning(t, { settings: { signers } })
   await running.issuer({ kind: 'ChanceryClusterIssuer' })
   const object = await create(running, { name: 'first', csr: forClient('client.example.test') })

@@ -1,11 +1,11 @@
 /** Whoever may make an issuer chooses who answers: what a server of his can do to the controller, and to others. */
 import t from 'tap'
 
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openFront } from './front.ts'
 import { issuerIs, leads, messageOf, openRunning, readyOf, statusWrites, until } from './running.ts'
 
-drill('a server that says something else, and much of it, each time', async (t) => {
+slowTest('a server that says something else, and much of it, each time', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -26,7 +26,7 @@ drill('a server that says something else, and much of it, each time', async (t) 
   await until(() => statusWrites(running).length === 2)
 })
 
-drill('where cert-manager’s webhook does not look, whoever may change requests becomes nobody else', async (t) => {
+slowTest('where cert-manager’s webhook does not look, whoever may change requests becomes nobody else', async (t) => {
   const running = await openRunning(t, { idle: true })
   const { cluster } = running
   const labels = { 'cert-manager.io/disable-validation': 'true' }
@@ -79,7 +79,7 @@ t.test('an issuer whose server hangs does not hold up those of others', async (t
   await running.ended('hangs-19', 'Issued')
 })
 
-drill('a server that answers probes alone is not one that can be asked through', async (t) => {
+slowTest('a server that answers probes alone is not one that can be asked through', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -103,7 +103,7 @@ t.test('a kind that cannot be listed does not stop the others, and is told', asy
   t.match(await ready.text(), /certificatesigningrequests/)
 })
 
-drill('a profile of another authority is found before anything is signed', async (t) => {
+slowTest('a profile of another authority is found before anything is signed', async (t) => {
   const running = await openRunning(t)
   await running.issuer({ spec: { authority: 'other' } })
   t.match(await issuerIs(running, 'False'), {

@@ -6,14 +6,14 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { drill } from '../helpers/drill.ts'
 import { audience } from '../helpers/issuer.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { recordedRequests } from './actors.ts'
 import { openFront } from './front.ts'
 import { issuerIs, notesOf, openRunning, queued, serialOf, until } from './running.ts'
 import { condition, nameOf, namespaceOf, put, type Tree, textAt, treeAt } from './values.ts'
 
-drill('the controller asks by its own service account, of the servers that its settings name alone', async (t) => {
+slowTest('the controller asks by its own service account, of the servers that its settings name alone', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-controller-'))
   t.teardown(() => rm(folder, { recursive: true }))
   const file = join(folder, 'token')
@@ -77,7 +77,7 @@ drill('the controller asks by its own service account, of the servers that its s
   await issuerIs(running, 'True')
 })
 
-drill('requests of cert-manager without usages are issued by the seeded profile server', async (t) => {
+slowTest('requests of cert-manager without usages are issued by the seeded profile server', async (t) => {
   const running = await openRunning(t)
   const { service, cluster } = running
   const { json } = await service.request('GET', '/v1/profiles/server')
@@ -104,7 +104,7 @@ drill('requests of cert-manager without usages are issued by the seeded profile 
   t.equal(new Set(running.front.issued).size, plain.length)
 })
 
-drill('an issuer that was ready is looked at again by itself', async (t) => {
+slowTest('an issuer that was ready is looked at again by itself', async (t) => {
   const running = await openRunning(t, { settings: { recheck: 0.2 } })
   await running.issuer()
   await issuerIs(running, 'True')
@@ -122,7 +122,7 @@ t.test('whoever has made an issuer is told where its status cannot be written', 
   t.match(notesOf(running, 'StatusRefused'), [/does not take its status: etcdserver: request is too large$/])
 })
 
-drill('a token that is taken back, and one that takes its place in the Secret', async (t) => {
+slowTest('a token that is taken back, and one that takes its place in the Secret', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await running.ask('before-1')
@@ -140,7 +140,7 @@ drill('a token that is taken back, and one that takes its place in the Secret', 
   await running.ended('after-1', 'Issued')
 })
 
-drill('a profile that there is not, and a url that is none, are said of the issuer', async (t) => {
+slowTest('a profile that there is not, and a url that is none, are said of the issuer', async (t) => {
   const running = await openRunning(t)
   await running.issuer({ name: 'absent', spec: { profile: 'absent' } })
   await running.issuer({ name: 'foreign', spec: { caBundle: Buffer.from('junk').toString('base64') } })
@@ -153,7 +153,7 @@ drill('a profile that there is not, and a url that is none, are said of the issu
   }
 })
 
-drill('nothing leaves a Secret that is not a token of Chancery', async (t) => {
+slowTest('nothing leaves a Secret that is not a token of Chancery', async (t) => {
   const running = await openRunning(t)
   const put = (name: string, value: string) =>
     running.cluster.apply({
@@ -170,7 +170,7 @@ drill('nothing leaves a Secret that is not a token of Chancery', async (t) => {
   t.same(running.front.calls(), 0, 'nobody was asked anything')
 })
 
-drill('what only its owners can mend is counted apart, and nothing of the operator’s is', async (t) => {
+slowTest('what only its owners can mend is counted apart, and nothing of the operator’s is', async (t) => {
   const running = await openRunning(t, { idle: true })
   const { front, cluster, service } = running
   await running.start({ servers: [{ url: front.url }, { url: service.url, caFile: 'nowhere.crt' }] })

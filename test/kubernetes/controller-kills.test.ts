@@ -1,5 +1,5 @@
 /** A controller that is killed at each step of a request: another one goes on, and nothing is done twice. */
-import { drillBut } from '../helpers/drill.ts'
+import { slowUnless } from '../helpers/slow.ts'
 import { assertOne, issuerIs, leads, openRunning, type Running, statusWrites, until } from './running.ts'
 
 interface Step {
@@ -27,7 +27,7 @@ const steps: Readonly<Record<string, (running: Running) => Step>> = {
 }
 
 for (const [name, prepare] of Object.entries(steps))
-  drillBut(name === 'while Chancery signs', `a controller is killed ${name}, and another one goes on`, async (t) => {
+  slowUnless(name === 'while Chancery signs', `a controller is killed ${name}, and another one goes on`, async (t) => {
     const running = await openRunning(t, { dies: true })
     await running.issuer()
     await issuerIs(running, 'True')

@@ -12,8 +12,8 @@ import type { Asker } from '../../src/kubernetes/reconcile/asker.ts'
 import { openWatches } from '../../src/kubernetes/reconcile/watches.ts'
 import { openWork } from '../../src/kubernetes/reconcile/work.ts'
 import type { ControllerSettings } from '../../src/kubernetes/settings.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { type Cluster, openCluster } from './cluster.ts'
 import { issuerOf } from './objects.ts'
 import {
@@ -29,7 +29,7 @@ import {
 } from './running.ts'
 import { type Tree, textAt } from './values.ts'
 
-drill('one of two works; when it stops, the other one goes on at once', async (t) => {
+slowTest('one of two works; when it stops, the other one goes on at once', async (t) => {
   const running = await openRunning(t)
   const [first] = running.controllers as readonly [RunningController]
   await leads(first)
@@ -48,24 +48,27 @@ drill('one of two works; when it stops, the other one goes on at once', async (t
   await assertOne(t, running, 'two-1')
 })
 
-drill('who cannot reach the API server any more works no more, and writes nothing of what is under way', async (t) => {
-  const running = await openRunning(t, { dies: true })
-  const [first] = running.controllers as readonly [RunningController]
-  await running.issuer()
-  await issuerIs(running, 'True')
-  const second = await running.start()
-  const { held, release } = running.front.hold()
-  await running.ask('web-1')
-  await held
-  first.cut()
-  await leads(second)
-  t.notOk(first.leads)
-  release()
-  await assertOne(t, running, 'web-1')
-  t.equal(statusWrites(running).length, 1)
-})
+slowTest(
+  'who cannot reach the API server any more works no more, and writes nothing of what is under way',
+  async (t) => {
+    const running = await openRunning(t, { dies: true })
+    const [first] = running.controllers as readonly [RunningController]
+    await running.issuer()
+    await issuerIs(running, 'True')
+    const second = await running.start()
+    const { held, release } = running.front.hold()
+    await running.ask('web-1')
+    await held
+    first.cut()
+    await leads(second)
+    t.notOk(first.leads)
+    release()
+    await assertOne(t, running, 'web-1')
+    t.equal(statusWrites(running).length, 1)
+  },
+)
 
-drill('a process that was stopped for longer than a lease lasts does not write when it goes on', async (t) => {
+slowTest('a process that was stopped for longer than a lease lasts does not write when it goes on', async (t) => {
   const running = await openRunning(t)
   const [first] = running.controllers as readonly [RunningController]
   await running.issuer()
@@ -83,7 +86,7 @@ drill('a process that was stopped for longer than a lease lasts does not write w
   await assertOne(t, running, 'web-1')
 })
 
-drill('a clock that is wrong by hours changes nothing', async (t) => {
+slowTest('a clock that is wrong by hours changes nothing', async (t) => {
   const running = await openRunning(t)
   const [first] = running.controllers as readonly [RunningController]
   await running.issuer()
@@ -97,7 +100,7 @@ drill('a clock that is wrong by hours changes nothing', async (t) => {
   }
 })
 
-drill('where each call takes as long as a leader can bear, another one still takes over', async (t) => {
+slowTest('where each call takes as long as a leader can bear, another one still takes over', async (t) => {
   const running = await openRunning(t, { dies: true })
   const [first] = running.controllers as readonly [RunningController]
   await leads(first)

@@ -3,11 +3,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { issuerIs, openRunning, queued, readyOf, statusWrites } from './running.ts'
 import { uidOf } from './values.ts'
 
-drill('a thousand requests at once: one certificate and one write each, and Chancery is not flooded', async (t) => {
+slowTest('a thousand requests at once: one certificate and one write each, and Chancery is not flooded', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')

@@ -15,7 +15,7 @@ import {
   stateOfPodRequest,
   whyNoPodRequests,
 } from '../../src/kubernetes/reconcile/pods.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employ } from '../http/people.ts'
 import { commonName, newP256, request } from '../x509/build.ts'
 import { issueFor } from './certificates.ts'
@@ -171,7 +171,7 @@ t.test('it is served only where the API server has it, with requests that can be
   await t.rejects(failing(503))
 })
 
-drill('pods get certificates for their service accounts, and are told which keys they may have', async (t) => {
+slowTest('pods get certificates for their service accounts, and are told which keys they may have', async (t) => {
   const running = await openRunning(t, { settings: { signers: [signer, requestsOnly], podCertificates: true } })
   const { cluster, service } = running
   const { json } = await service.request('GET', '/v1/profiles/spiffe-workload')

@@ -1,7 +1,7 @@
 /** Objects that are deleted, made again or touched while Chancery signs. */
 import t, { type Test } from 'tap'
 
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import type { Cluster } from './cluster.ts'
 import { issuerIs, messageOf, openRunning, readyOf, serialOf, statusWrites } from './running.ts'
 import { type Tree, textAt, uidOf } from './values.ts'
@@ -23,7 +23,7 @@ const openReady = async (t: Test, before: (cluster: Cluster) => Promise<unknown>
   return running
 }
 
-drill('a request that is deleted while Chancery signs is let go', async (t) => {
+slowTest('a request that is deleted while Chancery signs is let go', async (t) => {
   const running = await openReady(t)
   const { held, release } = running.front.hold()
   await running.ask('gone-1')
@@ -35,7 +35,7 @@ drill('a request that is deleted while Chancery signs is let go', async (t) => {
   t.ok(statusWrites(running).every(({ name, changed }) => name !== 'gone-1' || !changed))
 })
 
-drill('so is one that somebody holds by a finalizer, however late it is deleted', async (t) => {
+slowTest('so is one that somebody holds by a finalizer, however late it is deleted', async (t) => {
   const running = await openReady(t)
   const change = (method: string, name: string, body?: Tree) =>
     running.cluster
@@ -62,7 +62,7 @@ drill('so is one that somebody holds by a finalizer, however late it is deleted'
   t.equal(running.cluster.get('certificaterequests', 'team-a', 'early-1'), undefined)
 })
 
-drill('another request that has taken the name meanwhile does not get the certificate of the first', async (t) => {
+slowTest('another request that has taken the name meanwhile does not get the certificate of the first', async (t) => {
   const running = await openReady(t)
   const { held, release } = running.front.hold()
   const first = await running.ask('same-1')
@@ -77,7 +77,7 @@ drill('another request that has taken the name meanwhile does not get the certif
   t.equal(serialOf(done), mine.serial)
 })
 
-drill('somebody who touches the object meanwhile costs no second certificate', async (t) => {
+slowTest('somebody who touches the object meanwhile costs no second certificate', async (t) => {
   const running = await openReady(t)
   const { held, release } = running.front.hold()
   const request = await running.ask('touched-1')
@@ -121,7 +121,7 @@ t.test(
   },
 )
 
-drill('one that is denied meanwhile, after all, gets no certificate', async (t) => {
+slowTest('one that is denied meanwhile, after all, gets no certificate', async (t) => {
   const running = await openReady(t, forgetWebhook)
   const { cluster } = running
   const { held, release } = running.front.hold()

@@ -3,8 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import {
   assertOne,
   issuerIs,
@@ -18,7 +18,7 @@ import {
 } from './running.ts'
 import { condition, type Tree, textAt } from './values.ts'
 
-drill('an issuer that comes later, and its Secret still later, are waited for', async (t) => {
+slowTest('an issuer that comes later, and its Secret still later, are waited for', async (t) => {
   const running = await openRunning(t)
   await running.ask('early-1')
   t.match(messageOf(await running.ended('early-1', 'Pending')), /ChanceryIssuer default does not exist/)
@@ -32,7 +32,7 @@ drill('an issuer that comes later, and its Secret still later, are waited for', 
   await running.ended('early-1', 'Issued')
 })
 
-drill('what passes within a moment costs no write: 503, a proxy’s page, a connection that breaks', async (t) => {
+slowTest('what passes within a moment costs no write: 503, a proxy’s page, a connection that breaks', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -43,7 +43,7 @@ drill('what passes within a moment costs no write: 503, a proxy’s page, a conn
   t.equal((await running.issued()).length, 1)
 })
 
-drill('an answer that is lost after the CA has signed does not make a second certificate', async (t) => {
+slowTest('an answer that is lost after the CA has signed does not make a second certificate', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -57,7 +57,7 @@ drill('an answer that is lost after the CA has signed does not make a second cer
   t.equal(new Set(running.front.issued).size, 1)
 })
 
-drill(
+slowTest(
   'an instance of Chancery that goes after it has signed: another one hands out the same certificate',
   async (t) => {
     const running = await openRunning(t)
@@ -75,7 +75,7 @@ drill(
   },
 )
 
-drill('a Chancery that is away is waited for, and said of the issuer', async (t) => {
+slowTest('a Chancery that is away is waited for, and said of the issuer', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -89,7 +89,7 @@ drill('a Chancery that is away is waited for, and said of the issuer', async (t)
   t.equal(textAt(await issuerIs(running, 'True'), 'reason'), 'Checked')
 })
 
-drill('a key that is away makes the issuer wait, though it answers when it is only asked how it is', async (t) => {
+slowTest('a key that is away makes the issuer wait, though it answers when it is only asked how it is', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -100,7 +100,7 @@ drill('a key that is away makes the issuer wait, though it answers when it is on
   await issuerIs(running, 'True')
 })
 
-drill(
+slowTest(
   'a signature that comes late once or twice costs no write, neither of the issuer nor of the request',
   async (t) => {
     const running = await openRunning(t)
@@ -121,7 +121,7 @@ drill(
   },
 )
 
-drill('what a limit asks for holds: whatever is named again, and whether the issuer is ready or not', async (t) => {
+slowTest('what a limit asks for holds: whatever is named again, and whether the issuer is ready or not', async (t) => {
   const running = await openRunning(t, { resyncMs: 20, settings: { recheck: 0.1 } })
   await running.issuer()
   await issuerIs(running, 'True')
@@ -144,7 +144,7 @@ drill('what a limit asks for holds: whatever is named again, and whether the iss
   await running.ended('limited-1', 'Issued')
 })
 
-drill('a limit that a team’s own token has used up is the team’s; what all share is the operator’s', async (t) => {
+slowTest('a limit that a team’s own token has used up is the team’s; what all share is the operator’s', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await running.issuer({ kind: 'ChanceryClusterIssuer', name: 'shared' })
@@ -181,7 +181,7 @@ t.test('what is gone waits for nothing', async (t) => {
   t.pass('neither for what a limit has asked for')
 })
 
-drill('a server that answers some probes and issues to nobody is not written about at each of them', async (t) => {
+slowTest('a server that answers some probes and issues to nobody is not written about at each of them', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')

@@ -3,13 +3,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { issuerIs, leads, openRunning, queued, type Running, statusWrites, until } from './running.ts'
 
 const calls = ({ cluster }: Running, verb: string): number =>
   cluster.requests.filter((about) => about.verb === verb && about.plural === 'certificaterequests').length
 
-drill('watches that expire are listed anew, and what happened meanwhile is found', async (t) => {
+slowTest('watches that expire are listed anew, and what happened meanwhile is found', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -21,7 +21,7 @@ drill('watches that expire are listed anew, and what happened meanwhile is found
   t.equal(statusWrites(running).length, 1)
 })
 
-drill('watches that end go on from where they were; so do those that break', async (t) => {
+slowTest('watches that end go on from where they were; so do those that break', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -33,7 +33,7 @@ drill('watches that end go on from where they were; so do those that break', asy
   t.equal(calls(running, 'list'), 1, 'without listing anything again')
 })
 
-drill('an API server that throttles, fails or refuses a write for a moment', async (t) => {
+slowTest('an API server that throttles, fails or refuses a write for a moment', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -58,7 +58,7 @@ t.test('an API server that cannot be reached for a while is waited for', async (
   t.ok(running.controllers[0]?.ready)
 })
 
-drill('probes and metrics tell how it is', async (t) => {
+slowTest('probes and metrics tell how it is', async (t) => {
   const running = await openRunning(t)
   const [controller] = running.controllers
   await running.issuer()
@@ -79,7 +79,7 @@ drill('probes and metrics tell how it is', async (t) => {
   t.match(text, 'chancery_controller_asks_seconds_count{outcome="issued"} 1')
 })
 
-drill('a kind that is not installed yet is waited for, and said at /readyz', async (t) => {
+slowTest('a kind that is not installed yet is waited for, and said at /readyz', async (t) => {
   const running = await openRunning(t, { idle: true, cluster: { definitions: [] } })
   const controller = await running.start()
   const answer = await fetch(`${controller.url}/readyz`)
@@ -104,7 +104,7 @@ t.test('of an issuer that could not be listed yet nobody is told that there is n
   t.equal(statusWrites(running).length, 1)
 })
 
-drill('a right that is taken away later: not ready, and alive, until it is there again', async (t) => {
+slowTest('a right that is taken away later: not ready, and alive, until it is there again', async (t) => {
   const running = await openRunning(t)
   const [controller] = running.controllers
   await until(() => controller?.ready === true)

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import {
   certificateOf,
   issuerIs,
@@ -17,7 +17,7 @@ import {
 } from './running.ts'
 import { condition, type Tree, textAt, uidOf } from './values.ts'
 
-drill('an approved request gets its certificate in one write', async (t) => {
+slowTest('an approved request gets its certificate in one write', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   // One that is not ready for a second, as on a machine that is busy, is written to the request: Pending.
@@ -39,7 +39,7 @@ drill('an approved request gets its certificate in one write', async (t) => {
   t.ok(events.some((event) => textAt(event, 'reason') === 'Issued' && textAt(event, 'regarding', 'name') === 'web-1'))
 })
 
-drill('one that is too long to be held in memory is read where it is looked at', async (t) => {
+slowTest('one that is too long to be held in memory is read where it is looked at', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   const names = Array.from({ length: 60 }, (_, i) => `${'long-'.repeat(8)}${i}.example.test`)
@@ -60,7 +60,7 @@ drill('one that is too long to be held in memory is read where it is looked at',
   t.same([...new Set(reads.map(({ name }) => name))], ['long-1'])
 })
 
-drill(
+slowTest(
   'a request that leaves no room for its certificate has failed; one that leaves none for that is left',
   async (t) => {
     const running = await openRunning(t)
@@ -91,7 +91,7 @@ drill(
 const actor = 'system:serviceaccount:chancery-system:chancery-controller'
 const when = { actor, plural: 'certificaterequests', verb: 'patch' }
 
-drill('a denied request is told so; one that nobody decides on is left alone', async (t) => {
+slowTest('a denied request is told so; one that nobody decides on is left alone', async (t) => {
   const running = await openRunning(t)
   const { certManager } = running.cluster
   await running.issuer()
@@ -105,7 +105,7 @@ drill('a denied request is told so; one that nobody decides on is left alone', a
   t.equal(statusWrites(running).length, 1)
 })
 
-drill('a request that the profile refuses fails for good, and says by which checks', async (t) => {
+slowTest('a request that the profile refuses fails for good, and says by which checks', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
@@ -118,7 +118,7 @@ drill('a request that the profile refuses fails for good, and says by which chec
   t.equal(statusWrites(running).filter(({ changed }) => changed).length, 1)
 })
 
-drill('the roots are written where the issuer says so, and the authority must be the one it names', async (t) => {
+slowTest('the roots are written where the issuer says so, and the authority must be the one it names', async (t) => {
   const running = await openRunning(t)
   await running.issuer({ spec: { includeCA: true, authority: 'default' } })
   await running.ask('roots-1')
@@ -156,7 +156,7 @@ t.test(
   },
 )
 
-drill('a request of another group, or whose issuer is of another kind, is not ours', async (t) => {
+slowTest('a request of another group, or whose issuer is of another kind, is not ours', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   for (const [name, issuer] of [
@@ -174,7 +174,7 @@ drill('a request of another group, or whose issuer is of another kind, is not ou
   t.equal(notesOf(running, 'UnknownKind').length, 1, 'of ours alone')
 })
 
-drill(
+slowTest(
   'a Certificate that is renewed as soon as it is issued waits for its next one, and its request says why',
   async (t) => {
     const running = await openRunning(t)

@@ -8,7 +8,7 @@ import { parse, stringify } from 'yaml'
 
 import { controllerMetrics } from '../../src/kubernetes/metrics.ts'
 import { metricTable } from '../../src/metrics.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { output } from '../interop/tools.ts'
 import { home, type Json, manifests } from './manifests.ts'
 
@@ -24,7 +24,7 @@ const metrics = new Map<string, readonly string[]>(
   Object.entries({ ...metricTable, ...controllerMetrics }).map(([name, { labels }]) => [name, labels]),
 )
 
-drill('promtool accepts the rules, and each fires when it should', async (t) => {
+slowTest('promtool accepts the rules, and each fires when it should', async (t) => {
   t.match(await output('promtool', ['check', 'rules', join(folder, 'chancery.rules.yaml')]), /SUCCESS/)
   t.match(await output('promtool', ['test', 'rules', join(folder, 'chancery.test.yaml')]), /SUCCESS/)
   const tests = await readFile(join(folder, 'chancery.test.yaml'), 'utf8')

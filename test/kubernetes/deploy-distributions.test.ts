@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
 
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import {
   everything,
   home,
@@ -82,7 +82,7 @@ t.test('every pod of ours may ask the resolvers of the clusters that we name, an
   t.end()
 })
 
-drill('with node-local-dns they may also ask the address that is put into it, on the port for names', async (t) => {
+slowTest('with node-local-dns they may also ask the address that is put into it, on the port for names', async (t) => {
   const { spec } = parse(await readFile(join(manifests, 'components/node-local-dns/network.yaml'), 'utf8'))
   const [, address = ''] = /^(.*)\/32$/.exec(spec.egress[0].to[0].ipBlock.cidr) ?? []
   for (const base of overlays) {
@@ -148,7 +148,7 @@ const without = ({ spec, ...pod }: PodTemplate): PodTemplate => {
   return { ...pod, spec: { ...spec, securityContext } }
 }
 
-drill('with openshift no pod says who it is, and all else of it stays', async (t) => {
+slowTest('with openshift no pod says who it is, and all else of it stays', async (t) => {
   const examples = ['examples/mqtt', 'examples/csi-driver', 'examples/ingress', 'examples/pod-certificate']
   for (const base of [...overlays, ...examples]) {
     const objects = await renderWith(base, ['openshift'])

@@ -16,11 +16,11 @@ import { takeBackup } from '../helpers/backup.ts'
 import { openTestRoot } from '../helpers/ceremony.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { blocksOf } from '../helpers/docs.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { openTestIssuer } from '../helpers/issuer.ts'
 import { freePort } from '../helpers/port.ts'
 import { putCommand } from '../helpers/run.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { type Ran, run } from '../interop/tools.ts'
 import { openChancerySide } from './chancery-side.ts'
 import { install } from './installation.ts'
@@ -105,7 +105,7 @@ t.test('what the page has people make for cainjector is what the webhook names',
   t.equal(Buffer.from(secret.data['ca.crt'], 'base64').toString(), 'the issuers\n')
 })
 
-drill(
+slowTest(
   'an overlay with several kinds of signers has all of them, as the page makes it, whichever comes last',
   async (t) => {
     const shown = ['csr-signers', 'kubelet-serving']
@@ -150,7 +150,7 @@ drill(
   },
 )
 
-drill('what is typed to Chancery does what the page says', async (t) => {
+slowTest('what is typed to Chancery does what the page says', async (t) => {
   const side = await openChancerySide(t)
   const folder = await mkdtemp(join(tmpdir(), 'chancery-kubernetes-'))
   t.teardown(() => rm(folder, { recursive: true }))
@@ -206,7 +206,7 @@ drill('what is typed to Chancery does what the page says', async (t) => {
 
 const block = (name: string): string => blocks.get(name) ?? 'false'
 
-drill('the first start in production is made with whichever replica came first', async (t) => {
+slowTest('the first start in production is made with whichever replica came first', async (t) => {
   for (const order of [
     ['chancery-0', 'chancery-1'],
     ['chancery-1', 'chancery-0'],
@@ -222,7 +222,7 @@ drill('the first start in production is made with whichever replica came first',
   }
 })
 
-drill(
+slowTest(
   'production starts with keys in Secrets, as the overlay has it, and a new replica only after a yes',
   async (t) => {
     const folder = await mkdtemp(join(tmpdir(), 'chancery-production-'))

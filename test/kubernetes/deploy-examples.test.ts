@@ -12,9 +12,9 @@ import type { PodCertificateRequest, SigningRequest } from '../../src/kubernetes
 import type { Ask } from '../../src/kubernetes/decide/asking.ts'
 import { decidePod } from '../../src/kubernetes/decide/pod.ts'
 import { decideSigning } from '../../src/kubernetes/decide/signing.ts'
-import { drill } from '../helpers/drill.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import type { Answer } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employ } from '../http/people.ts'
 import { assertTools, output } from '../interop/tools.ts'
 import { askFor, born, certManager, keyPairFor, openChancerySide, readyIssuer } from './chancery-side.ts'
@@ -105,7 +105,7 @@ const verify = async (t: Test, { json }: Answer, { spec, key }: { spec: Json; ke
   t.equal(leaf.publicKey.export({ type: 'spki', format: 'pem' }), shown)
 }
 
-drill('each example gets its certificates, as cert-manager would ask for them', async (t) => {
+slowTest('each example gets its certificates, as cert-manager would ask for them', async (t) => {
   t.ok(wanted.length >= 12, `${wanted.length} certificates`)
   for (const { place, certificate, issuer } of wanted) {
     await t.test(`${place}: ${certificate.metadata.name}`, async (t) => {

@@ -9,10 +9,10 @@ import { promisify } from 'node:util'
 import t from 'tap'
 
 import { blocksOf } from '../helpers/docs.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { putCommand } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { output, run } from '../interop/tools.ts'
 import { keyPairFor } from './chancery-side.ts'
 
@@ -65,7 +65,7 @@ const usages = {
   both: ['1.3.6.1.5.5.7.3.1', '1.3.6.1.5.5.7.3.2'],
 } as const
 
-drill('each request of kubeadm gets its certificate, and each kubeconfig has it', async (t) => {
+slowTest('each request of kubeadm gets its certificate, and each kubeconfig has it', async (t) => {
   const chancery = await openTestService(t)
   const folder = await mkdtemp(join(tmpdir(), 'chancery-kubeadm-'))
   t.teardown(() => rm(folder, { recursive: true }))

@@ -8,7 +8,7 @@ import t from 'tap'
 import { parse } from 'yaml'
 
 import { readControllerDocument } from '../../src/cli/controller.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employ } from '../http/people.ts'
 import { keyPairFor } from './chancery-side.ts'
 import { type Json, type Manifest, manifests, renderWith } from './manifests.ts'
@@ -39,7 +39,7 @@ const requesters: readonly Tree[] = [
   },
 ]
 
-drill('a kubelet becomes its node once that is approved, and by nobody else’s request', async (t) => {
+slowTest('a kubelet becomes its node once that is approved, and by nobody else’s request', async (t) => {
   const objects = await renderWith('base', ['kubelet-client'])
   const folder = await mkdtemp(join(tmpdir(), 'chancery-kubelet-'))
   t.teardown(() => rm(folder, { recursive: true }))

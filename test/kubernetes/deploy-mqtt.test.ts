@@ -12,10 +12,10 @@ import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 
 import { openTestRoot, named as subjectOf } from '../helpers/ceremony.ts'
-import { drill } from '../helpers/drill.ts'
 import { freePort } from '../helpers/port.ts'
 import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { assertTools, pathOf, type Ran, run } from '../interop/tools.ts'
 import { askFor, type ChancerySide, keyPairFor, openChancerySide } from './chancery-side.ts'
 import { home, type Manifest, manifests, render } from './manifests.ts'
@@ -78,7 +78,7 @@ const certify = async (side: ChancerySide, folder: string, name: string, as = na
   return json.serial
 }
 
-drill('a client certificate is accepted, and refused once it is revoked and the lists are read again', async (t) => {
+slowTest('a client certificate is accepted, and refused once it is revoked and the lists are read again', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-mqtt-'))
   t.teardown(() => rm(folder, { recursive: true }))
   const side = await openChancerySide(t)
@@ -192,7 +192,7 @@ const until = async (holds: () => boolean): Promise<void> => {
     if (Date.now() > deadline) throw new Error('it did not come')
 }
 
-drill(
+slowTest(
   'of each issuer as many lists are fetched as it has, and where that is not told nothing is written',
   async (t) => {
     const folder = await mkdtemp(join(tmpdir(), 'chancery-mqtt-'))

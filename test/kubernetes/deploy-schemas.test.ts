@@ -1,7 +1,7 @@
 /** Every object of deploy/kubernetes is one that its kind's schema allows. */
 import t from 'tap'
 
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { everything, type Manifest, readYaml } from './manifests.ts'
 import { modelFaults } from './models.ts'
 import { others } from './others.ts'
@@ -45,7 +45,7 @@ const faultsOf = async (object: Manifest): Promise<readonly string[]> => {
   return [...faults, ...(podMakers.includes(kind) ? podFaults(object) : [])]
 }
 
-drill('every object has the fields of its kind, and no others', async (t) => {
+slowTest('every object has the fields of its kind, and no others', async (t) => {
   const kinds = new Set<string>()
   for (const [place, objects] of await everything()) {
     for (const object of objects) {
@@ -60,7 +60,7 @@ t.test('our own schemas are sound', async (t) => {
   for (const [kind, schema] of ours) t.strictSame(faultsOfSchema(schema, ''), [], kind)
 })
 
-drill('what is mistyped, missing or of another type is found', async (t) => {
+slowTest('what is mistyped, missing or of another type is found', async (t) => {
   const [first] = [...((await everything()).get('overlays/pkcs11') ?? [])].filter(({ kind }) => kind === 'StatefulSet')
   if (!first) throw new Error('there is a StatefulSet')
   const broken = JSON.parse(JSON.stringify(first))

@@ -5,8 +5,8 @@ import t from 'tap'
 
 import { type ApiCall, openApi } from '../../src/kubernetes/api/client.ts'
 import { type LeaseTimes, microTime, openLease } from '../../src/kubernetes/api/lease.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { type Cluster, openCluster } from './cluster.ts'
 import { type Tree, textAt, treeAt } from './values.ts'
 
@@ -390,7 +390,7 @@ t.test('whoever stops gives it back when its work has ended, and has it for no l
   t.same(turns, ['begun', 'ended'])
 })
 
-drill('work that does not end while it lasts is told that nothing may be done any more', async (t) => {
+slowTest('work that does not end while it lasts is told that nothing may be done any more', async (t) => {
   const cluster = await openCluster(t)
   const sooner = open(t, cluster)
   await until(() => sooner.lease.held)

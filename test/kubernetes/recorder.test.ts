@@ -3,8 +3,8 @@ import t from 'tap'
 
 import { ApiFault, openApi } from '../../src/kubernetes/api/client.ts'
 import { openRecorder } from '../../src/kubernetes/api/recorder.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { type Cluster, openCluster } from './cluster.ts'
 import { certificateRequest, issuerOf } from './objects.ts'
 import { at, type Tree, textAt } from './values.ts'
@@ -113,7 +113,7 @@ t.test('more objects in rotation than series are kept: no storm of new events', 
   t.equal(counted.POST + counted.PATCH + counted.dropped, rounds * 4_097)
 })
 
-drill('events that have gone from the API server do not all come again at once', async (t) => {
+slowTest('events that have gone from the API server do not all come again at once', async (t) => {
   const { counted, time, recorder } = openCounted()
   const round = (): void => {
     for (let i = 0; i < 4_000; i += 1)

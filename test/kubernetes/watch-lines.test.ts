@@ -11,8 +11,8 @@ import type { CertificateRequest } from '../../src/kubernetes/api/objects.ts'
 import { resources } from '../../src/kubernetes/api/resources.ts'
 import { openWatch, type WatchDeps } from '../../src/kubernetes/api/watch.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { ip } from '../x509/build.ts'
 import { certificateRequest } from './objects.ts'
 
@@ -354,7 +354,7 @@ const openProxy = async (t: Teardown, answer: RequestListener) => {
   return { api, asked }
 }
 
-drill('a watch may be silent for longer than any other call may take', async (t) => {
+slowTest('a watch may be silent for longer than any other call may take', async (t) => {
   const { api, asked } = await openProxy(t, (_, response) => {
     response.flushHeaders()
     setTimeout(() => response.write(`${event('ADDED', 'late-1')}\n`), 16_000)

@@ -7,8 +7,8 @@ import { ApiFault, type KubernetesApi, openApi } from '../../src/kubernetes/api/
 import type { CertificateRequest } from '../../src/kubernetes/api/objects.ts'
 import { resources } from '../../src/kubernetes/api/resources.ts'
 import { openWatch, type WatchDeps } from '../../src/kubernetes/api/watch.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { type Cluster, openCluster } from './cluster.ts'
 import { certificateRequest } from './objects.ts'
 import { until } from './running.ts'
@@ -88,7 +88,7 @@ t.test('rights that are missing, and a server that is not there, are tried again
   t.notOk(watch.synced)
 })
 
-drill('a watch that dies later is behind, and one that is idle is not', async (t) => {
+slowTest('a watch that dies later is behind, and one that is idle is not', async (t) => {
   const cluster = await openCluster(t)
   const about = { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'ClusterRoleBinding' }
   const time = { now: 0 }

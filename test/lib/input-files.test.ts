@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { readGiven, readGivenText } from '../../src/lib/input-files.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-given-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
@@ -21,7 +21,7 @@ t.test('what cannot be read is the fault of the command line, and named once', a
   }
 })
 
-drill('so is what is longer than a text can be, as a disk that was named by mistake', async (t) => {
+slowTest('so is what is longer than a text can be, as a disk that was named by mistake', async (t) => {
   const disk = join(folder, 'disk')
   await writeFile(disk, '')
   await truncate(disk, constants.MAX_STRING_LENGTH + 1)

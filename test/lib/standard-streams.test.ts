@@ -9,10 +9,10 @@ import t from 'tap'
 
 import { exitCodes } from '../../src/lib/failure.ts'
 import { newFolder } from '../client/folders.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { mainFile } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 t.setTimeout(300_000)
 const folder = await mkdtemp(join(tmpdir(), 'chancery-streams-'))
@@ -42,7 +42,7 @@ t.test('whoever reads no further has what was wanted', async (t) => {
   }
 })
 
-drill('what a disk has no room for is told, and ends with 2', async (t) => {
+slowTest('what a disk has no room for is told, and ends with 2', async (t) => {
   const sentence = /^Standard output cannot be written \((ENOSPC|EFBIG)\); it is not whole\.\n$/
   for (const asked of ['--version', 'issue --help'])
     t.match(await shell(`exec "$0" "$1" ${asked} > /dev/full`), { code: exitCodes.usage, err: sentence }, asked)
@@ -54,7 +54,7 @@ drill('what a disk has no room for is told, and ends with 2', async (t) => {
   t.equal((await shell('exec "$0" "$1" issue --help > "$2"', join(folder, 'whole'))).code, 0)
 })
 
-drill('a daemon goes on whether or not its log can be written', async (t) => {
+slowTest('a daemon goes on whether or not its log can be written', async (t) => {
   const service = await openTestService(t)
   const full = await open('/dev/full', 'w')
   t.teardown(() => full.close())
@@ -87,7 +87,7 @@ drill('a daemon goes on whether or not its log can be written', async (t) => {
   }
 })
 
-drill('a line of its log that a full disk has broken off spoils none after it', async (t) => {
+slowTest('a line of its log that a full disk has broken off spoils none after it', async (t) => {
   const service = await openTestService(t)
   const [out, log] = [join(await newFolder(t), 'a\u009bm'), join(await newFolder(t), 'log')]
   // Room for what it writes but for its log, of which a part of a line fits.

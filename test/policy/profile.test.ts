@@ -7,7 +7,7 @@ import { isProblem, type Violation } from '../../src/errors.ts'
 import { canonicalJson } from '../../src/lib/canonical-json.ts'
 import { parseProfile } from '../../src/policy/profile.ts'
 import { seedNames } from '../../src/policy/seeds.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { baseDocument, seeds } from './requests.ts'
 
 const faultsOf = (input: unknown, at: { readonly name?: string } = {}): readonly Violation[] => {
@@ -562,7 +562,7 @@ t.test('a document that is not plain JSON, or too large, is a fault and not an e
   t.ok(faultsOf(polluted).some(({ field }) => field === '/__proto__'))
 })
 
-drill('whatever comes in, parsing yields a profile or one profile.invalid with places that exist', async (t) => {
+slowTest('whatever comes in, parsing yields a profile or one profile.invalid with places that exist', async (t) => {
   const paths = fc.constantFrom(
     ...[
       'name',

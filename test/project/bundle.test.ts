@@ -9,7 +9,7 @@ import { promisify } from 'node:util'
 import t from 'tap'
 
 import { blocksOf } from '../helpers/docs.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const run = promisify(execFile)
 t.setTimeout(300_000)
@@ -17,7 +17,7 @@ t.setTimeout(300_000)
 /** A network namespace of its own has no network; not everyone may make one. */
 const apart = spawnSync('unshare', ['--net', 'true']).status === 0 ? ['unshare', '--net'] : ['env']
 
-drill('a root is made from the archive alone, without a network', async (t) => {
+slowTest('a root is made from the archive alone, without a network', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-bundle-test-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   const path = join(folder, 'chancery-test.tar.gz')

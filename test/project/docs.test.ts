@@ -9,15 +9,15 @@ import { promisify } from 'node:util'
 import t from 'tap'
 
 import { blocksOf } from '../helpers/docs.ts'
-import { drill } from '../helpers/drill.ts'
 import { freePort } from '../helpers/port.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const root = join(import.meta.dirname, '../..')
 const run = promisify(execFile)
 
 t.setTimeout(300_000)
 
-drill('README: one command starts it, and its examples do what they say', async (t) => {
+slowTest('README: one command starts it, and its examples do what they say', async (t) => {
   const blocks = await blocksOf('README.md')
   t.same([...blocks.keys()], ['start', 'first', 'explain', 'request', 'curl'])
   const folder = await mkdtemp(join(tmpdir(), 'chancery-readme-'))

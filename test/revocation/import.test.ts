@@ -15,10 +15,10 @@ import { parseCertificate } from '../../src/x509/certificate.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
-import { drill } from '../helpers/drill.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { bits, extension, integer, seq, tlv } from '../x509/build.ts'
 
 let service: TestService
@@ -114,7 +114,7 @@ t.test('what does not fit', async (t) => {
   t.equal((await served()).number, 2n)
 })
 
-drill('readiness says when it ends, and whom it revokes', async (t) => {
+slowTest('readiness says when it ends, and whom it revokes', async (t) => {
   t.match(await crlCheck(), { ok: true, reason: /fresh/ })
   const soon = new Date(now() + 10 * 86_400_000)
   t.equal((await bring(await list({ number: 4n, nextUpdate: soon }))).status, 200)
@@ -136,7 +136,7 @@ drill('readiness says when it ends, and whom it revokes', async (t) => {
   })
 })
 
-drill('whom a list has revoked, no later one leaves out, but for who was on hold', async (t) => {
+slowTest('whom a list has revoked, no later one leaves out, but for who was on hold', async (t) => {
   const certificateOf = async (name: string) => {
     const { certificate } = (await service.request('GET', `/v1/issuers/${name}`)).json
     return parseCertificate(parsePem(certificate, 'CERTIFICATE')).facts
@@ -159,7 +159,7 @@ drill('whom a list has revoked, no later one leaves out, but for who was on hold
   t.match(await crlCheck(), { reason: /has revoked etcd: halt it/ })
 })
 
-drill(
+slowTest(
   'an issuer that a CA above has revoked is no anchor of its authority any more, and never active again',
   async (t) => {
     const bundle = (anchors: string) =>

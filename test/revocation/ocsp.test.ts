@@ -19,10 +19,10 @@ import { keyBits } from '../../src/x509/keys.ts'
 import { ocspErrors } from '../../src/x509/ocsp.ts'
 import { encodeCertId } from '../helpers/cert-id.ts'
 import { type Issued, issueAt, revokeAt } from '../helpers/certificates.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { parseOcspResponse } from '../helpers/ocsp-response.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { askSql } from '../helpers/sql.ts'
 import { assertTools, output, run } from '../interop/tools.ts'
 import { octets as octetString, oid, seq, tlv } from '../x509/build.ts'
@@ -169,7 +169,7 @@ t.test('another replica knows within two seconds', async (t) => {
   t.ok(lastAsked < 2_000, `good, asked after ${lastAsked} ms`)
 })
 
-drill('never good of what is not on record, and nothing final of what is open', async (t) => {
+slowTest('never good of what is not on record, and nothing final of what is open', async (t) => {
   const unknown = Array.from({ length: 500 }, () => {
     const serial = randomBytes(16)
     serial[0] = ((serial[0] ?? 0) & 0x3f) | 0x40

@@ -9,8 +9,8 @@ import { parseCrl } from '../../src/x509/crl.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { type Issued, issueAt, revokeAt } from '../helpers/certificates.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { assertTools, run } from '../interop/tools.ts'
 
 await assertTools('openssl', 'certtool')
@@ -35,7 +35,7 @@ const listOf = async (issuer: string, shard = 0): Promise<Buffer> =>
   Buffer.from(await (await fetchList(issuer, shard)).arrayBuffer())
 const at = (name: string): string => join(folder, name)
 
-drill('the list of an issuer with one list is of all of it, and needs no switch', async (t) => {
+slowTest('the list of an issuer with one list is of all of it, and needs no switch', async (t) => {
   await begin('whole', 1)
   const [good, bad] = [await issue(), await issue()]
   t.match([good, bad], [{ issuer: 'whole' }, { issuer: 'whole' }])
@@ -80,7 +80,7 @@ drill('the list of an issuer with one list is of all of it, and needs no switch'
   t.match(verified, { code: 0, stdout: /Verified/ })
 })
 
-drill('with two, each certificate is on the one that it names', async (t) => {
+slowTest('with two, each certificate is on the one that it names', async (t) => {
   await begin('halves', 2)
   const seen = new Set<string>()
   for (let i = 0; seen.size < 2 && i < 100; i += 1) {

@@ -9,10 +9,10 @@ import t from 'tap'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { runChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor } from '../http/people.ts'
 import { assertTools, run } from '../interop/tools.ts'
 
@@ -98,7 +98,7 @@ t.test('the one before goes on telling of what it has issued when it is closed, 
   t.ok(onLists(await listsOf('wide')).includes(items[0].serial))
 })
 
-drill('nothing of it is found wrong, by the roll alone and beside its records', async (t) => {
+slowTest('nothing of it is found wrong, by the roll alone and beside its records', async (t) => {
   const env = { ...bare, CHANCERY_DATA: service.config.dataDir, CHANCERY_URL: service.url }
   const { out: key } = await runChancery(['roll', 'key'], { env })
   for (const from of [[], ['--database', service.database.servingUrl]])

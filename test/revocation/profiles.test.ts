@@ -8,8 +8,8 @@ import t from 'tap'
 import { loadSeedDocuments } from '../../src/policy/seeds.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { asks, type Made } from '../interop/asks.ts'
 import { assertTools, output, run } from '../interop/tools.ts'
 
@@ -94,7 +94,7 @@ const revoked: Readonly<Record<string, RegExp>> = {
   gnutls: /Certificate Status: revoked/,
 }
 
-drill('before and after a revocation', async (t) => {
+slowTest('before and after a revocation', async (t) => {
   const profiles = loadSeedDocuments().map((document) => (document as { name: string }).name)
   t.same([...profiles].sort(), Object.keys(asks).sort())
   const issued: Issued[] = []

@@ -16,10 +16,10 @@ import { SigningFault } from '../../src/keys/signing-key.ts'
 import { codec } from '../../src/server/codec.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { issueAt, revokeAt } from '../helpers/certificates.ts'
-import { drill } from '../helpers/drill.ts'
 import { sha256 } from '../helpers/hash.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { askSql, openSql } from '../helpers/sql.ts'
 import { openStandIn, reached } from '../http/stand-in.ts'
 
@@ -104,7 +104,7 @@ const numbersOf = async (shard: number): Promise<number[]> =>
     )
   ).map(({ number }) => Number(number))
 
-drill('several that publish at once repeat no number and lose nothing', async (t) => {
+slowTest('several that publish at once repeat no number and lose nothing', async (t) => {
   const made = await Promise.all(Array.from({ length: 12 }, () => issue()))
   const publishers = Array.from({ length: 4 }, () => open())
   for (const serial of made) {
@@ -480,7 +480,7 @@ t.test(
   },
 )
 
-drill('what has expired is on one list more, and then on none', async (t) => {
+slowTest('what has expired is on one list more, and then on none', async (t) => {
   const serial = await issue('310s')
   await revoke(serial)
   const isOn = async (aheadMs: number): Promise<boolean> => {
@@ -498,7 +498,7 @@ drill('what has expired is on one list more, and then on none', async (t) => {
   t.equal(await isOn(7_200_000), false)
 })
 
-drill('of two lists of one second no date tells that the older one is still the list', async (t) => {
+slowTest('of two lists of one second no date tells that the older one is still the list', async (t) => {
   const serial = await issueOnFreshList()
   const [shard, now] = [shardOf(serial), new Date()]
   const { publisher, shelf, failures } = open({ clock: () => now })

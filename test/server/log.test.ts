@@ -13,10 +13,10 @@ import { openRollForTheFirstTime, openRollSide } from '../../src/server/log.ts'
 import { assertSameRecords, assertWhole, readAnchor, WrongRecords } from '../../src/server/log-checks.ts'
 import type { Checkpoint } from '../../src/tlog/checkpoint.ts'
 import { openTestDatabase } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-roll-side-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
@@ -161,7 +161,7 @@ t.test('records are where they were, elsewhere on the server, or on another one'
   await t.rejects(told(silent), { message: `${moved} one that does not tell its number: ${adopt}` })
 })
 
-drill('what a start adds to a roll is said once, and of what there is', async (t) => {
+slowTest('what a start adds to a roll is said once, and of what there is', async (t) => {
   const start = async () => {
     const { size } = await stores.roll.head()
     await openRollForTheFirstTime(stores, keys)

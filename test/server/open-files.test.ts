@@ -10,9 +10,9 @@ import t from 'tap'
 
 import { socketsFor } from '../../src/server/open-files.ts'
 import { openTestDatabase } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 t.test('each listener takes as many sockets as the system leaves room for', async (t) => {
   const told: object[] = []
@@ -26,7 +26,7 @@ t.test('each listener takes as many sockets as the system leaves room for', asyn
   t.match(told[0], { event: 'sockets.few', openFiles: 1_024, connections: 457 })
 })
 
-drill('who takes all sockets of the public listener stops no request to the API', async (t) => {
+slowTest('who takes all sockets of the public listener stops no request to the API', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const data = await mkdtemp(join(tmpdir(), 'chancery-files-'))
   t.teardown(() => rm(data, { recursive: true, force: true }))

@@ -7,9 +7,9 @@ import t, { type Test } from 'tap'
 
 import { openAnchorFile, readAnchorFile } from '../../src/server/pinned-checkpoint.ts'
 import type { Checkpoint } from '../../src/tlog/checkpoint.ts'
-import { drill } from '../helpers/drill.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { sha256 } from '../helpers/hash.ts'
+import { slowTest } from '../helpers/slow.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-anchor-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
@@ -395,7 +395,7 @@ t.test('a disk that has gone on is given as long as before', async (t) => {
   await anchor.close()
 })
 
-drill('a disk that hangs is one that fails, until it goes on', async (t) => {
+slowTest('a disk that hangs is one that fails, until it goes on', async (t) => {
   const path = newPath()
   const disk = await openHangingDisk(t)
   const anchor = await openAnchorFile({ path, patienceMs: 2_000 })

@@ -8,10 +8,10 @@ import { openDatabase } from '../../src/db/database.ts'
 import { openTurnedDown } from '../../src/db/write-failures.ts'
 import { databaseFault } from '../../src/server/readiness.ts'
 import { openService } from '../../src/server/service.ts'
-import { drill } from '../helpers/drill.ts'
 import { openOwnEmbedded } from '../helpers/embedded.ts'
 import { quiet as log } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { tamper } from '../helpers/tamper.ts'
 import { csrFor } from '../http/people.ts'
@@ -44,7 +44,7 @@ t.test('a database whose commits wait for a standby that is gone takes no record
   t.equal(await fault(), undefined)
 })
 
-drill('a database that issues nothing because files of its own are damaged takes no records', async (t) => {
+slowTest('a database that issues nothing because files of its own are damaged takes no records', async (t) => {
   const { database, config, stores, keys } = await openReplica(t)
   const service = await openService(stores, keys)
   t.teardown(service.close)

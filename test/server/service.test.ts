@@ -22,9 +22,9 @@ import { openService, type Service } from '../../src/server/service.ts'
 import { parseVerifierKey } from '../../src/tlog/note.ts'
 import { parsePem } from '../../src/x509/pem.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
-import { drill, drillBut } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica, type Replica, type ReplicaOptions } from '../helpers/replica.ts'
+import { slowTest, slowUnless } from '../helpers/slow.ts'
 import { openSql } from '../helpers/sql.ts'
 import { csrFor } from '../http/people.ts'
 
@@ -65,7 +65,7 @@ const breakages: Readonly<Record<string, { sign: SigningKey['sign']; first: stri
   },
 }
 for (const [what, { sign, first, reason }] of Object.entries(breakages))
-  drillBut(
+  slowUnless(
     what === 'does not answer',
     `a key that ${what} is found again by the job, and issuance goes on without a restart`,
     async (t) => {
@@ -118,7 +118,7 @@ for (const [what, { sign, first, reason }] of Object.entries(breakages))
     },
   )
 
-drill('replicas with different names keep their own profile, and leave the one of the others alone', async (t) => {
+slowTest('replicas with different names keep their own profile, and leave the one of the others alone', async (t) => {
   const one = await openReplicaService(t, { env: { CHANCERY_NAMES: 'one.test,10.0.0.1' } })
   const { policies, records } = one.stores
   const versionsOf = async ({ config }: Pick<Replica, 'config'>) =>
@@ -144,7 +144,7 @@ drill('replicas with different names keep their own profile, and leave the one o
     t.equal((await records.certificates({ profile: ownProfileName(replica.config) }, { limit: 10 })).items.length, 3)
 })
 
-drill('names of every form that a setting takes are in the HTTPS certificate', async (t) => {
+slowTest('names of every form that a setting takes are in the HTTPS certificate', async (t) => {
   const names = ['chancery_ca', 'xn--bcher-kva.example', '*.ca.example.com', '10.0.0.1']
   const { stores, keys } = await openReplica(t, { env: { CHANCERY_NAMES: names.join(',') } })
   const told: ServerCertificate[] = []
@@ -158,7 +158,7 @@ drill('names of every form that a setting takes are in the HTTPS certificate', a
   )
 })
 
-drill('where a late part does not open, what was opened before is closed, but for the stores', async (t) => {
+slowTest('where a late part does not open, what was opened before is closed, but for the stores', async (t) => {
   const { stores, keys } = await openReplica(t)
   t.teardown(stores.close)
   const held: string[] = []
@@ -486,7 +486,7 @@ t.test('an HTTPS certificate holds at both ends of its time, and no millisecond 
   t.same(told, ['own-certificate.missing', 'own-certificate.missing'], 'no stand-in is a renewal')
 })
 
-drill('the anchor of an HTTPS certificate is the root above the issuer that has signed it', async (t) => {
+slowTest('the anchor of an HTTPS certificate is the root above the issuer that has signed it', async (t) => {
   const { stores, service, config } = await openReplicaService(t, { env: { CHANCERY_STAGING_TIME: '0s' } })
   const headers = await adminOf({ config })
   const call = async (method: 'POST' | 'PUT', url: string, payload: object) => {
@@ -527,7 +527,7 @@ t.test('a start in the last hours of its issuer has an HTTPS certificate for wha
   )
 })
 
-drill('a database without room on its disk takes no records, though it answers', async (t) => {
+slowTest('a database without room on its disk takes no records, though it answers', async (t) => {
   const { service, stores, config, database } = await openReplicaService(t)
   const headers = await adminOf({ config })
   const ready = async () => {
@@ -564,25 +564,30 @@ drill('a database without room on its disk takes no records, though it answers',
   t.equal(openRoomAt(30_000).fault(), undefined)
 })
 
-drill('a right that somebody takes from the role that serves is told of, and is nothing to give up for', async (t) => {
-  const { service, config, database } = await openReplicaService(t)
-  const owner = openDatabase({ url: database.ownerUrl, max: 1, log: quiet, applicationName: 'owner' })
-  t.teardown(owner.close)
-  const headers = await adminOf({ config })
-  const issue = issuing(service, headers, 'right.example.com')
-  await owner.query({ text: 'revoke insert on intents from chancery' })
-  t.match(await issue(), { status: 503, code: 'db.unavailable', retryAfter: '30' })
-  const { checks } = (await service.app.inject({ url: '/readyz', headers })).json()
-  t.match(checks, [{ name: 'database', ok: false, reason: /^the role that serves lacks a right .*"chancery migrate"/ }])
-  await owner.query({ text: `select grant_serving('chancery')` })
-  t.equal((await issue()).status, 201)
-  const back = performance.now()
-  const isReady = async () => (await service.app.inject({ url: '/readyz', headers })).statusCode === 200
-  while (!(await isReady()) && performance.now() - back < 20_000) await new Promise((end) => setTimeout(end, 200))
-  t.ok(performance.now() - back < 15_000, 'and soon after it is back')
-})
+slowTest(
+  'a right that somebody takes from the role that serves is told of, and is nothing to give up for',
+  async (t) => {
+    const { service, config, database } = await openReplicaService(t)
+    const owner = openDatabase({ url: database.ownerUrl, max: 1, log: quiet, applicationName: 'owner' })
+    t.teardown(owner.close)
+    const headers = await adminOf({ config })
+    const issue = issuing(service, headers, 'right.example.com')
+    await owner.query({ text: 'revoke insert on intents from chancery' })
+    t.match(await issue(), { status: 503, code: 'db.unavailable', retryAfter: '30' })
+    const { checks } = (await service.app.inject({ url: '/readyz', headers })).json()
+    t.match(checks, [
+      { name: 'database', ok: false, reason: /^the role that serves lacks a right .*"chancery migrate"/ },
+    ])
+    await owner.query({ text: `select grant_serving('chancery')` })
+    t.equal((await issue()).status, 201)
+    const back = performance.now()
+    const isReady = async () => (await service.app.inject({ url: '/readyz', headers })).statusCode === 200
+    while (!(await isReady()) && performance.now() - back < 20_000) await new Promise((end) => setTimeout(end, 200))
+    t.ok(performance.now() - back < 15_000, 'and soon after it is back')
+  },
+)
 
-drill(
+slowTest(
   'a lock that a forgotten transaction has is told by /readyz once it kept somebody waiting, to its end',
   async (t) => {
     const { service, stores, config, database } = await openReplicaService(t)
@@ -603,7 +608,7 @@ drill(
   },
 )
 
-drill('whatever table somebody keeps, issuing goes on, or it is said to be held up', async (t) => {
+slowTest('whatever table somebody keeps, issuing goes on, or it is said to be held up', async (t) => {
   const { service, stores, config, database } = await openReplicaService(t)
   const forgotten = await openSql(t, database.ownerUrl)
   const headers = await adminOf({ config })

@@ -12,7 +12,7 @@ import {
   storeEdge,
 } from '../../src/tlog/frontier.ts'
 import { type Hash, inclusionProof, type ReadTile, verifyInclusion } from '../../src/tlog/merkle.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { hasher, leavesUpTo } from './hashing.ts'
 import { naivePath, naiveRoot, naiveTile } from './naive.ts'
 
@@ -51,7 +51,7 @@ const openStore = () => {
   }
 }
 
-drill('one leaf after the other to 600: each root, each proof, each complete tile', async (t) => {
+slowTest('one leaf after the other to 600: each root, each proof, each complete tile', async (t) => {
   const store = openStore()
   const wrong: string[] = []
   for (let size = 1; size <= 600; size += 1) {
@@ -68,7 +68,7 @@ drill('one leaf after the other to 600: each root, each proof, each complete til
   )
 })
 
-drill('batches of any size: each leaf has its proof, also across the end of tiles', async (t) => {
+slowTest('batches of any size: each leaf has its proof, also across the end of tiles', async (t) => {
   await t.resolves(
     fc.assert(
       fc.asyncProperty(fc.array(fc.nat({ max: 700 }), { minLength: 1, maxLength: 4 }), async (batches) => {
@@ -133,7 +133,7 @@ t.test('the empty edge opens as any other', async (t) => {
   t.equal(Buffer.compare(empty.root, naiveRoot([])), 0)
 })
 
-drill('an edge is opened from stored tiles at every size, and goes on as if it had never been closed', async (t) => {
+slowTest('an edge is opened from stored tiles at every size, and goes on as if it had never been closed', async (t) => {
   const store = openStore()
   const sizes = [0, 1, 2, 255, 256, 257, 511, 512, 513, 1000, 65_535, 65_536, 65_537, 66_048, 66_560]
   for (const size of sizes) {

@@ -12,7 +12,7 @@ import {
   verifyConsistency,
   verifyInclusion,
 } from '../../src/tlog/merkle.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { hasher, leavesUpTo } from './hashing.ts'
 import { naiveConsistency, naiveLeaf, naivePath, naiveRoot, naiveTile } from './naive.ts'
 
@@ -59,7 +59,7 @@ t.test('a leaf is hashed apart from a node, up to the longest entry', async (t) 
   t.throws(() => hasher.leaf(Buffer.alloc(65_536)), RangeError)
 })
 
-drill('inclusion: every leaf of every size to 300, as RFC 6962 has it, and no other claim holds', async (t) => {
+slowTest('inclusion: every leaf of every size to 300, as RFC 6962 has it, and no other claim holds', async (t) => {
   const wrong: string[] = []
   for (let size = 1; size <= all.length; size += 1) {
     const leaves = all.slice(0, size)
@@ -90,35 +90,38 @@ drill('inclusion: every leaf of every size to 300, as RFC 6962 has it, and no ot
   t.same(wrong, [])
 })
 
-drill('consistency: every pair of sizes to 300 on a grid, as RFC 6962 has it, and no other claim holds', async (t) => {
-  const wrong: string[] = []
-  for (let to = 1; to <= all.length; to += 1) {
-    const leaves = all.slice(0, to)
-    const toRoot = naiveRoot(leaves)
-    for (let from = 1; from <= to; from += 1) {
-      if (to > 40 && (from + to) % 11 !== 0 && from !== to - 1 && from !== 128 && from !== 256) continue
-      const proof = await consistencyProof(from, to, tilesOf(leaves), hasher)
-      if (Buffer.compare(Buffer.concat(proof), Buffer.concat(naiveConsistency(from, leaves))) !== 0)
-        wrong.push(`the proof from ${from} to ${to}`)
-      const claim = { from, to, proof, fromRoot: naiveRoot(leaves.slice(0, from)), toRoot }
-      const others = [
-        { ...claim, fromRoot: flipped(claim.fromRoot) },
-        { ...claim, toRoot: flipped(toRoot) },
-        { ...claim, proof: [...proof, toRoot] },
-        ...(proof.length === 0
-          ? []
-          : [
-              { ...claim, proof: proof.slice(1) },
-              { ...claim, proof: proof.slice(0, -1) },
-              { ...claim, proof: proof.map((hash, i) => (i === to % proof.length ? flipped(hash) : hash)) },
-            ]),
-      ]
-      if (!verifyConsistency(claim, hasher) || others.some((other) => verifyConsistency(other, hasher)))
-        wrong.push(`${from} to ${to}`)
+slowTest(
+  'consistency: every pair of sizes to 300 on a grid, as RFC 6962 has it, and no other claim holds',
+  async (t) => {
+    const wrong: string[] = []
+    for (let to = 1; to <= all.length; to += 1) {
+      const leaves = all.slice(0, to)
+      const toRoot = naiveRoot(leaves)
+      for (let from = 1; from <= to; from += 1) {
+        if (to > 40 && (from + to) % 11 !== 0 && from !== to - 1 && from !== 128 && from !== 256) continue
+        const proof = await consistencyProof(from, to, tilesOf(leaves), hasher)
+        if (Buffer.compare(Buffer.concat(proof), Buffer.concat(naiveConsistency(from, leaves))) !== 0)
+          wrong.push(`the proof from ${from} to ${to}`)
+        const claim = { from, to, proof, fromRoot: naiveRoot(leaves.slice(0, from)), toRoot }
+        const others = [
+          { ...claim, fromRoot: flipped(claim.fromRoot) },
+          { ...claim, toRoot: flipped(toRoot) },
+          { ...claim, proof: [...proof, toRoot] },
+          ...(proof.length === 0
+            ? []
+            : [
+                { ...claim, proof: proof.slice(1) },
+                { ...claim, proof: proof.slice(0, -1) },
+                { ...claim, proof: proof.map((hash, i) => (i === to % proof.length ? flipped(hash) : hash)) },
+              ]),
+        ]
+        if (!verifyConsistency(claim, hasher) || others.some((other) => verifyConsistency(other, hasher)))
+          wrong.push(`${from} to ${to}`)
+      }
     }
-  }
-  t.same(wrong, [])
-})
+    t.same(wrong, [])
+  },
+)
 
 t.test('from nothing every tree grows, with nothing to prove; and none shrinks', async (t) => {
   const root = naiveRoot(all)
@@ -156,7 +159,7 @@ const rootOfSame = (size: number): Hash => {
   return hasher.node(same.byHeight[height - 1] as Hash, rootOfSame(size - k))
 }
 
-drill('sizes beyond 32 bits are exact', async (t) => {
+slowTest('sizes beyond 32 bits are exact', async (t) => {
   const size = fc.oneof(
     fc.nat({ max: 2 ** 31 - 1 }),
     fc.tuple(fc.nat({ max: 2 ** 20 }), fc.nat({ max: 2 ** 31 - 1 })).map(([high, low]) => high * 2 ** 32 + low),

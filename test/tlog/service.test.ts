@@ -2,8 +2,8 @@
 import t from 'tap'
 
 import { openRollCertificates } from '../../src/auditor/certificates.ts'
-import { drill } from '../helpers/drill.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { csrFor, employ } from '../http/people.ts'
 import { type Stored, storedOf, verifyAll } from './world.ts'
 
@@ -58,7 +58,7 @@ t.test('a roll of everyday life has no findings', async (t) => {
   t.same((await verifyAll(entries, certificates, { batch: 50 })).findings, [])
 })
 
-drill('one flipped bit anywhere is found, and its entry is named', async (t) => {
+slowTest('one flipped bit anywhere is found, and its entry is named', async (t) => {
   const missed: string[] = []
   // Every entry, at places that move on by a step that meets every field.
   for (const [i, entry] of entries.entries()) {

@@ -12,11 +12,11 @@ import { openAnchorFile, readAnchorFile } from '../../src/server/pinned-checkpoi
 import { openStores } from '../../src/server/stores.ts'
 import type { Finding } from '../../src/tlog/findings.ts'
 import { takeBackup } from '../helpers/backup.ts'
-import { drill } from '../helpers/drill.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employApprovers, leaveOpenIntent, openDesk, wantApprovals } from '../http/approvals.ts'
 import { csrFor } from '../http/people.ts'
 
@@ -111,7 +111,7 @@ const findings = async (): Promise<readonly Finding[]> => {
   return found
 }
 
-drill('killed at each of its steps, the same command goes on, and nothing is served before', async (t) => {
+slowTest('killed at each of its steps, the same command goes on, and nothing is served before', async (t) => {
   let step = 1
   for (; ; step += 1) {
     await loseTheEnd()
@@ -146,7 +146,7 @@ drill('killed at each of its steps, the same command goes on, and nothing is ser
   t.match(again, /already, and it was said here: nothing is left to do/, 'also when only its answer was lost')
 })
 
-drill('what is kept in the place of the old anchor is not written over where it is of another roll', async (t) => {
+slowTest('what is kept in the place of the old anchor is not written over where it is of another roll', async (t) => {
   await loseTheEnd()
   const kept = `${anchor}.${before?.size}`
   const other = await openAnchorFile({ path: kept })

@@ -11,16 +11,16 @@ import { readAnchorFile } from '../../src/server/pinned-checkpoint.ts'
 import { openStores } from '../../src/server/stores.ts'
 import type { Finding } from '../../src/tlog/findings.ts'
 import { takeBackup } from '../helpers/backup.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { openTestService } from '../helpers/service.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { employApprovers, leaveOpenIntent, openDesk, wantApprovals } from '../http/approvals.ts'
 import { csrFor } from '../http/people.ts'
 
 t.setTimeout(300_000)
 
-drill('what waited for people has failed on the roll that succeeds, and is not approved any more', async (t) => {
+slowTest('what waited for people has failed on the roll that succeeds, and is not approved any more', async (t) => {
   const replica = await openReplica(t)
   const { config, database } = replica
   await replica.stores.db.close()

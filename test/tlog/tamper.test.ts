@@ -17,8 +17,8 @@ import { readHashes } from '../../src/db/tree.ts'
 import type { Finding } from '../../src/tlog/findings.ts'
 import { emptyEdge, extend } from '../../src/tlog/frontier.ts'
 import { openTestServer } from '../helpers/database.ts'
-import { drill } from '../helpers/drill.ts'
 import { quiet } from '../helpers/log.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { hasher } from './hashing.ts'
 import { openFilledRecords } from './records.ts'
 import {
@@ -244,7 +244,7 @@ const tryTo = async (tamper: Tamper, tx: Queryable, chance: Chance): Promise<Tam
   }
 }
 
-drill(
+slowTest(
   'a tail that is cut off, with the head where it then belongs, is found by a checkpoint that was seen',
   async (t) => {
     for (const cut of [1, 2, 50, 150]) {

@@ -23,7 +23,7 @@ import {
 } from '../../src/x509/names.ts'
 import { keptNames, readNames } from '../../src/x509/names-kept.ts'
 import { openClientCa } from '../helpers/clients.ts'
-import { drill } from '../helpers/drill.ts'
+import { slowTest } from '../helpers/slow.ts'
 import { dns, ip, mail, seq } from './build.ts'
 
 const normal: readonly (readonly [NameKind, string, string])[] = [
@@ -470,7 +470,7 @@ t.test(
   },
 )
 
-drill('whatever may go into a certificate can be searched for, and is found', async (t) => {
+slowTest('whatever may go into a certificate can be searched for, and is found', async (t) => {
   // As it is, unless it looks like another: with its kind before it always.
   const looksLikeAnother = /^(\*\.|(dns|ip|uri|email):|[a-z0-9.-]+\.[a-z0-9-]+:[0-9]+([/?]|$)|[a-f0-9]+:[a-f0-9:]+$)/i
   const pieces = [
