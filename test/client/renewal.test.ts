@@ -67,7 +67,7 @@ t.test('the first is asked for with a token; the next one takes the place of tha
   const task = await taskFor('self.example.com', out)
   await t.rejects(obtain(task, tokenless), /The token \/nonexistent\/admin\.token cannot be read/)
   const first = await obtain(task, client)
-  t.equal(await replacedBy(first.held.serial), undefined)
+  t.equal(await replacedBy(first.held.serial), null)
   const calls: string[] = []
   const second = await obtain(task, watched(tokenless, calls))
   t.same(calls, ['POST /v1/certificates/:serial/renewal by itself', 'GET /v1/certificates/:serial/bundle by itself'])
@@ -135,7 +135,7 @@ t.test('where it may not renew itself, a token asks for a new one, if there is a
     'GET /v1/certificates/:serial/bundle by token',
   ])
   t.match(second.refusal?.problem, { code: 'renewal.forbidden' })
-  t.equal(await replacedBy(second.held.serial), undefined)
+  t.equal(await replacedBy(second.held.serial), null)
   t.not(second.held.serial, first.held.serial)
 
   await change('server', { renewal: { within: '365d' } })

@@ -38,7 +38,7 @@ export const nameOf = (i: number): string => `n${String(i).padStart(9, '0')}.exa
 
 const makeRows = `
   with sample as (
-    select i.*, o.signature, o.names, o.delegated, c.subject, c.key_sha256, c.not_before, c.not_after,
+    select i.principal, i.issuer, i.profile, i.profile_version, i.plan, i.digest, i.tbs, o.signature, o.names, o.delegated, c.subject, c.key_sha256, c.not_before, c.not_after,
       position(i.serial in i.tbs) as serial_at, position(convert_to($4, 'utf8') in i.tbs) as name_at
     from intents i join outcomes o using (serial) join certificates c using (serial)
     where i.serial = decode($3, 'hex')
