@@ -55,7 +55,7 @@ const open = async (t: Test, most?: number) => {
       profile: { name: 'server', version: 1 },
       tbs: randomBytes(100),
       plan: Buffer.alloc(32),
-      keySha256: serial,
+      keySha256: randomBytes(32),
       names: 1,
       notAfter: new Date(Date.now() + 3_600_000),
     })

@@ -228,7 +228,7 @@ t.test('nor where the key is somebody else’s: that is told at once', async (t)
   const csr = csrFor('pay.example.com')
   const thief = await employ(service, 'thief', 'requester', { profiles: ['server'] })
   t.equal((await desk.ask(thief, 'server', { csr })).status, 201)
-  t.match(await desk.ask(people.requester, 'simple', { csr }), { status: 422, json: { code: 'key.blocked' } })
+  t.match(await desk.ask(people.requester, 'simple', { csr }), { status: 409, json: { code: 'key.in_use' } })
 })
 
 t.test(
