@@ -129,11 +129,18 @@ const read = async (octets: Buffer, parse: (text: string) => unknown): Promise<u
 
 const parseJson = (text: string): unknown => {
   try {
-    return JSON.parse(text)
+    return JSON.parse(text, mayPoison.test(text) ? refusePoison : undefined)
   } catch {
     // The message of V8 quotes the input.
     throw new Problem('request.malformed', 'The body is not JSON.')
   }
+}
+
+/** Members that could reach an object's prototype wherever a value is copied. An escape may hide one. */
+const mayPoison = /__proto__|constructor|prototype|\\u/
+const refusePoison = (name: string, value: unknown): unknown => {
+  if (['__proto__', 'constructor', 'prototype'].includes(name)) throw new Error(name)
+  return value
 }
 
 const parseDocument = async (text: string): Promise<unknown> => {

@@ -78,7 +78,7 @@ t.test(
     const told = await chancery(['audit', 'events', '--serial', json.serial])
     t.match(told.out, /on behalf of system:serviceaccount:cert-manager:cert-manager in/)
 
-    const same = await ask({ ...given, onBehalfOf: { ...origin, namespace: 'team-a' } })
+    const same = await ask({ ...given, onBehalfOf: { ...origin, object: { ...origin.object, name: 'web-2' } } })
     t.not((await entryOf(same.json.serial))['plan'], entry['plan'], 'another origin is another plan')
   },
 )

@@ -8,6 +8,10 @@ import { openStandIn, reached } from './stand-in.ts'
 
 const told = (proof: Proof): object => proofTold({ principal: 'ci/deploy', grants: [], proof })
 
+const exceeded = (): never => {
+  throw new Problem('limit.concurrent', 'enough')
+}
+
 t.test('each kind by what finds it again, and by no secret', async (t) => {
   const fingerprint = Buffer.alloc(32, 1)
   const certificate = { fingerprint, serial: null } as unknown as ClientCertificate
@@ -55,7 +59,7 @@ t.test('it stands in the line of the request', async (t) => {
 })
 
 t.test('who is known and not let in, or is over a limit, is named there all the same', async (t) => {
-  const limits = { enter: () => Promise.reject(new Problem('limit.concurrent', 'enough')) }
+  const limits = { enter: exceeded }
   const { app, lines } = await openStandIn({ principalLimits: reached(limits) })
   t.teardown(() => app.close())
   const ask = (method: 'GET' | 'POST', url: string) =>
@@ -72,7 +76,7 @@ t.test('who is known and not let in, or is over a limit, is named there all the 
 })
 
 t.test('so is whoever holds a certificate, and is over a limit when it is to be renewed', async (t) => {
-  const limits = { enter: () => Promise.reject(new Problem('limit.concurrent', 'enough')) }
+  const limits = { enter: exceeded }
   const holder = async () => ({ principal: 'ci', grants: [], proof: { kind: 'holder', held: { serial: '5d' } } })
   const { app, lines } = await openStandIn({
     proxies: { networks: ['127.0.0.1'], header: 'x-forwarded-for' },
