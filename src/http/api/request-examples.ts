@@ -43,7 +43,7 @@ export const batch = {
 
 export const renewal = { csr }
 
-export const revocation = { reason: 'keyCompromise', invalidityDate: '2026-11-20T00:00:00Z' }
+export const revocation = { reason: 'superseded' }
 
 export const revocations = {
   search: { profile: 'server', issuedBefore: '2026-11-25T08:00:00.000Z' },
