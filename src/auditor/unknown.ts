@@ -45,6 +45,7 @@ export const unknown: Readonly<Record<string, Readonly<Record<string, string>>>>
     public_url: 'stands in every certificate',
     created_at: 'the entry has its own time',
   },
+  key_owners: { '*': 'who may have certificates for a key: altering it lets another have one, which has an entry' },
   leases: { '*': 'a courtesy among instances' },
   mass_revocation_outcomes: {
     number: 'of each slice; the sums of an order that is done are in its entry',

@@ -173,6 +173,7 @@ export const tables: readonly (readonly [name: string, table: Table])[] = [
         revoke: 'truth',
         limits: 'json',
         on_behalf_of: 'json',
+        shared_keys: 'truth',
         created_by: 'text',
       },
     },
