@@ -1,6 +1,4 @@
-/** What a service does by itself, so seldom that no other test waits for it: each such job is begun here before its time. */
-import { hash } from 'node:crypto'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { mock } from 'node:test'
@@ -8,11 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
-import { encodeRootCrlTbs, seal } from '../../src/ca/issuers/ceremony.ts'
-import type { ImportedCrl } from '../../src/ca/revocation/crl-import.ts'
 import { serve } from '../../src/cli/serve.ts'
 import { loadConfig } from '../../src/config/config.ts'
-import { openImportStore } from '../../src/db/crls.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { keyBits } from '../../src/x509/keys.ts'
@@ -21,13 +16,11 @@ import { encodeCertId } from '../helpers/cert-id.ts'
 import { issueAt, revokeAt } from '../helpers/certificates.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { bare } from '../helpers/environment.ts'
-import { openInlineKeys } from '../helpers/keys.ts'
 import { quiet } from '../helpers/log.ts'
 import { parseOcspResponse } from '../helpers/ocsp-response.ts'
 import { openTestService } from '../helpers/service.ts'
 import { slowTest } from '../helpers/slow.ts'
 import { askSql, openSql } from '../helpers/sql.ts'
-import { openBeside } from '../http/approvals.ts'
 import { seq } from '../x509/build.ts'
 
 const [moment, quarter, minute, hour, day] = [2_000, 15_000, 60_000, 3_600_000, 86_400_000]
@@ -76,22 +69,6 @@ const service = await openTestService(t)
 
 const issue = async (): Promise<string> => (await issueAt(service)).serial
 const revoke = (serial: string): Promise<void> => revokeAt(service, serial)
-
-t.test('each hour, development makes the next list of its root where that is due', async (t) => {
-  const store = openImportStore((await openBeside(t, service)).stores)
-  const newest = async () => (await store.newest())[0] as ImportedCrl
-  const first = await newest()
-  const key = await (await openInlineKeys(service.config)).open('file:offline-root/root.key.pem')
-  const root = await readFile(join(service.config.dataDir, 'offline-root', 'root.der'))
-  // No list is older than its root.
-  const nextUpdate = new Date(first.thisUpdate.getTime() + 1_000)
-  const old = { number: first.number + 1n, thisUpdate: first.thisUpdate, nextUpdate }
-  const der = await seal(key, encodeRootCrlTbs(key, root, { ...old, revoked: [] }))
-  const told = { issuer: 'default', revoked: 0, sha256: hash('sha256', der), by: 'admin' }
-  await store.add({ ...first, ...old, ...told, der }, () => true)
-  await done(hour, async () => (await newest()).number > old.number)
-  t.ok((await newest()).nextUpdate > nextUpdate)
-})
 
 t.test('each day, whoever has the rights of the owner drops what is past retention', async (t) => {
   const owner = await openSql(t, service.database.ownerUrl)
