@@ -6,7 +6,9 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { isProblem, Problem } from '../errors.ts'
 import { parseYaml } from '../lib/yaml.ts'
 import { show } from '../policy/names.ts'
+import { batchPath } from './bounds.ts'
 import type { App } from './fastify.ts'
+import { largeBody, parseJson, smallBody } from './json.ts'
 import { assertMediaType } from './media.ts'
 import { isPrivateKey, keyInBody } from './private-keys.ts'
 import { assertQuery } from './query.ts'
@@ -84,11 +86,12 @@ export const addParsers = (app: App): void => {
   const asBuffer = { parseAs: 'buffer' } as const
   app.addContentTypeParser('application/json', asBuffer, async (request: FastifyRequest, octets: Buffer) => {
     assertThere(request, octets)
-    return read(octets, parseJson)
+    const bounds = request.routeOptions.url === batchPath ? largeBody : smallBody
+    return read(octets, (body) => parseJson(body, bounds))
   })
   app.addContentTypeParser('application/yaml', asBuffer, async (request: FastifyRequest, octets: Buffer) => {
     assertThere(request, octets)
-    return read(octets, parseDocument)
+    return read(octets, (body) => parseDocument(utf8.decode(body)))
   })
   // Octets as they are, one character each: the reader of requests knows by the media type what they mean. What else
   // a JSON body says comes from the query here.
@@ -118,29 +121,13 @@ const assertThere = ({ routeOptions }: FastifyRequest, { length }: Buffer): void
 }
 
 /** Reports a private key where the body cannot be parsed: in a shell, text with lines is easily put in as it is. */
-const read = async (octets: Buffer, parse: (text: string) => unknown): Promise<unknown> => {
+const read = async (octets: Buffer, parse: (octets: Buffer) => unknown): Promise<unknown> => {
   try {
-    return await parse(utf8.decode(octets))
+    return await parse(octets)
   } catch (error) {
     if (isPrivateKey(octets.toString('latin1'))) throw keyInBody()
     throw isProblem(error) ? error : new Problem('request.malformed', 'The body is not UTF-8.')
   }
-}
-
-const parseJson = (text: string): unknown => {
-  try {
-    return JSON.parse(text, mayPoison.test(text) ? refusePoison : undefined)
-  } catch {
-    // The message of V8 quotes the input.
-    throw new Problem('request.malformed', 'The body is not JSON.')
-  }
-}
-
-/** Members that could reach an object's prototype wherever a value is copied. An escape may hide one. */
-const mayPoison = /__proto__|constructor|prototype|\\u/
-const refusePoison = (name: string, value: unknown): unknown => {
-  if (['__proto__', 'constructor', 'prototype'].includes(name)) throw new Error(name)
-  return value
 }
 
 const parseDocument = async (text: string): Promise<unknown> => {
